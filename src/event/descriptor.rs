@@ -1,0 +1,139 @@
+//! What the .proto says, at run time: message descriptors and event-type names.
+//! Called by `split`, `json`, `validate` and the gRPC reflection service.
+//!
+//! # Invariants
+//! - An event's name is its oneof case's field name in Go's exported form, which
+//!   is what tables and routing keys in the field use (`otpVerifiedEvent` is
+//!   stored as `OtpVerifiedEvent`, whatever its message is called).
+
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, OneofDescriptor};
+use std::sync::LazyLock;
+
+/// The encoded `FileDescriptorSet` of the service, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/file_descriptor_set.bin"));
+
+/// The name of an event whose oneof is unset, as stored by the tables in the field.
+pub const NO_TYPE_NAME: &str = "<nil>";
+
+/// Prefix of the name of an event whose type this build does not know; the
+/// unknown field's number follows.
+pub const UNKNOWN_PREFIX: &str = "Unknown.";
+
+/// Descriptors of the messages that the collector looks into.
+#[derive(Debug)]
+pub struct Schema {
+    /// `event.Events`, the batch.
+    pub events: MessageDescriptor,
+    /// `event.Event`, one event.
+    pub event: MessageDescriptor,
+    /// The oneof `EventOf` of `event.Event`.
+    pub event_of: OneofDescriptor,
+}
+
+/// The compiled-in schema.
+pub static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET)
+        .expect("the descriptor set was written by build.rs from a file that compiled");
+    let message = |name: &str| {
+        pool.get_message_by_name(name)
+            .expect("build.rs compiled a file that declares it")
+    };
+    let event = message("event.Event");
+    let event_of = event
+        .oneofs()
+        .find(|oneof| oneof.name() == "EventOf")
+        .expect("Event declares the oneof EventOf");
+    Schema {
+        events: message("event.Events"),
+        event,
+        event_of,
+    }
+});
+
+/// The stored name of an oneof case: its field name as Go exports it.
+#[must_use]
+pub fn name_of_case(field_name: &str) -> String {
+    let mut name = String::with_capacity(field_name.len());
+    let mut upper_next = true;
+    for c in field_name.chars() {
+        if c == '_' {
+            upper_next = true;
+        } else if upper_next {
+            name.extend(c.to_uppercase());
+            upper_next = false;
+        } else {
+            name.push(c);
+        }
+    }
+    name
+}
+
+/// The names of all event types, in the order of their field numbers.
+#[must_use]
+pub fn event_names() -> Vec<String> {
+    let mut cases: Vec<_> = SCHEMA.event_of.fields().collect();
+    cases.sort_by_key(prost_reflect::FieldDescriptor::number);
+    cases.iter().map(|c| name_of_case(c.name())).collect()
+}
+
+/// What kind of event a decoded `event.Event` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventType {
+    /// A case of the oneof that this build knows, by its stored name.
+    Known(String),
+    /// A field that this build does not know, by its number.
+    Unknown(u32),
+    /// Neither: the oneof is unset.
+    None,
+}
+
+impl EventType {
+    /// Reads the type of a decoded `event.Event`.
+    #[must_use]
+    pub fn of(event: &DynamicMessage) -> Self {
+        if let Some(case) = SCHEMA.event_of.fields().find(|f| event.has_field(f)) {
+            return Self::Known(name_of_case(case.name()));
+        }
+        // The smallest number: independent of the order on the wire.
+        match event.unknown_fields().map(|f| f.number()).min() {
+            Some(number) => Self::Unknown(number),
+            None => Self::None,
+        }
+    }
+
+    /// The stored event name, which is the routing key as well.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Known(name) => name.clone(),
+            Self::Unknown(number) => format!("{UNKNOWN_PREFIX}{number}"),
+            Self::None => NO_TYPE_NAME.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_the_spelling_that_tables_in_the_field_have() {
+        for (field, name) in [
+            ("launchEvent", "LaunchEvent"),
+            ("otpVerifiedEvent", "OtpVerifiedEvent"),
+            ("pdpTagClickEvent", "PdpTagClickEvent"),
+            ("SessionIdChangeEvent", "SessionIdChangeEvent"),
+            ("actionBarBagCLickEvent", "ActionBarBagCLickEvent"),
+            ("snake_case_event", "SnakeCaseEvent"),
+        ] {
+            assert_eq!(name_of_case(field), name);
+        }
+    }
+
+    #[test]
+    fn there_are_56_types() {
+        assert_eq!(event_names().len(), 56);
+        assert_eq!(event_names()[0], "LaunchEvent");
+    }
+}

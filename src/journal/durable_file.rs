@@ -1,0 +1,83 @@
+//! Small files that must survive a power cut: replaced whole, checksummed.
+//! Called by `manifest`, `cursor` and `handle` (host id).
+//!
+//! # Invariants
+//! - `replace` returns after the new content and its name are on the disk:
+//!   temporary file, fsync, rename, fsync of the directory.
+//! - A reader gets the old or the new content, or an error; never a mixture.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Syncs a directory, so that names made or removed in it survive.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Creates a directory and makes its name durable; fine when it exists.
+pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    if let Some(parent) = dir.parent().filter(|p| !p.as_os_str().is_empty()) {
+        sync_dir(parent)?;
+    }
+    Ok(())
+}
+
+/// Replaces a file's content: `crc32c(content) as little-endian u32, content`.
+pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let dir = path
+        .parent()
+        .ok_or_else(|| io::Error::other("path has no directory"))?;
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(&crc32c::crc32c(content).to_le_bytes())?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&temporary, path)?;
+    sync_dir(dir)
+}
+
+/// Reads what [`replace`] wrote; `None` when there is no such file.
+pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "checksum does not match");
+    let (crc, content) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
+    if u32::from_le_bytes(*crc) != crc32c::crc32c(content) {
+        return Err(damaged());
+    }
+    Ok(Some(content.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_survives_and_damage_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert_eq!(read(&path).unwrap(), None);
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        assert_eq!(read(&path).unwrap(), Some(b"two".to_vec()));
+        for at in 0..7 {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[at] ^= 1;
+            let bad = dir.path().join("bad");
+            fs::write(&bad, &bytes).unwrap();
+            assert!(read(&bad).is_err(), "byte {at}");
+        }
+        fs::write(&path, b"abc").unwrap();
+        assert!(read(&path).is_err());
+    }
+}

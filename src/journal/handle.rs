@@ -1,0 +1,329 @@
+//! The journal as the rest of the program sees it. Called by `app` (open, close),
+//! `ingest` (append) and the pumps (reader, cursor).
+
+use super::capacity::{Capacity, Limits};
+use super::cursor::{self, Cursor};
+use super::durable_file;
+use super::error::{AppendError, CursorError, OpenError};
+use super::reader::Reader;
+use super::record::NewRecord;
+use super::recovery::recover;
+use super::shared::Shared;
+use super::store::SledStore;
+use super::writer::{Append, MakeStore, Reply, Writer};
+use crate::event::identity::{HostId, Seq};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+/// Requests that may wait for the writer; their bytes are bounded by permits, this
+/// bounds the many tiny ones.
+const QUEUED_APPENDS_MAX: usize = 16_384;
+
+/// How often cursors are saved, delivered generations deleted and the disk
+/// measured. Bounds what a crash delivers twice.
+const TIDY_PERIOD: Duration = Duration::from_millis(200);
+
+/// How to open a journal.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The data directory; created when missing (its parent must exist).
+    pub data_dir: PathBuf,
+    /// Its bounds.
+    pub limits: Limits,
+    /// How long an append may wait for its sync.
+    pub ack_deadline: Duration,
+}
+
+/// A snapshot for metrics and health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes on disk.
+    pub used_bytes: u64,
+    /// Bytes that the file system has free.
+    pub free_bytes: u64,
+    /// Generations on disk.
+    pub generations: usize,
+    /// The oldest sequence held.
+    pub oldest_seq: Seq,
+    /// The sequence after the last durable one.
+    pub durable_end_seq: Seq,
+    /// Records that could not be read back since the start.
+    pub lost_records: u64,
+    /// Appends whose caller gave up before they were written.
+    pub expired_appends: u64,
+    /// Each cursor's name and next sequence.
+    pub cursors: Vec<(String, Seq)>,
+    /// Why nothing is acknowledged, if so.
+    pub fence: Option<String>,
+}
+
+/// A clonable handle; the last [`Journal::close`] ends the threads.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    shared: Arc<Shared>,
+    host: HostId,
+    ack_deadline: Duration,
+    queue_bytes: Arc<Semaphore>,
+    appends: Arc<Mutex<Option<mpsc::Sender<Append>>>>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    stop_tidy: Arc<Mutex<Option<std::sync::mpsc::Sender<()>>>>,
+    /// Keeps other processes out for as long as any handle lives.
+    _lock: Arc<File>,
+}
+
+impl Journal {
+    /// Opens the journal and starts its threads. Blocking: call it before the
+    /// runtime serves.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; damaged generations are none, they are set aside.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let make_store: MakeStore = Box::new(|dir| Ok(Arc::new(SledStore::open(dir)?)));
+        Self::open_with(options, make_store)
+    }
+
+    pub(super) fn open_with(options: &Options, make_store: MakeStore) -> Result<Self, OpenError> {
+        let data_dir = &options.data_dir;
+        make_dir(data_dir)?;
+        let lock = take_lock(&data_dir.join("lock"))?;
+        let host = load_host_id(&data_dir.join("host_id"))?;
+        let generations_dir = data_dir.join("generations");
+        let cursors_dir = data_dir.join("cursors");
+        make_dir(&generations_dir)?;
+        make_dir(&cursors_dir)?;
+
+        let cursors_end = cursor::highest_saved(&cursors_dir)
+            .map_err(io_error("read", &cursors_dir))?;
+        let quarantine = data_dir.join("quarantine");
+        let found = recover(&generations_dir, &quarantine, cursors_end)
+            .map_err(io_error("read", &generations_dir))?;
+        let shared = Arc::new(Shared {
+            generations_dir,
+            cursors_dir,
+            capacity: Capacity::new(options.limits.clone(), data_dir.clone()),
+            chain: RwLock::new(found.generations.into_iter().map(Arc::new).collect()),
+            cursors: Mutex::new(BTreeMap::new()),
+            durable_end: watch::Sender::new(found.next_seq),
+            fence: OnceLock::new(),
+            lost_records: AtomicU64::new(found.lost_records),
+            expired_appends: AtomicU64::new(0),
+        });
+        load_cursors(&shared)?;
+        let writer = Writer::start(
+            Arc::clone(&shared),
+            found.next_number,
+            found.next_seq,
+            make_store,
+        )
+        .map_err(|error| OpenError::Generation(error.to_string()))?;
+        shared.measure();
+
+        let (appends, queue) = mpsc::channel(QUEUED_APPENDS_MAX);
+        let (stop_tidy, stopped) = std::sync::mpsc::channel();
+        let keeper = Arc::clone(&shared);
+        let threads = vec![
+            spawn("journal-writer", move || writer.run(queue))?,
+            spawn("journal-keeper", move || {
+                while stopped.recv_timeout(TIDY_PERIOD)
+                    == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+                {
+                    keeper.tidy();
+                }
+            })?,
+        ];
+        Ok(Self {
+            shared,
+            host,
+            ack_deadline: options.ack_deadline,
+            queue_bytes: Arc::new(Semaphore::new(options.limits.queue_bytes_max)),
+            appends: Arc::new(Mutex::new(Some(appends))),
+            threads: Arc::new(Mutex::new(threads)),
+            stop_tidy: Arc::new(Mutex::new(Some(stop_tidy))),
+            _lock: Arc::new(lock),
+        })
+    }
+
+    /// This host's id.
+    #[must_use]
+    pub fn host(&self) -> &HostId {
+        &self.host
+    }
+
+    /// Makes a record durable and gives its sequence. The wait is bounded by the
+    /// journal's deadline or the caller's, the shorter; a record whose deadline
+    /// passed may still become durable, but is never answered with a sequence.
+    /// A dropped call has the same effect.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub async fn append(
+        &self,
+        record: &NewRecord,
+        deadline: Option<Duration>,
+    ) -> Result<Seq, AppendError> {
+        if let Some(reason) = self.shared.fence.get() {
+            return Err(AppendError::Fenced(reason.clone()));
+        }
+        let limit = deadline.map_or(self.ack_deadline, |d| d.min(self.ack_deadline));
+        let until = Instant::now() + limit;
+        let record = bytes::Bytes::from(record.encode());
+        self.shared.capacity.admit(record.len())?;
+        let result = tokio::time::timeout_at(until, self.enqueue(record)).await;
+        result.unwrap_or(Err(AppendError::Deadline))
+    }
+
+    async fn enqueue(&self, record: bytes::Bytes) -> Result<Seq, AppendError> {
+        let permits = u32::try_from(record.len()).unwrap_or(u32::MAX);
+        let bytes = Arc::clone(&self.queue_bytes)
+            .acquire_many_owned(permits)
+            .await
+            .map_err(|_| AppendError::Closed)?;
+        let queue = self
+            .appends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or(AppendError::Closed)?;
+        let (sender, answer) = oneshot::channel();
+        let reply = Reply::new(sender, bytes);
+        queue
+            .send(Append { record, reply })
+            .await
+            .map_err(|_| AppendError::Closed)?;
+        // The queue's end must not be kept open by a waiting caller.
+        drop(queue);
+        answer.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// Opens or makes the cursor of a way out; a new one starts at the oldest
+    /// record held. Blocking for one small file sync.
+    ///
+    /// # Errors
+    /// See [`CursorError`].
+    pub fn cursor(&self, name: &str) -> Result<Arc<Cursor>, CursorError> {
+        self.shared.open_cursor(name)
+    }
+
+    /// A reader that starts at a sequence.
+    #[must_use]
+    pub fn reader(&self, from: Seq) -> Reader {
+        Reader::new(Arc::clone(&self.shared), from)
+    }
+
+    /// The journal's state now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = &self.shared;
+        Stats {
+            used_bytes: shared.capacity.used_bytes(),
+            free_bytes: shared.capacity.free_bytes(),
+            generations: shared.chain().len(),
+            oldest_seq: shared.oldest(),
+            durable_end_seq: shared.durable_end(),
+            lost_records: shared.lost_records.load(Ordering::Relaxed),
+            expired_appends: shared.expired_appends.load(Ordering::Relaxed),
+            cursors: shared
+                .cursor_list()
+                .iter()
+                .map(|cursor| (cursor.name().to_owned(), cursor.next()))
+                .collect(),
+            fence: shared.fence.get().cloned(),
+        }
+    }
+
+    /// Ends the journal: no more appends, a last commit, cursors saved. Blocking.
+    pub fn close(&self) {
+        drop(lock(&self.appends).take());
+        drop(lock(&self.stop_tidy).take());
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            if thread.join().is_err() {
+                tracing::error!("a journal thread had panicked");
+            }
+        }
+        self.shared.tidy();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(io_error("start thread", Path::new(name)))
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { what, path, source }
+}
+
+fn make_dir(dir: &Path) -> Result<(), OpenError> {
+    durable_file::create_dir(dir).map_err(io_error("create", dir))
+}
+
+fn take_lock(path: &Path) -> Result<File, OpenError> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(io_error("open", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
+        Err(std::fs::TryLockError::Error(source)) => Err(io_error("lock", path)(source)),
+    }
+}
+
+/// Reads this host's id, or makes it. A damaged file is an error: a new id would
+/// make this host's rows look like another's.
+fn load_host_id(path: &Path) -> Result<HostId, OpenError> {
+    let bad = |reason: String| OpenError::HostId {
+        path: path.to_owned(),
+        reason,
+    };
+    match durable_file::read(path) {
+        Ok(Some(bytes)) => {
+            HostId::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| bad(error.to_string()))
+        }
+        Ok(None) => {
+            let host = HostId::generate();
+            durable_file::replace(path, host.as_str().as_bytes())
+                .map_err(io_error("write", path))?;
+            Ok(host)
+        }
+        Err(error) => Err(bad(error.to_string())),
+    }
+}
+
+/// Opens every cursor that has a file: one that no way out uses any more still
+/// holds its records back, until an operator removes it.
+fn load_cursors(shared: &Shared) -> Result<(), OpenError> {
+    let dir = &shared.cursors_dir;
+    for entry in std::fs::read_dir(dir).map_err(io_error("read", dir))? {
+        let entry = entry.map_err(io_error("read", dir))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        match shared.open_cursor(&name) {
+            Ok(_) => {}
+            // Left by a cut between write and rename, or not ours.
+            Err(CursorError::Name(_)) => {
+                tracing::debug!(%name, "not a cursor");
+            }
+            Err(CursorError::Io { path, source }) => {
+                return Err(io_error("write", &path)(source));
+            }
+        }
+    }
+    Ok(())
+}

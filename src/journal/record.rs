@@ -1,0 +1,102 @@
+//! What is journaled: one request with what the door knew about it.
+//!
+//! Bytes of a record, before it is cut into parts for blocks:
+//! ```text
+//! u32 LE   length of the meta
+//! meta     bincode 2 (standard configuration) of `Meta`
+//! content  the request's bytes, verbatim
+//! ```
+
+use crate::event::identity::Seq;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// What a record's content is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// An `event.Events` that was accepted.
+    Dispatch,
+    /// An `event.Events` that was refused, kept for diagnosis.
+    Rejected,
+}
+
+/// A request to be made durable.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    /// What it is.
+    pub kind: Kind,
+    /// When the door received it, epoch milliseconds.
+    pub received_at_ms: i64,
+    /// Why it was refused, for [`Kind::Rejected`].
+    pub reason: Option<String>,
+    /// Its bytes, verbatim.
+    pub content: Bytes,
+}
+
+/// A durable request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its sequence on this host.
+    pub seq: Seq,
+    /// What it is.
+    pub kind: Kind,
+    /// When the door received it, epoch milliseconds.
+    pub received_at_ms: i64,
+    /// Why it was refused, for [`Kind::Rejected`].
+    pub reason: Option<String>,
+    /// Its bytes, verbatim.
+    pub content: Bytes,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    kind: Kind,
+    received_at_ms: i64,
+    reason: Option<String>,
+}
+
+/// Bytes that are not a record.
+#[derive(Debug, thiserror::Error)]
+#[error("not a record: {0}")]
+pub(super) struct DecodeError(String);
+
+impl NewRecord {
+    /// The record's bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let meta = Meta {
+            kind: self.kind,
+            received_at_ms: self.received_at_ms,
+            reason: self.reason.clone(),
+        };
+        let meta = bincode::serde::encode_to_vec(&meta, bincode::config::standard())
+            .expect("plain numbers and text always encode");
+        let mut bytes = Vec::with_capacity(4 + meta.len() + self.content.len());
+        bytes.extend(u32::try_from(meta.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend(&meta);
+        bytes.extend(&self.content);
+        bytes
+    }
+}
+
+impl Record {
+    /// Reads what [`NewRecord::encode`] wrote.
+    pub(super) fn decode(seq: Seq, bytes: &Bytes) -> Result<Self, DecodeError> {
+        let short = || DecodeError("too short".into());
+        let meta_len = bytes.first_chunk::<4>().ok_or_else(short)?;
+        let meta_end = 4 + u32::from_le_bytes(*meta_len) as usize;
+        let meta = bytes.get(4..meta_end).ok_or_else(short)?;
+        let (meta, used): (Meta, usize) =
+            bincode::serde::decode_from_slice(meta, bincode::config::standard())
+                .map_err(|error| DecodeError(error.to_string()))?;
+        if used != meta_end - 4 {
+            return Err(DecodeError("meta has bytes left over".into()));
+        }
+        Ok(Self {
+            seq,
+            kind: meta.kind,
+            received_at_ms: meta.received_at_ms,
+            reason: meta.reason,
+            content: bytes.slice(meta_end..),
+        })
+    }
+}

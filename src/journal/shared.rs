@@ -1,0 +1,122 @@
+//! What the writer, the readers and the keeper share: the chain of generations,
+//! the durable position, the cursors, the fence. Called inside `journal` only.
+//!
+//! # Invariants
+//! - The chain is in sequence order; its last generation is the active one.
+//! - `tidy` saves cursors before it deletes, and deletes only sealed generations
+//!   that every cursor has passed; without any cursor it deletes nothing.
+
+use super::capacity::Capacity;
+use super::cursor::Cursor;
+use super::error::CursorError;
+use super::generation::Generation;
+use crate::event::identity::Seq;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use tokio::sync::watch;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) generations_dir: PathBuf,
+    pub(super) cursors_dir: PathBuf,
+    pub(super) capacity: Capacity,
+    pub(super) chain: RwLock<Vec<Arc<Generation>>>,
+    pub(super) cursors: Mutex<BTreeMap<String, Arc<Cursor>>>,
+    /// The sequence after the last durable record; closed when the journal is.
+    pub(super) durable_end: watch::Sender<Seq>,
+    /// Why nothing is acknowledged any more; the first reason stays.
+    pub(super) fence: OnceLock<String>,
+    /// Records that could not be read back, by their missing sequences.
+    pub(super) lost_records: AtomicU64,
+    pub(super) expired_appends: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn chain(&self) -> Vec<Arc<Generation>> {
+        self.chain
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn push_generation(&self, generation: Arc<Generation>) {
+        self.chain
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(generation);
+    }
+
+    fn cursors(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Cursor>>> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn durable_end(&self) -> Seq {
+        *self.durable_end.borrow()
+    }
+
+    /// The oldest sequence still held.
+    pub(super) fn oldest(&self) -> Seq {
+        self.chain().first().map_or(Seq::FIRST, |g| g.base)
+    }
+
+    pub(super) fn fence(&self, reason: String) {
+        tracing::error!(%reason, "journal is fenced: nothing is acknowledged until a restart");
+        // The first reason stays: it names the cause.
+        self.fence.get_or_init(|| reason);
+    }
+
+    /// Measures the disk use.
+    pub(super) fn measure(&self) {
+        let used = self.chain().iter().map(|g| g.disk_bytes()).sum();
+        self.capacity.set_used(used);
+        self.capacity.measure_free();
+    }
+
+    pub(super) fn open_cursor(&self, name: &str) -> Result<Arc<Cursor>, CursorError> {
+        let mut cursors = self.cursors();
+        if let Some(cursor) = cursors.get(name) {
+            return Ok(Arc::clone(cursor));
+        }
+        let cursor = Arc::new(Cursor::open(&self.cursors_dir, name, self.oldest())?);
+        cursors.insert(name.to_owned(), Arc::clone(&cursor));
+        Ok(cursor)
+    }
+
+    /// All cursors, also those that no way out of this run uses: they pin the
+    /// journal until an operator removes their file.
+    pub(super) fn cursor_list(&self) -> Vec<Arc<Cursor>> {
+        self.cursors().values().cloned().collect()
+    }
+
+    /// Saves cursors, then deletes the generations that all have passed.
+    pub(super) fn tidy(&self) {
+        let cursors = self.cursor_list();
+        for cursor in &cursors {
+            if let Err(error) = cursor.save() {
+                tracing::error!(cursor = cursor.name(), %error, "cannot save a cursor; nothing is deleted meanwhile");
+                return;
+            }
+        }
+        let Some(passed) = cursors.iter().map(|c| c.saved()).min() else {
+            return;
+        };
+        let doomed: Vec<_> = self
+            .chain()
+            .into_iter()
+            .take_while(|g| g.is_sealed() && g.end() <= passed)
+            .collect();
+        for generation in doomed {
+            if let Err(error) = generation.delete(&self.generations_dir) {
+                tracing::warn!(?generation, %error, "cannot delete a delivered generation; trying again");
+                break;
+            }
+            self.chain
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|g| g.number != generation.number);
+        }
+        self.measure();
+    }
+}

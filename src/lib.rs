@@ -1,0 +1,4 @@
+//! Holdfast
+pub mod event;
+pub mod journal;
+pub mod ingest { pub mod codec; }
