@@ -1,4 +1,58 @@
-//! Holdfast
+//! Holdfast: an edge event collector that does not lose events.
+//!
+//! # Architecture
+//!
+//! ```text
+//! client ── gRPC dispatch / POST /events ──► ingest ──► journal ──► ack
+//!                                                         │ cursors, one for each way out
+//!                             ┌───────────────────────────┴──────────────┐
+//!                      with RabbitMQ                               without
+//!                             ▼                                          ▼
+//!                   forward: group, confirm                    consume::direct
+//!                             ▼                                          │
+//!                 RabbitMQ ──► consume: handler → batch ──► sink: ClickHouse · Postgres · SQLite
+//!                                      │ refused
+//!                                      ▼
+//!                       error queue, error_events, dead letters
+//! ```
+//!
+//! Modules in the order of the data's path:
+//!
+//! - [`event`]: the domain. Names, ids, splitting a request, JSON. Pure.
+//! - [`ingest`]: the doors, and the table from refusals to status codes.
+//! - [`journal`]: what makes an acknowledgement true. Its head holds the contract.
+//! - [`broker`]: RabbitMQ; the only module that names lapin.
+//! - [`forward`]: journal to RabbitMQ.
+//! - [`consume`]: RabbitMQ, or the journal, to sinks.
+//! - [`sink`]: one file or folder for each destination.
+//! - [`dead_letters`]: what could not be handed on at all.
+//! - [`app`]: wiring and the order of a stop. [`cli`]: the commands.
+//! - Leaves: [`config`], [`telemetry`], [`retry`], [`clock`].
+//!
+//! # Architecture invariants
+//!
+//! - `cli → app → ingest, forward, consume → journal, broker, sink, dead_letters →
+//!   event`; siblings do not name each other (test `layers_point_one_way`).
+//! - An event's identity is (host, sequence, index). It is minted when the journal
+//!   takes the request and travels in headers to the row's last three columns.
+//! - Every hand-over waits for evidence: the ack for the sync, the cursor for the
+//!   confirm or the commit, the deletion for every cursor, the broker's ack for
+//!   the sink.
+//! - Delivery is at least once; tables show each event once, by their keys.
+//! - sled is named in one file, lapin in one module, status codes and metric names
+//!   in one file each.
+
+pub mod app;
+pub mod broker;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod consume;
+pub mod dead_letters;
 pub mod event;
+pub mod forward;
+pub mod ingest;
 pub mod journal;
-pub mod ingest { pub mod codec; }
+pub mod retry;
+pub mod sink;
+pub mod telemetry;

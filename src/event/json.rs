@@ -50,9 +50,8 @@ pub fn parse(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessa
     };
     let mut from = serde_json::Deserializer::from_slice(text);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let message =
-        DynamicMessage::deserialize_with_options(descriptor.clone(), &mut from, &options)
-            .map_err(fail)?;
+    let message = DynamicMessage::deserialize_with_options(descriptor.clone(), &mut from, &options)
+        .map_err(fail)?;
     from.end().map_err(fail)?;
     Ok(message)
 }

@@ -107,7 +107,12 @@ fn an_unknown_type_is_named_by_its_field_number_and_keeps_its_bytes() {
     let groups = split(&bytes[..], NOW_MS, None).unwrap();
     assert_eq!(groups[0].route, Route::Type(EventType::Unknown(200)));
     assert!(groups[0].needs_protobuf());
-    assert!(groups[0].batch.encode_to_vec().ends_with(&[0xc2, 0x0c, 0x02, b'h', b'i']));
+    assert!(
+        groups[0]
+            .batch
+            .encode_to_vec()
+            .ends_with(&[0xc2, 0x0c, 0x02, b'h', b'i'])
+    );
 }
 
 #[test]

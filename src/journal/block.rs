@@ -199,7 +199,13 @@ mod tests {
     #[test]
     fn a_block_at_the_wrong_place_is_refused() {
         let error = parse(&block(&[vec![]]), 4).unwrap_err();
-        assert_eq!(error, BlockError::Misplaced { found: 3, expected: 4 });
+        assert_eq!(
+            error,
+            BlockError::Misplaced {
+                found: 3,
+                expected: 4
+            }
+        );
     }
 
     #[test]
@@ -209,7 +215,12 @@ mod tests {
         let bytes = builder.finish(2);
         assert_eq!(bytes[0], 1);
         assert_eq!(bytes[5..17], [2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
-        assert_eq!(bytes[17..38], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, b'x']);
+        assert_eq!(
+            bytes[17..38],
+            [
+                1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, b'x'
+            ]
+        );
         assert_eq!(bytes.len(), BLOCK_BYTES_MIN);
     }
 }

@@ -100,8 +100,8 @@ impl Journal {
         make_dir(&generations_dir)?;
         make_dir(&cursors_dir)?;
 
-        let cursors_end = cursor::highest_saved(&cursors_dir)
-            .map_err(io_error("read", &cursors_dir))?;
+        let cursors_end =
+            cursor::highest_saved(&cursors_dir).map_err(io_error("read", &cursors_dir))?;
         let quarantine = data_dir.join("quarantine");
         let found = recover(&generations_dir, &quarantine, cursors_end)
             .map_err(io_error("read", &generations_dir))?;

@@ -54,7 +54,10 @@ pub(super) fn recover(
             Ok(Some(manifest)) => manifest,
             Ok(None) => {
                 // Cut off while it was made: it never took an append.
-                tracing::info!(generation = number, "removing a generation without manifest");
+                tracing::info!(
+                    generation = number,
+                    "removing a generation without manifest"
+                );
                 fs::remove_dir_all(&dir)?;
                 continue;
             }

@@ -138,7 +138,10 @@ async fn records_of_all_sizes_come_back_in_order_and_after_a_reopen() {
     let sizes = [0, 1, 100, 1 << 10, 65_000, 65_600, 200_000, 3 << 20, 5];
     let journal = Journal::open(&options).unwrap();
     for (i, size) in sizes.iter().enumerate() {
-        let seq = journal.append(&record(content(i, *size)), None).await.unwrap();
+        let seq = journal
+            .append(&record(content(i, *size)), None)
+            .await
+            .unwrap();
         assert_eq!(seq, Seq(i as u64 + 1));
     }
     check(&read_all(&journal, Seq::FIRST).await, &sizes);
@@ -286,9 +289,15 @@ async fn a_generation_is_deleted_only_when_every_cursor_passed_it() {
     let mut options = options(dir.path());
     options.limits.generation_bytes = MIB;
     let journal = Journal::open(&options).unwrap();
-    let (fast, slow) = (journal.cursor("fast").unwrap(), journal.cursor("slow").unwrap());
+    let (fast, slow) = (
+        journal.cursor("fast").unwrap(),
+        journal.cursor("slow").unwrap(),
+    );
     for i in 0..12 {
-        journal.append(&record(content(i, 300_000)), None).await.unwrap();
+        journal
+            .append(&record(content(i, 300_000)), None)
+            .await
+            .unwrap();
     }
     assert!(journal.stats().generations >= 3);
     fast.advance(Seq(13));
@@ -318,7 +327,10 @@ async fn concurrent_appends_share_syncs_and_all_come_back() {
         .map(|i| {
             let journal = journal.clone();
             tokio::spawn(async move {
-                let seq = journal.append(&record(content(i, 700)), None).await.unwrap();
+                let seq = journal
+                    .append(&record(content(i, 700)), None)
+                    .await
+                    .unwrap();
                 (seq, i)
             })
         })
@@ -344,7 +356,10 @@ async fn sequences_go_on_behind_every_cursor_whatever_is_damaged() {
         let options = options(dir.path());
         let journal = Journal::open(&options).unwrap();
         for i in 0..10 {
-            journal.append(&record(content(i, 1000)), None).await.unwrap();
+            journal
+                .append(&record(content(i, 1000)), None)
+                .await
+                .unwrap();
         }
         journal.cursor("out").unwrap().advance(Seq(6));
         journal.close();

@@ -29,8 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 const MANIFEST_PERIOD: Duration = Duration::from_secs(1);
 
 /// Makes the store of a new generation; tests put in one that fails or waits.
-pub(super) type MakeStore =
-    Box<dyn FnMut(&Path) -> Result<Arc<dyn BlockStore>, StoreError> + Send>;
+pub(super) type MakeStore = Box<dyn FnMut(&Path) -> Result<Arc<dyn BlockStore>, StoreError> + Send>;
 
 /// A request on its way to the disk.
 pub(super) struct Append {

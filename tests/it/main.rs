@@ -1,1 +1,16 @@
+//! Integration tests on real servers, started and killed by the tests themselves.
+//! Run by `tests/run`, which installs what they need.
+//!
+//! `HOLDFAST_TEST_EVENTS` sets the size of the loads (default 200,000 events),
+//! `HOLDFAST_TEST_SEED` replays one.
 
+#![allow(unreachable_pub, missing_docs, reason = "a test binary has no outside")]
+
+mod support;
+
+mod bad_input;
+mod brokerless;
+mod crash;
+mod main_path;
+mod outages;
+mod tidy;

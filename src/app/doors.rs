@@ -1,0 +1,156 @@
+//! Binds and serves the gRPC and HTTP ports. Called by `app::run`.
+
+use crate::config::Config;
+use crate::ingest::{Door, Health, grpc_routes, http_routes};
+use crate::journal::Journal;
+use crate::telemetry::Metrics;
+use anyhow::Context as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_web::GrpcWebLayer;
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+/// Dead clients are noticed within two of these; their memory is freed then.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Streams of one connection: a client library opens one connection and puts its
+/// calls on it, several hundred at a time under load.
+const STREAMS_PER_CONNECTION: u32 = 1024;
+
+/// How long answers that are ready may take to leave once no request is in work.
+/// Streams that never end by themselves (health Watch) are cut after it.
+const FLUSH: Duration = Duration::from_millis(300);
+
+/// Listening sockets that nobody serves yet.
+pub(super) struct Bound {
+    grpc: TcpListener,
+    http: TcpListener,
+}
+
+/// Binds both ports.
+pub(super) async fn bind(config: &Config) -> anyhow::Result<Bound> {
+    let listen = async |key: &str, address: SocketAddr| {
+        TcpListener::bind(address)
+            .await
+            .with_context(|| format!("bind {key} = {address}"))
+    };
+    Ok(Bound {
+        grpc: listen("grpc.listen", config.grpc.listen).await?,
+        http: listen("http.listen", config.http.listen).await?,
+    })
+}
+
+/// The open doors.
+pub(super) struct Doors {
+    pub(super) grpc_address: SocketAddr,
+    pub(super) http_address: SocketAddr,
+    doors: [Door; 2],
+    servers: JoinSet<anyhow::Result<()>>,
+    stop: CancellationToken,
+}
+
+impl Doors {
+    /// Starts to serve.
+    pub(super) fn open(
+        config: &Config,
+        bound: Bound,
+        journal: &Journal,
+        health: &Health,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        let door = |name| {
+            let keep = config.ingest.keep_rejected;
+            Door::new(name, journal.clone(), metrics.clone(), keep)
+        };
+        let doors = [door("grpc"), door("http")];
+        let request_bytes_max = config.ingest.max_request_bytes.len();
+        let stop = CancellationToken::new();
+        let mut servers = JoinSet::new();
+
+        let (reporter, health_service) = tonic_health::server::health_reporter();
+        servers.spawn({
+            let report = health
+                .clone()
+                .report(reporter, metrics.clone(), stop.clone());
+            async {
+                report.await;
+                Ok(())
+            }
+        });
+        let grpc_address = bound.grpc.local_addr()?;
+        let routes = grpc_routes(doors[0].clone(), health_service, request_bytes_max)?;
+        let server = Server::builder()
+            .accept_http1(true)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .layer(GlobalConcurrencyLimitLayer::new(
+                config.ingest.max_in_flight,
+            ))
+            .layer(crate::ingest::cors())
+            .layer(GrpcWebLayer::new())
+            .add_routes(routes);
+        let incoming = TcpIncoming::from(bound.grpc).with_nodelay(Some(true));
+        let stopped = stop.clone().cancelled_owned();
+        servers.spawn(async move {
+            server
+                .serve_with_incoming_shutdown(incoming, stopped)
+                .await
+                .context("serve gRPC")
+        });
+
+        let http_address = bound.http.local_addr()?;
+        let router = http_routes(
+            doors[1].clone(),
+            health.clone(),
+            journal.clone(),
+            metrics.clone(),
+            request_bytes_max,
+        )
+        .layer(GlobalConcurrencyLimitLayer::new(
+            config.ingest.max_in_flight,
+        ));
+        let stopped = stop.clone().cancelled_owned();
+        servers.spawn(async move {
+            axum::serve(bound.http, router)
+                .with_graceful_shutdown(stopped)
+                .await
+                .context("serve HTTP")
+        });
+        Ok(Self {
+            grpc_address,
+            http_address,
+            doors,
+            servers,
+            stop,
+        })
+    }
+
+    /// Takes no more requests and waits for those in work.
+    pub(super) async fn close(mut self) {
+        self.stop.cancel();
+        let in_work = async {
+            while self.doors.iter().any(|door| door.in_work() > 0) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tokio::time::sleep(FLUSH).await;
+        };
+        tokio::pin!(in_work);
+        loop {
+            tokio::select! {
+                () = &mut in_work => break,
+                ended = self.servers.join_next() => match ended {
+                    None => break,
+                    Some(Ok(Ok(()))) => {}
+                    Some(Ok(Err(error))) => tracing::error!("{error:#}"),
+                    Some(Err(error)) => tracing::error!(%error, "a server ended"),
+                },
+            }
+        }
+        self.servers.shutdown().await;
+    }
+}

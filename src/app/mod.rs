@@ -1,0 +1,82 @@
+//! Puts the parts together, runs them, and takes them down in order. Called by
+//! `cli run`.
+//!
+//! # Invariants
+//! - Ways out have their cursors before the doors open: nothing accepted can be
+//!   deleted before each of them delivered it.
+//! - The doors do not wait for the broker, a database or a table.
+//! - A pump that panics is started again; it takes nothing else with it.
+
+mod doors;
+mod pumps;
+mod setup;
+mod shutdown;
+
+pub use setup::{sinks, topology};
+
+use crate::config::Config;
+use crate::dead_letters::DeadLetters;
+use crate::ingest::Health;
+use crate::journal::{self, Journal};
+use crate::telemetry::Metrics;
+use anyhow::Context as _;
+use doors::Doors;
+use pumps::Pumps;
+use shutdown::Signals;
+
+/// Runs the service until a signal ends it.
+///
+/// # Errors
+/// What keeps it from starting, or from stopping cleanly.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    // First, so that a port in use shows before any work.
+    let bound = doors::bind(&config).await?;
+    let options = journal_options(&config);
+    let journal = tokio::task::spawn_blocking(move || Journal::open(&options))
+        .await?
+        .context("open the journal")?;
+    let metrics = Metrics::new();
+    let dead_letters = DeadLetters::new(&config.data.dir);
+    let health = Health::new(journal.clone());
+    let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics)?;
+    let doors = Doors::open(&config, bound, &journal, &health, &metrics)?;
+    health.set_open(true);
+    let stats = journal.stats();
+    tracing::info!(
+        host = %journal.host(), grpc = %doors.grpc_address, http = %doors.http_address,
+        data_dir = %config.data.dir.display(), next_seq = %stats.durable_end_seq,
+        generations = stats.generations, "accepting"
+    );
+    shutdown::notify(&sd_notify::NotifyState::Ready);
+
+    signals.first().await;
+    shutdown::notify(&sd_notify::NotifyState::Stopping);
+    signals.exit_on_second();
+    let grace = config.shutdown.grace.get();
+    // In the data's order, so that each part can hand on what it holds.
+    health.set_open(false);
+    shutdown::phase("doors", grace, doors.close()).await;
+    shutdown::phase("ways out", grace, pumps.stop()).await;
+    dead_letters.close().await;
+    tokio::task::spawn_blocking(move || journal.close())
+        .await
+        .context("close the journal")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn journal_options(config: &Config) -> journal::Options {
+    journal::Options {
+        data_dir: config.data.dir.clone(),
+        limits: journal::Limits {
+            max_bytes: config.journal.max_bytes.bytes(),
+            min_free_bytes: config.journal.min_free_bytes.bytes(),
+            // The record's meta beside the request's bytes.
+            record_bytes_max: config.ingest.max_request_bytes.len() + 4096,
+            generation_bytes: config.journal.generation_bytes.bytes(),
+            queue_bytes_max: config.journal.queue_bytes.len(),
+        },
+        ack_deadline: config.journal.ack_deadline.get(),
+    }
+}

@@ -1,0 +1,222 @@
+//! The ways out: forwarder and consumers with a broker, one pump for each sink
+//! without. Called by `app::run`.
+
+use super::setup::{error_routes, is_declared, sinks, topology};
+use crate::broker::{self, Broker};
+use crate::config::{Config, SinkKind};
+use crate::consume::{Consumers, Direct, SafePublisher};
+use crate::dead_letters::DeadLetters;
+use crate::forward::{self, Forwarder};
+use crate::journal::Journal;
+use crate::retry::Backoff;
+use crate::sink::Sink;
+use crate::sink::schema::TABLES;
+use crate::telemetry::Metrics;
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How often sinks do their upkeep; daily partitions are made a week ahead.
+const MAINTENANCE_PERIOD: Duration = Duration::from_secs(3600);
+
+/// How long a connection to the broker may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The running ways out.
+pub(super) struct Pumps {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+    publisher: Option<SafePublisher>,
+}
+
+impl Pumps {
+    /// Makes the cursors and starts everything that delivers.
+    pub(super) fn start(
+        config: &Config,
+        journal: &Journal,
+        dead_letters: &DeadLetters,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        let mut pumps = Self {
+            tasks: JoinSet::new(),
+            stop: CancellationToken::new(),
+            publisher: None,
+        };
+        let sinks = sinks(config)?;
+        for sink in sinks.values() {
+            let (sink, create) = (Arc::clone(sink), config.schema.create_missing);
+            pumps.spawn("schema", move |stop| {
+                prepare_sink(Arc::clone(&sink), create, stop)
+            });
+        }
+        if config.rabbitmq.is_some() {
+            pumps.start_brokered(config, journal, dead_letters, metrics, &sinks)?;
+        } else {
+            for sink in sinks.into_values() {
+                let cursor = journal.cursor(sink.name())?;
+                let direct = Direct {
+                    journal: journal.clone(),
+                    sink,
+                    dead_letters: dead_letters.clone(),
+                    metrics: metrics.clone(),
+                };
+                pumps.spawn(direct.sink.name(), move |stop| {
+                    let (direct, cursor) = (direct.clone(), Arc::clone(&cursor));
+                    async move { direct.run(cursor, stop).await }
+                });
+            }
+        }
+        warn_of_unused_cursors(config, journal);
+        Ok(pumps)
+    }
+
+    fn start_brokered(
+        &mut self,
+        config: &Config,
+        journal: &Journal,
+        dead_letters: &DeadLetters,
+        metrics: &Metrics,
+        sinks: &BTreeMap<SinkKind, Arc<dyn Sink>>,
+    ) -> anyhow::Result<()> {
+        let section = config.rabbitmq.clone().unwrap_or_default();
+        let broker = Broker::new(broker::Options {
+            urls: section
+                .urls
+                .iter()
+                .map(|url| url.expose().to_owned())
+                .collect(),
+            heartbeat: section.heartbeat.get(),
+            connect_timeout: CONNECT_TIMEOUT,
+            name: format!("holdfast {}", journal.host()),
+            tls_ca_pem: None,
+        })
+        .context("rabbitmq.urls")?;
+        let setup = topology(config);
+        let forwarder = Forwarder {
+            journal: journal.clone(),
+            broker: broker.clone(),
+            setup: setup.clone(),
+            dead_letters: dead_letters.clone(),
+            metrics: metrics.clone(),
+            options: forward::Options {
+                exchange: section.exchange,
+                error_routes: error_routes(config),
+                confirm_window: section.confirm_window,
+                confirm_timeout: section.confirm_timeout.get(),
+                grace: config.shutdown.grace.get() / 2,
+            },
+        };
+        let cursor = journal.cursor(Forwarder::CURSOR)?;
+        self.spawn("forwarder", move |stop| {
+            let (forwarder, cursor) = (forwarder.clone(), Arc::clone(&cursor));
+            async move { forwarder.run(cursor, stop).await }
+        });
+        let publisher = SafePublisher::new(broker.clone(), dead_letters.clone(), metrics.clone());
+        let consumers = Consumers {
+            broker,
+            setup,
+            publisher: publisher.clone(),
+            metrics: metrics.clone(),
+        };
+        self.publisher = Some(publisher);
+        for consumer in config.consumers() {
+            let Some(sink) = sinks
+                .get(&consumer.sink)
+                .filter(|_| is_declared(config, &consumer))
+            else {
+                continue;
+            };
+            let (consumers, sink) = (consumers.clone(), Arc::clone(sink));
+            let name = consumer.queue.clone();
+            self.spawn(&name, move |stop| {
+                let (consumers, consumer) = (consumers.clone(), consumer.clone());
+                let sink = Arc::clone(&sink);
+                async move { consumers.run(consumer, sink, stop).await }
+            });
+        }
+        Ok(())
+    }
+
+    /// Runs a task until the stop; started again if it panics.
+    fn spawn<F, T>(&mut self, name: &str, make: F)
+    where
+        F: Fn(CancellationToken) -> T + Send + 'static,
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let (name, stop) = (name.to_owned(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let mut backoff = Backoff::new();
+            while let Err(error) = tokio::spawn(make(stop.clone())).await {
+                if stop.is_cancelled() {
+                    return;
+                }
+                tracing::error!(task = name, %error, "task failed; starting it again");
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.next()) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        });
+    }
+
+    /// Stops the ways out: each finishes what it has in hand.
+    pub(super) async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        if let Some(publisher) = &self.publisher {
+            publisher.close().await;
+        }
+    }
+}
+
+/// Creates what the sink lacks, as soon as it answers, then keeps it up.
+async fn prepare_sink(sink: Arc<dyn Sink>, create: bool, stop: CancellationToken) {
+    if !create {
+        return;
+    }
+    let mut backoff = Backoff::new();
+    let mut failing = false;
+    while let Err(error) = sink.create_missing(TABLES).await {
+        if !failing {
+            tracing::warn!(sink = sink.name(), %error, "cannot create missing tables yet; trying again");
+            failing = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next()) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+    tracing::info!(sink = sink.name(), "tables are there");
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(MAINTENANCE_PERIOD) => {}
+            () = stop.cancelled() => return,
+        }
+        if let Err(error) = sink.maintain().await {
+            tracing::warn!(sink = sink.name(), %error, "upkeep failed; trying again in an hour");
+        }
+    }
+}
+
+/// A cursor of a way out that is not configured any more keeps the journal from
+/// shrinking; only an operator knows whether that is meant.
+fn warn_of_unused_cursors(config: &Config, journal: &Journal) {
+    let used: Vec<&str> = if config.rabbitmq.is_some() {
+        vec![Forwarder::CURSOR]
+    } else {
+        config.sinks().into_iter().map(SinkKind::name).collect()
+    };
+    for (cursor, next) in journal.stats().cursors {
+        if !used.contains(&cursor.as_str()) {
+            let file = config.data.dir.join("cursors").join(&cursor);
+            tracing::warn!(
+                cursor, next_seq = %next, file = %file.display(),
+                "no way out uses this cursor, and the journal keeps everything after it; configure its way out again, or remove the file while stopped"
+            );
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The broker's topology and the sinks, from the configuration. Called by `pumps`
+//! and by `cli schema`.
+
+use crate::broker::{Binding, DeclareMode, Exchange, ExchangeKind, Queue, Setup, Topology};
+use crate::config::{Config, Consumer, Declare, Handler, QueueType, SinkKind};
+use crate::forward::ErrorRoute;
+use crate::sink::clickhouse::{self, ClickHouse};
+use crate::sink::postgres::{self, Postgres};
+use crate::sink::sqlite::{self, Sqlite};
+use crate::sink::{OptionsError, Sink};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The configured sinks.
+///
+/// # Errors
+/// When a sink's section cannot be used as it is, such as a URL that is none.
+pub fn sinks(config: &Config) -> Result<BTreeMap<SinkKind, Arc<dyn Sink>>, OptionsError> {
+    let mut sinks: BTreeMap<SinkKind, Arc<dyn Sink>> = BTreeMap::new();
+    if let Some(section) = &config.clickhouse {
+        let sink = ClickHouse::new(clickhouse::Options {
+            url: section.url.clone(),
+            database: section.database.clone(),
+            databases: section.databases.clone(),
+            user: section.user.clone(),
+            password: section.password.expose().to_owned(),
+        })?;
+        sinks.insert(SinkKind::ClickHouse, Arc::new(sink));
+    }
+    if let Some(section) = &config.postgres {
+        let sink = Postgres::new(postgres::Options {
+            url: section.url.expose().to_owned(),
+            schema: section.schema.clone(),
+            pool_max: section.pool_max,
+        })?;
+        sinks.insert(SinkKind::Postgres, Arc::new(sink));
+    }
+    if let Some(path) = config.sqlite_path() {
+        let sink = Sqlite::new(sqlite::Options { path });
+        sinks.insert(SinkKind::Sqlite, Arc::new(sink));
+    }
+    Ok(sinks)
+}
+
+/// Whether a consumer's queue is declared by this host. Unset: where its sink is
+/// configured. A host without any sink only forwards; it declares the ClickHouse
+/// queues, so that events have a place before the first consumer host comes up.
+pub(super) fn is_declared(config: &Config, consumer: &Consumer) -> bool {
+    consumer.enabled.unwrap_or_else(|| {
+        let edge_only = config.sinks().is_empty();
+        config.has_sink(consumer.sink) || (edge_only && consumer.sink == SinkKind::ClickHouse)
+    })
+}
+
+/// The error routes of the declared event consumers: where the forwarder sends
+/// events that are refused before any consumer sees them.
+pub(super) fn error_routes(config: &Config) -> Vec<ErrorRoute> {
+    config
+        .consumers()
+        .iter()
+        .filter(|consumer| consumer.handler == Handler::Events && is_declared(config, consumer))
+        .map(|consumer| ErrorRoute {
+            exchange: consumer.error_exchange.clone(),
+            key: consumer.error_key.clone(),
+        })
+        .collect()
+}
+
+/// Exchanges, queues and bindings of this host.
+#[must_use]
+pub fn topology(config: &Config) -> Setup {
+    let mut exchanges: BTreeMap<String, ExchangeKind> = BTreeMap::new();
+    let mut queues: BTreeMap<String, Vec<Binding>> = BTreeMap::new();
+    let mut bind = |queue: &str, exchange: &str, key: &str| {
+        exchanges.insert(exchange.to_owned(), kind(exchange));
+        let bindings = queues.entry(queue.to_owned()).or_default();
+        let binding = Binding {
+            exchange: exchange.to_owned(),
+            key: key.to_owned(),
+        };
+        if !bindings.contains(&binding) {
+            bindings.push(binding);
+        }
+    };
+    for consumer in config.consumers() {
+        if !is_declared(config, &consumer) {
+            continue;
+        }
+        for key in &consumer.keys {
+            bind(&consumer.queue, &consumer.exchange, key);
+        }
+        let (exchange, key) = (&consumer.error_exchange, &consumer.error_key);
+        bind(&consumer.error_queue, exchange, key);
+    }
+    let (mode, queue_type) = config.rabbitmq.as_ref().map_or(
+        (DeclareMode::Off, crate::broker::QueueType::Quorum),
+        |rabbitmq| {
+            exchanges.insert(rabbitmq.exchange.clone(), kind(&rabbitmq.exchange));
+            (mode(rabbitmq.declare), queue_type(rabbitmq.queue_type))
+        },
+    );
+    let topology = Topology {
+        exchanges: exchanges
+            .into_iter()
+            .map(|(name, kind)| Exchange { name, kind })
+            .collect(),
+        queues: queues
+            .into_iter()
+            .map(|(name, bindings)| Queue { name, bindings })
+            .collect(),
+    };
+    Setup::new(topology, mode, queue_type)
+}
+
+/// Names in the field end in `.tx` for topic exchanges; all others are direct.
+fn kind(exchange: &str) -> ExchangeKind {
+    if exchange.ends_with(".tx") {
+        ExchangeKind::Topic
+    } else {
+        ExchangeKind::Direct
+    }
+}
+
+fn mode(declare: Declare) -> DeclareMode {
+    match declare {
+        Declare::Active => DeclareMode::Active,
+        Declare::Passive => DeclareMode::Passive,
+        Declare::Off => DeclareMode::Off,
+    }
+}
+
+fn queue_type(kind: QueueType) -> crate::broker::QueueType {
+    match kind {
+        QueueType::Quorum => crate::broker::QueueType::Quorum,
+        QueueType::Classic => crate::broker::QueueType::Classic,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load_from;
+
+    fn queues(text: &str) -> Vec<String> {
+        let config = load_from(text, std::iter::empty()).unwrap();
+        let setup = topology(&config);
+        setup
+            .topology()
+            .queues
+            .iter()
+            .map(|q| q.name.clone())
+            .collect()
+    }
+
+    #[test]
+    fn a_host_declares_the_queues_of_its_sinks() {
+        let clickhouse = [
+            "grpc_clickhouse_event_error_q",
+            "grpc_clickhouse_event_error_q_error",
+            "grpc_clickhouse_event_q",
+        ];
+        let postgres = [
+            "grpc_postgres_event_q",
+            "grpc_postgres_event_q_error",
+            "grpc_postgres_event_q_error_error",
+        ];
+        assert_eq!(queues("[rabbitmq]"), clickhouse, "an edge host");
+        assert_eq!(queues("[rabbitmq]\n[postgres]"), postgres);
+        assert_eq!(
+            queues("[rabbitmq]\n[postgres]\n[clickhouse]"),
+            [&clickhouse[..], &postgres[..]].concat()
+        );
+    }
+
+    #[test]
+    fn error_routes_follow_the_declared_consumers() {
+        let config = load_from("[rabbitmq]\n[postgres]\n[clickhouse]", std::iter::empty()).unwrap();
+        let keys: Vec<_> = error_routes(&config)
+            .into_iter()
+            .map(|route| route.key)
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "error.grpc_clickhouse_event_q",
+                "error.grpc_postgres_event_q"
+            ]
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! Signals and the phases of a stop. Called by `app::run`.
+
+use std::future::Future;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Exit code after a second signal: 128 + SIGINT, as shells have it.
+const INTERRUPTED: i32 = 130;
+
+/// The signals that end the service.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Waits for the first signal.
+    pub(super) async fn first(&mut self) {
+        let signal = self.next().await;
+        tracing::info!(signal, "stopping");
+    }
+
+    /// From now on a signal ends the process at once; nothing acknowledged is lost
+    /// by it.
+    pub(super) fn exit_on_second(mut self) {
+        tokio::spawn(async move {
+            let signal = self.next().await;
+            tracing::warn!(signal, "second signal: exiting at once");
+            std::process::exit(INTERRUPTED);
+        });
+    }
+}
+
+/// Runs one phase of the stop within its time; what it leaves undone is delivered
+/// again after the next start.
+pub(super) async fn phase(name: &str, grace: Duration, work: impl Future<Output = ()>) {
+    let started = tokio::time::Instant::now();
+    match tokio::time::timeout(grace, work).await {
+        Ok(()) => tracing::info!(phase = name, took = ?started.elapsed(), "stopped"),
+        Err(_) => tracing::warn!(phase = name, ?grace, "did not stop in time; going on"),
+    }
+}
+
+/// Tells systemd, if it started us.
+pub(super) fn notify(state: &sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state.clone()]) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}

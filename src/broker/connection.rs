@@ -1,0 +1,170 @@
+//! Opens sessions with the broker, from a list of addresses.
+//!
+//! Called by the pumps, which own the loop that opens the next session when one is lost.
+//!
+//! # Invariants
+//! - Opening takes at most the connect timeout per address, and an attempt that is given up leaves
+//!   nothing behind (`attempts_on_a_frozen_broker_leave_no_threads_behind`).
+//! - [`Broker::connect_forever`] says once that the broker is away, and once that it is back
+//!   (`connect_forever_says_once_that_the_broker_is_away_and_once_that_it_is_back`).
+//! - No `Debug`, error or log line has a password
+//!   (`a_wrong_password_is_an_error_without_the_password`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lapin::ConnectionProperties;
+use lapin::tcp::OwnedTLSConfig;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::broker_reply;
+use super::options::{Options, OptionsError, Target, target};
+use super::session::Session;
+use super::wire;
+use crate::retry::Backoff;
+
+/// The broker's code for a wrong user or password.
+const ACCESS_REFUSED: u16 = 403;
+/// The broker's code for a vhost that does not exist or is not allowed.
+const NOT_ALLOWED: u16 = 530;
+
+/// A session could not be opened. It is always worth trying again, with backoff; see
+/// [`ConnectError::needs_operator`].
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("no session with the broker at {address}: {reason}")]
+pub struct ConnectError {
+    /// `host:port/vhost` of the address tried last.
+    pub address: String,
+    /// What went wrong there.
+    pub reason: String,
+    refused: bool,
+}
+
+impl ConnectError {
+    /// Whether the broker was reached and refused us (password, vhost): waiting alone will not
+    /// help, though a later attempt may, once an operator has changed something.
+    #[must_use]
+    pub fn needs_operator(&self) -> bool {
+        self.refused
+    }
+}
+
+struct Addresses {
+    targets: Vec<Target>,
+    options: Options,
+    tls: OwnedTLSConfig,
+    /// Where the next session starts to try: the address that worked last, or one further.
+    next: AtomicUsize,
+}
+
+/// A broker, known by its addresses. Cheap to clone; holds no connection.
+#[derive(Clone)]
+pub struct Broker(Arc<Addresses>);
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels = self.0.targets.iter().map(|target| &target.label);
+        f.debug_list().entries(labels).finish()
+    }
+}
+
+impl Broker {
+    /// Checks the options; connects to nothing.
+    pub fn new(options: Options) -> Result<Self, OptionsError> {
+        if options.urls.is_empty() {
+            return Err(OptionsError::NoAddress);
+        }
+        let target = |(index, url): (usize, &String)| {
+            target(url, options.heartbeat).map_err(|reason| OptionsError::Address { index, reason })
+        };
+        let targets = options
+            .urls
+            .iter()
+            .enumerate()
+            .map(target)
+            .collect::<Result<_, _>>()?;
+        let tls = OwnedTLSConfig {
+            identity: None,
+            cert_chain: options.tls_ca_pem.clone(),
+        };
+        Ok(Self(Arc::new(Addresses {
+            targets,
+            options,
+            tls,
+            next: AtomicUsize::new(0),
+        })))
+    }
+
+    /// Opens one session: tries each address once, beginning with the one that worked last.
+    pub async fn session(&self) -> Result<Session, ConnectError> {
+        let count = self.0.targets.len();
+        let first = self.0.next.load(Ordering::Relaxed);
+        let mut last = None;
+        for step in 0..count {
+            let index = (first + step) % count;
+            match self.open(&self.0.targets[index]).await {
+                Ok(session) => {
+                    self.0.next.store(index, Ordering::Relaxed);
+                    return Ok(session);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "one broker address failed");
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.expect("Broker::new has refused an empty list of addresses"))
+    }
+
+    /// Opens a session, however long the broker is away; `None` if `cancel` came first. Logs one
+    /// warning at the first failure (and one whenever a refusal replaces mere absence or the
+    /// reverse, as an operator has to do something else then) and one line on recovery.
+    pub async fn connect_forever(&self, cancel: CancellationToken) -> Option<Session> {
+        let mut backoff = Backoff::new();
+        let mut said = None;
+        loop {
+            let error = match cancel.run_until_cancelled(self.session()).await? {
+                Ok(session) => {
+                    if said.is_some() {
+                        tracing::info!(address = session.address(), "the broker is back");
+                    }
+                    return Some(session);
+                }
+                Err(error) => error,
+            };
+            if said != Some(error.needs_operator()) {
+                tracing::warn!(%error, "the broker is away; trying again until it is back");
+                said = Some(error.needs_operator());
+            }
+            cancel.run_until_cancelled(sleep(backoff.next())).await?;
+        }
+    }
+
+    async fn open(&self, target: &Target) -> Result<Session, ConnectError> {
+        let Addresses { options, tls, .. } = &*self.0;
+        let failed = |reason: String, refused| ConnectError {
+            address: target.label.clone(),
+            reason,
+            refused,
+        };
+        // Never lapin's own recovery: it replays what it remembers, while the pumps must know
+        // which publishes and deliveries were lost.
+        let properties =
+            ConnectionProperties::default().with_connection_name(options.name.as_str().into());
+        let opening = wire::open(target.uri.clone(), properties, tls);
+        match timeout(options.connect_timeout, opening).await {
+            Ok(Ok((connection, wire))) => Ok(Session::new(connection, wire, target.label.clone())),
+            Ok(Err(error)) => {
+                let code = broker_reply(&error).map(|(code, _)| code);
+                let refused = matches!(code, Some(ACCESS_REFUSED | NOT_ALLOWED));
+                Err(failed(error.to_string(), refused))
+            }
+            Err(_) => Err(failed(
+                format!("no answer within {:?}", options.connect_timeout),
+                false,
+            )),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What types cannot say: bounds, and values that contradict each other. Called
+//! by `load` after the layers were read; every finding names its key.
+
+use super::consumers::{Consumer, SinkKind, resolve};
+use super::{Config, Size};
+use std::collections::BTreeSet;
+
+/// sled needs a free segment to open a store; less free disk than some of them
+/// could strand a backlog.
+const MIN_FREE_BYTES_MIN: Size = Size::mib(64);
+
+/// A generation smaller than this is mostly sled's own first segments.
+const GENERATION_BYTES_MIN: Size = Size::mib(1);
+
+/// A generation larger than this was never measured under power cuts.
+const GENERATION_BYTES_MAX: Size = Size::mib(256);
+
+pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
+    let mut expect = |holds: bool, text: &str| {
+        if !holds {
+            errors.push(text.to_owned());
+        }
+    };
+    let journal = &config.journal;
+    let request = config.ingest.max_request_bytes;
+    expect(
+        (GENERATION_BYTES_MIN..=GENERATION_BYTES_MAX).contains(&journal.generation_bytes),
+        "journal.generation_bytes: must be from 1MiB to 256MiB",
+    );
+    expect(
+        journal.max_bytes.bytes() >= journal.generation_bytes.bytes() * 4,
+        "journal.max_bytes: must hold at least 4 generations (journal.generation_bytes)",
+    );
+    expect(
+        journal.min_free_bytes >= MIN_FREE_BYTES_MIN,
+        "journal.min_free_bytes: must be at least 64MiB",
+    );
+    expect(
+        journal.queue_bytes.bytes() >= request.bytes().saturating_mul(2),
+        "journal.queue_bytes: must be at least twice ingest.max_request_bytes",
+    );
+    expect(
+        request >= Size::mib(1) && request <= Size::mib(64),
+        "ingest.max_request_bytes: must be from 1MiB to 64MiB",
+    );
+    expect(
+        !journal.ack_deadline.get().is_zero(),
+        "journal.ack_deadline: must be more than 0",
+    );
+    expect(
+        config.ingest.max_in_flight > 0,
+        "ingest.max_in_flight: must be more than 0",
+    );
+    if let Some(rabbitmq) = &config.rabbitmq {
+        expect(
+            !rabbitmq.urls.is_empty(),
+            "rabbitmq.urls: must name a broker",
+        );
+        let are_amqp = rabbitmq.urls.iter().all(|url| {
+            let url = url.expose();
+            url.starts_with("amqp://") || url.starts_with("amqps://")
+        });
+        expect(
+            are_amqp,
+            "rabbitmq.urls: each must start with amqp:// or amqps://",
+        );
+        expect(
+            (1..=100_000).contains(&rabbitmq.confirm_window),
+            "rabbitmq.confirm_window: must be from 1 to 100000",
+        );
+    }
+    if let Some(postgres) = &config.postgres {
+        let url = postgres.url.expose();
+        expect(
+            url.starts_with("postgres://") || url.starts_with("postgresql://"),
+            "postgres.url: must start with postgres://",
+        );
+        expect(
+            postgres.pool_max > 0,
+            "postgres.pool_max: must be more than 0",
+        );
+    }
+    if let Some(clickhouse) = &config.clickhouse {
+        let url = &clickhouse.url;
+        expect(
+            url.starts_with("http://") || url.starts_with("https://"),
+            "clickhouse.url: must start with http:// or https://",
+        );
+    }
+    let consumers = resolve(&config.consumer, errors);
+    check_consumers(config, &consumers, errors);
+}
+
+fn check_consumers(config: &Config, consumers: &[Consumer], errors: &mut Vec<String>) {
+    let mut queues = BTreeSet::new();
+    for consumer in consumers {
+        let queue = &consumer.queue;
+        let mut expect = |holds: bool, text: &str| {
+            if !holds {
+                errors.push(format!("consumer {queue:?}: {text}"));
+            }
+        };
+        expect(queues.insert(queue), "its queue is used twice");
+        expect(
+            (1..=64).contains(&consumer.workers),
+            "workers must be from 1 to 64",
+        );
+        // A prefetch is 16 bits on the wire.
+        expect(
+            (1..=10_000).contains(&consumer.batch_rows),
+            "batch_rows must be from 1 to 10000",
+        );
+        expect(!consumer.keys.is_empty(), "keys must name a binding key");
+        expect(
+            consumer.max_attempts > 0,
+            "max_attempts must be more than 0",
+        );
+        expect(
+            consumer.error_queue != *queue,
+            "error_queue must not be the queue itself",
+        );
+        if consumer.enabled == Some(true) && config.rabbitmq.is_some() {
+            expect(
+                config.has_sink(consumer.sink),
+                &format!("enabled, but [{}] is not configured", consumer.sink.name()),
+            );
+        }
+    }
+}
+
+impl Config {
+    /// Whether a sink is configured.
+    #[must_use]
+    pub fn has_sink(&self, sink: SinkKind) -> bool {
+        match sink {
+            SinkKind::ClickHouse => self.clickhouse.is_some(),
+            SinkKind::Postgres => self.postgres.is_some(),
+            SinkKind::Sqlite => self.sqlite_path().is_some(),
+        }
+    }
+
+    /// All consumers, shipped and configured.
+    #[must_use]
+    pub fn consumers(&self) -> Vec<Consumer> {
+        // Mistakes were reported by `check`, which every loaded configuration passed.
+        resolve(&self.consumer, &mut Vec::new())
+    }
+
+    /// The sinks that are configured.
+    #[must_use]
+    pub fn sinks(&self) -> Vec<SinkKind> {
+        [SinkKind::ClickHouse, SinkKind::Postgres, SinkKind::Sqlite]
+            .into_iter()
+            .filter(|&sink| self.has_sink(sink))
+            .collect()
+    }
+}

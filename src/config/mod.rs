@@ -1,0 +1,361 @@
+//! What an operator may set: one struct for each section, typed units, defaults
+//! with their reasons. Called by `cli` (load, check) and `app` (build).
+//!
+//! Layers, later ones win: defaults, the TOML file, `HOLDFAST__SECTION__KEY`.
+//!
+//! # Invariants
+//! - An unknown key, a wrong type and a contradiction are errors, and all of them
+//!   are reported at once, each with its key (test `all_errors_are_reported_at_once`).
+//! - Secrets never appear in Debug output or error texts.
+
+mod check;
+mod consumers;
+mod load;
+mod units;
+
+pub use consumers::{Consumer, ConsumerEntry, Handler, SinkKind};
+pub use load::{Errors, load, load_from};
+pub use units::{Secret, Size, Span};
+
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The whole configuration.
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(default)]
+pub struct Config {
+    /// Where everything durable lives.
+    pub data: Data,
+    /// The gRPC door.
+    pub grpc: Grpc,
+    /// The HTTP door.
+    pub http: Http,
+    /// The journal's bounds.
+    pub journal: Journal,
+    /// What the doors take.
+    pub ingest: Ingest,
+    /// The broker; absent: no broker, sinks read the journal directly.
+    pub rabbitmq: Option<RabbitMq>,
+    /// The ClickHouse sink; absent: none.
+    pub clickhouse: Option<ClickHouse>,
+    /// The Postgres sink; absent: none.
+    pub postgres: Option<Postgres>,
+    /// The SQLite sink; absent: only where no other sink and no broker is set.
+    pub sqlite: Option<Sqlite>,
+    /// Whether `run` makes missing tables.
+    pub schema: Schema,
+    /// Changes to the shipped consumers, and new ones.
+    pub consumer: Vec<ConsumerEntry>,
+    /// How the service talks.
+    pub log: Log,
+    /// How long a stop may take.
+    pub shutdown: Shutdown,
+}
+
+/// `[data]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Data {
+    /// The data directory; its parent must exist. Default: `holdfast-data` where
+    /// the service is started.
+    pub dir: PathBuf,
+}
+
+/// `[grpc]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Grpc {
+    /// Address of the gRPC door. Default `0.0.0.0:8017`, which clients in the
+    /// field dial.
+    pub listen: SocketAddr,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Http {
+    /// Address of the HTTP door. Default `0.0.0.0:8019`.
+    pub listen: SocketAddr,
+}
+
+/// `[journal]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Journal {
+    /// Bytes on disk that the journal may use; past it requests are refused until
+    /// deliveries free room. Default 16 GiB: hours of backlog on a common disk.
+    pub max_bytes: Size,
+    /// Bytes that the disk must keep free; below it requests are refused. Default
+    /// 1 GiB: room to open stores (one segment each) and for everyone else.
+    pub min_free_bytes: Size,
+    /// Payload after which a generation is sealed; deleted as a whole once
+    /// delivered. Default 64 MiB: opens in a fraction of a second and bounds what
+    /// a damaged store can cost.
+    pub generation_bytes: Size,
+    /// How long a request may wait for its sync before it is refused. Default 1 s;
+    /// a client's own shorter deadline wins.
+    pub ack_deadline: Span,
+    /// Bytes of requests waiting for their sync, in memory. Default 64 MiB; at
+    /// least twice the largest request.
+    pub queue_bytes: Size,
+}
+
+/// `[ingest]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Ingest {
+    /// Bytes of one request, after decompression. Default 16 MiB: a hundred times
+    /// the largest batch seen, small enough that a few do not hurt.
+    pub max_request_bytes: Size,
+    /// Requests in work at one time over all doors; more wait in their
+    /// connections. Default 4096.
+    pub max_in_flight: usize,
+    /// Whether an incomplete batch is kept and sent to the error exchange.
+    /// Default true.
+    pub keep_rejected: bool,
+}
+
+/// How the broker's exchanges and queues come to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Declare {
+    /// Declare what is missing (the default).
+    Active,
+    /// Check that it is there, and warn.
+    Passive,
+    /// Leave it to others.
+    Off,
+}
+
+/// The kind of queue that is declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueType {
+    /// Replicated and synced (the default).
+    Quorum,
+    /// One node.
+    Classic,
+}
+
+/// `[rabbitmq]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct RabbitMq {
+    /// AMQP URLs of the cluster's nodes, tried in turn:
+    /// `amqp://user:password@host:5672/vhost`.
+    pub urls: Vec<Secret>,
+    /// Who makes exchanges and queues. Default `active`.
+    pub declare: Declare,
+    /// Kind of the queues that are declared. Default `quorum`.
+    pub queue_type: QueueType,
+    /// Exchange that events are published to. Default `grpc_event.tx`.
+    pub exchange: String,
+    /// Messages that may wait for their confirm. Default 2000: some round trips'
+    /// worth, and what a reconnect sends again at most.
+    pub confirm_window: usize,
+    /// How long a confirm may take before the connection counts as dead. Default
+    /// 60 s: quorum queues under disk pressure take tens of seconds.
+    pub confirm_timeout: Span,
+    /// Heartbeat interval. Default 20 s: a dead peer is noticed within 40 s.
+    pub heartbeat: Span,
+}
+
+/// `[clickhouse]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct ClickHouse {
+    /// URL of the HTTP interface.
+    pub url: String,
+    /// Default database.
+    pub database: String,
+    /// Further databases that consumers may name.
+    pub databases: Vec<String>,
+    /// User.
+    pub user: String,
+    /// Password.
+    pub password: Secret,
+}
+
+/// `[postgres]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Postgres {
+    /// `postgres://user:password@host:5432/database`.
+    pub url: Secret,
+    /// Schema that every table is reached through. Default `public`.
+    pub schema: String,
+    /// Connections. Default 20.
+    pub pool_max: u32,
+}
+
+/// `[sqlite]`
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(default)]
+pub struct Sqlite {
+    /// The database file. Default `events.sqlite` in the data directory.
+    pub path: Option<PathBuf>,
+}
+
+/// `[schema]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Schema {
+    /// Whether `run` creates missing tables, columns and partitions. Default true.
+    pub create_missing: bool,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people (the default).
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives of
+    /// tracing-subscriber's EnvFilter. Default `info`.
+    pub level: String,
+    /// The form of the lines on stderr.
+    pub format: LogFormat,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct Shutdown {
+    /// How long a stop waits for requests in work and for confirms before it goes
+    /// on without them (nothing is lost: they are delivered again). Default 20 s,
+    /// under systemd's 90 s.
+    pub grace: Span,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("holdfast-data"),
+        }
+    }
+}
+
+impl Default for Grpc {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8017)),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 8019)),
+        }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            max_bytes: Size::gib(16),
+            min_free_bytes: Size::gib(1),
+            generation_bytes: Size::mib(64),
+            ack_deadline: Span::secs(1),
+            queue_bytes: Size::mib(64),
+        }
+    }
+}
+
+impl Default for Ingest {
+    fn default() -> Self {
+        Self {
+            max_request_bytes: Size::mib(16),
+            max_in_flight: 4096,
+            keep_rejected: true,
+        }
+    }
+}
+
+impl Default for RabbitMq {
+    fn default() -> Self {
+        Self {
+            urls: vec![Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f")],
+            declare: Declare::Active,
+            queue_type: QueueType::Quorum,
+            exchange: "grpc_event.tx".to_owned(),
+            confirm_window: 2000,
+            confirm_timeout: Span::secs(60),
+            heartbeat: Span::secs(20),
+        }
+    }
+}
+
+impl Default for ClickHouse {
+    fn default() -> Self {
+        Self {
+            url: "http://127.0.0.1:8123".to_owned(),
+            database: "default".to_owned(),
+            databases: Vec::new(),
+            user: "default".to_owned(),
+            password: Secret::new(""),
+        }
+    }
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Self {
+            url: Secret::new("postgres://127.0.0.1:5432/postgres"),
+            schema: "public".to_owned(),
+            pool_max: 20,
+        }
+    }
+}
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self {
+            create_missing: true,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self {
+            grace: Span::secs(20),
+        }
+    }
+}
+
+impl Config {
+    /// The SQLite file that rows go to, if SQLite is a way out: asked for, or
+    /// nothing else is configured.
+    #[must_use]
+    pub fn sqlite_path(&self) -> Option<PathBuf> {
+        let default = || self.data.dir.join("events.sqlite");
+        match &self.sqlite {
+            Some(sqlite) => Some(sqlite.path.clone().unwrap_or_else(default)),
+            None => {
+                let alone =
+                    self.rabbitmq.is_none() && self.clickhouse.is_none() && self.postgres.is_none();
+                alone.then(default)
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Writes rows into a sink, whatever it takes: waits while the sink is down, and
+//! halves what it refuses until the refused rows stand alone. Called by `worker`
+//! and `direct`.
+//!
+//! # Invariants
+//! - Returns a verdict for every row, or `Stopped` with none promised.
+//! - A retry sends the same rows in the same order with the same token.
+//! - One log line when the sink goes away and one when it is back, not one a retry.
+
+use crate::retry::Backoff;
+use crate::sink::schema::Table;
+use crate::sink::{Batch, Row, Sink, WriteError};
+use crate::telemetry::Metrics;
+use std::ops::Range;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// The service stops; nothing is known of rows without a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stopped;
+
+/// What became of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Committed.
+    Written,
+    /// Refused by the sink for its content.
+    Refused(String),
+}
+
+/// Where rows go.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) table: &'static Table,
+    pub(super) namespace: Option<String>,
+    /// Who writes, for logs and metrics.
+    pub(super) who: String,
+    pub(super) metrics: Metrics,
+}
+
+impl Target {
+    /// Writes all rows; `ids` name them for the deduplication token.
+    pub(super) async fn write(
+        &self,
+        rows: &[Row],
+        ids: &[String],
+        stop: &CancellationToken,
+    ) -> Result<Vec<Verdict>, Stopped> {
+        let mut verdicts = vec![Verdict::Written; rows.len()];
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        if !rows.is_empty() {
+            ranges.push(0..rows.len());
+        }
+        while let Some(range) = ranges.pop() {
+            let batch = Batch {
+                table: self.table,
+                namespace: self.namespace.clone(),
+                rows: rows[range.clone()].into(),
+                token: token(self.table, &ids[range.clone()]),
+            };
+            match self.write_one(&batch, stop).await? {
+                Verdict::Written => {}
+                refused @ Verdict::Refused(_) if range.len() == 1 => {
+                    verdicts[range.start] = refused;
+                }
+                Verdict::Refused(_) => {
+                    let middle = range.start + range.len() / 2;
+                    ranges.push(middle..range.end);
+                    ranges.push(range.start..middle);
+                }
+            }
+        }
+        Ok(verdicts)
+    }
+
+    /// Writes one frozen batch, holding it for as long as the sink is away.
+    async fn write_one(&self, batch: &Batch, stop: &CancellationToken) -> Result<Verdict, Stopped> {
+        let mut backoff = Backoff::new();
+        let mut away = false;
+        let sink = self.sink.name();
+        loop {
+            let written = tokio::select! {
+                written = self.sink.write(batch) => written,
+                () = stop.cancelled() => return Err(Stopped),
+            };
+            let (reason, retry_after) = match written {
+                Ok(()) => {
+                    if away {
+                        tracing::info!(who = self.who, sink, "sink is back");
+                    }
+                    self.metrics.sink_write(sink, "written");
+                    return Ok(Verdict::Written);
+                }
+                Err(WriteError::Refused { reason }) => {
+                    self.metrics.sink_write(sink, "refused");
+                    return Ok(Verdict::Refused(reason));
+                }
+                Err(WriteError::Unavailable {
+                    reason,
+                    retry_after,
+                }) => (reason, retry_after),
+            };
+            self.metrics.sink_write(sink, "unavailable");
+            if !away {
+                tracing::warn!(who = self.who, sink, %reason, "sink is away; holding");
+                away = true;
+            }
+            let wait = retry_after.unwrap_or_else(|| backoff.next());
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => return Err(Stopped),
+            }
+        }
+    }
+}
+
+/// The same rows of the same table, the same token.
+fn token(table: &Table, ids: &[String]) -> String {
+    let mut content = table.name.as_bytes().to_vec();
+    for id in ids {
+        content.push(0);
+        content.extend(id.as_bytes());
+    }
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, &content).to_string()
+}
+
+#[cfg(test)]
+#[path = "deliver_tests.rs"]
+mod tests;

@@ -1,0 +1,132 @@
+//! Tests of `deliver` with a scripted sink: faults that no real server shows on
+//! demand. Real sinks are in the integration tests.
+
+use super::*;
+use crate::sink::schema::EVENTS;
+use crate::sink::{SchemaError, Value};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+/// Refuses batches that hold a bad row; away for the first calls.
+#[derive(Debug, Default)]
+struct Scripted {
+    bad: BTreeSet<i64>,
+    away: Mutex<usize>,
+    stored: Mutex<Vec<i64>>,
+    tokens: Mutex<Vec<String>>,
+}
+
+fn number(row: &Row) -> i64 {
+    match row.values[0] {
+        Value::Int(n) => n,
+        _ => panic!("not a number"),
+    }
+}
+
+#[async_trait::async_trait]
+impl Sink for Scripted {
+    fn name(&self) -> &'static str {
+        "scripted"
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<(), WriteError> {
+        self.tokens.lock().unwrap().push(batch.token.clone());
+        let mut away = self.away.lock().unwrap();
+        if *away > 0 {
+            *away -= 1;
+            return Err(WriteError::Unavailable {
+                reason: "away".into(),
+                retry_after: None,
+            });
+        }
+        if batch.rows.iter().any(|row| self.bad.contains(&number(row))) {
+            return Err(WriteError::Refused {
+                reason: "bad".into(),
+            });
+        }
+        self.stored
+            .lock()
+            .unwrap()
+            .extend(batch.rows.iter().map(number));
+        Ok(())
+    }
+
+    async fn create_missing(&self, _: &[&'static Table]) -> Result<(), SchemaError> {
+        Ok(())
+    }
+
+    fn ddl(&self, _: &[&'static Table]) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn maintain(&self) -> Result<(), SchemaError> {
+        Ok(())
+    }
+}
+
+fn target(sink: Arc<Scripted>) -> Target {
+    Target {
+        sink,
+        table: &EVENTS,
+        namespace: None,
+        who: "test".into(),
+        metrics: Metrics::new(),
+    }
+}
+
+fn rows(count: i64) -> (Vec<Row>, Vec<String>) {
+    let rows = (0..count).map(|n| Row {
+        values: vec![Value::Int(n)],
+    });
+    (rows.collect(), (0..count).map(|n| n.to_string()).collect())
+}
+
+proptest! {
+    #[test]
+    fn only_the_refused_rows_are_set_aside(count in 0i64..60, bad in proptest::collection::btree_set(0i64..60, 0..8)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let sink = Arc::new(Scripted { bad: bad.clone(), ..Scripted::default() });
+        let (rows, ids) = rows(count);
+        let verdicts = runtime.block_on(target(Arc::clone(&sink)).write(&rows, &ids, &CancellationToken::new())).unwrap();
+        for (n, verdict) in (0..).zip(&verdicts) {
+            let refused = matches!(verdict, Verdict::Refused(_));
+            prop_assert_eq!(refused, bad.contains(&n));
+        }
+        let stored = sink.stored.lock().unwrap().clone();
+        let expected: Vec<_> = (0..count).filter(|n| !bad.contains(n)).collect();
+        prop_assert_eq!(stored, expected, "each good row once, in order");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_away_gets_the_same_batch_again() {
+    let sink = Arc::new(Scripted {
+        away: Mutex::new(7),
+        ..Scripted::default()
+    });
+    let (rows, ids) = rows(3);
+    let verdicts = target(Arc::clone(&sink))
+        .write(&rows, &ids, &CancellationToken::new())
+        .await;
+    assert_eq!(verdicts, Ok(vec![Verdict::Written; 3]));
+    let tokens = sink.tokens.lock().unwrap();
+    assert_eq!(tokens.len(), 8);
+    assert!(tokens.iter().all(|token| token == &tokens[0]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_the_waiting() {
+    let sink = Arc::new(Scripted {
+        away: Mutex::new(usize::MAX),
+        ..Scripted::default()
+    });
+    let stop = CancellationToken::new();
+    let (rows, ids) = rows(1);
+    let stopper = stop.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        stopper.cancel();
+    });
+    assert_eq!(target(sink).write(&rows, &ids, &stop).await, Err(Stopped));
+}

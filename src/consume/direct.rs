@@ -1,0 +1,240 @@
+//! The way out without a broker: the journal's records through the same handlers
+//! into one sink, by one cursor. Called by `app`, once for each sink.
+//!
+//! # Invariants
+//! - The cursor moves after the rows of all records before it are committed, and
+//!   what the sink refused of them is in the dead letters.
+
+use super::deliver::{Stopped, Target, Verdict};
+use super::handlers::{self, Item, NewRow};
+use super::publisher::put_letter;
+use crate::clock::now_ms;
+use crate::dead_letters::{DeadLetter, DeadLetters};
+use crate::event::envelope::{self, Origins, PROTOBUF};
+use crate::event::limits;
+use crate::event::split::{self, Route};
+use crate::journal::{Cursor, Journal, Record};
+use crate::retry::Backoff;
+use crate::sink::Sink;
+use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
+use crate::telemetry::Metrics;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of records that are handled at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// Rows of one batch.
+const BATCH_ROWS: usize = 1000;
+
+/// How long records may gather once there is one: sinks take many rows at the
+/// price of one.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// The pump of one sink.
+#[derive(Debug, Clone)]
+pub struct Direct {
+    /// Where records come from.
+    pub journal: Journal,
+    /// Where rows go; its name is the cursor's.
+    pub sink: Arc<dyn Sink>,
+    /// Where refused rows go.
+    pub dead_letters: DeadLetters,
+    /// For figures.
+    pub metrics: Metrics,
+}
+
+/// Rows for one table with what is needed to set one aside.
+struct Rows {
+    table: &'static Table,
+    rows: Vec<crate::sink::Row>,
+    ids: Vec<String>,
+    letters: Vec<Source>,
+}
+
+/// Where a row came from: its group's batch and its place there.
+struct Source {
+    batch: Arc<split::Group>,
+    origins: Arc<Origins>,
+    at: usize,
+}
+
+impl Direct {
+    /// Pumps until `stop`.
+    pub async fn run(&self, cursor: Arc<Cursor>, stop: CancellationToken) {
+        let mut backoff = Backoff::new();
+        let mut reader = self.journal.reader(cursor.next());
+        loop {
+            tokio::select! {
+                waited = reader.wait() => if waited.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(GATHER) => {}
+                () = stop.cancelled() => return,
+            }
+            let records = match reader.read(READ_BYTES).await {
+                Ok(records) => records,
+                Err(error) => {
+                    tracing::error!(cursor = cursor.name(), %error, "cannot read the journal; trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff.next()) => continue,
+                        () = stop.cancelled() => return,
+                    }
+                }
+            };
+            backoff.reset();
+            if self.deliver(records, &stop).await.is_err() {
+                return;
+            }
+            cursor.advance(reader.position());
+        }
+    }
+
+    async fn deliver(&self, records: Vec<Record>, stop: &CancellationToken) -> Result<(), Stopped> {
+        let mut events = Rows::new(&EVENTS);
+        let mut errors = Rows::new(&ERROR_EVENTS);
+        for record in records {
+            let rejected = record.reason.as_deref();
+            match split::split(&record.content[..], record.received_at_ms, rejected) {
+                Ok(groups) => {
+                    for group in groups {
+                        self.take_group(&record, group, &mut events, &mut errors, stop)
+                            .await?;
+                    }
+                }
+                Err(error) => {
+                    let letter = DeadLetter {
+                        event_name: String::new(),
+                        reason: limits::reason(&error.to_string()),
+                        indexes: String::new(),
+                        content_type: PROTOBUF.to_owned(),
+                        body: record.content.to_vec(),
+                        ..self.letter(record.seq.0)
+                    };
+                    put_letter(&self.dead_letters, &letter, &self.metrics, stop).await?;
+                }
+            }
+            for rows in [&mut events, &mut errors] {
+                if rows.rows.len() >= BATCH_ROWS {
+                    self.write(rows, stop).await?;
+                }
+            }
+        }
+        self.write(&mut events, stop).await?;
+        self.write(&mut errors, stop).await
+    }
+
+    async fn take_group(
+        &self,
+        record: &Record,
+        group: split::Group,
+        events: &mut Rows,
+        errors: &mut Rows,
+        stop: &CancellationToken,
+    ) -> Result<(), Stopped> {
+        let origins = Arc::new(Origins {
+            host: self.journal.host().to_string(),
+            seq: record.seq.0,
+            indexes: group.indexes.clone(),
+        });
+        let group = Arc::new(group);
+        let (items, rows): (Vec<Item>, _) = match &group.route {
+            Route::Type(_) => (handlers::rows(&group.batch, &origins, now_ms()), events),
+            Route::Error(reason) => {
+                let body = &record.content;
+                let items = handlers::error_rows(&group.batch, &origins, reason, body, now_ms());
+                (items, errors)
+            }
+        };
+        for (at, item) in items.into_iter().enumerate() {
+            let source = Source {
+                batch: Arc::clone(&group),
+                origins: Arc::clone(&origins),
+                at,
+            };
+            match item {
+                Ok(NewRow { row, id }) => {
+                    rows.rows.push(row);
+                    rows.ids.push(id);
+                    rows.letters.push(source);
+                }
+                Err(reason) => self.set_aside(&source, &reason, stop).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&self, rows: &mut Rows, stop: &CancellationToken) -> Result<(), Stopped> {
+        let target = Target {
+            sink: Arc::clone(&self.sink),
+            table: rows.table,
+            namespace: None,
+            who: self.sink.name().to_owned(),
+            metrics: self.metrics.clone(),
+        };
+        let verdicts = target.write(&rows.rows, &rows.ids, stop).await?;
+        for (verdict, source) in verdicts.into_iter().zip(&rows.letters) {
+            if let Verdict::Refused(reason) = verdict {
+                self.set_aside(source, &reason, stop).await?;
+            }
+        }
+        *rows = Rows::new(rows.table);
+        Ok(())
+    }
+
+    async fn set_aside(
+        &self,
+        source: &Source,
+        reason: &str,
+        stop: &CancellationToken,
+    ) -> Result<(), Stopped> {
+        let batch = &source.batch.batch;
+        let event = split::events_of(batch).into_iter().nth(source.at);
+        let name = event.as_ref().map(crate::event::descriptor::EventType::of);
+        let one = split::Group {
+            route: source.batch.route.clone(),
+            batch: split::batch_of(split::header_of(batch), event.into_iter().collect()),
+            indexes: vec![source.origins.index(source.at)],
+        };
+        let (content_type, body) = match envelope::encode(&one) {
+            Ok(encoded) => encoded,
+            // No JSON form: the bytes say all.
+            Err(_) => (PROTOBUF, prost::Message::encode_to_vec(&one.batch)),
+        };
+        let letter = DeadLetter {
+            event_name: name.map(|name| name.name()).unwrap_or_default(),
+            reason: limits::reason(reason),
+            indexes: source.origins.index(source.at).to_string(),
+            content_type: content_type.to_owned(),
+            body,
+            ..self.letter(source.origins.seq)
+        };
+        put_letter(&self.dead_letters, &letter, &self.metrics, stop).await
+    }
+
+    fn letter(&self, seq: u64) -> DeadLetter {
+        DeadLetter {
+            way_out: self.sink.name().to_owned(),
+            event_name: String::new(),
+            reason: String::new(),
+            host: self.journal.host().to_string(),
+            seq,
+            indexes: String::new(),
+            content_type: String::new(),
+            body: Vec::new(),
+        }
+    }
+}
+
+impl Rows {
+    fn new(table: &'static Table) -> Self {
+        Self {
+            table,
+            rows: Vec::new(),
+            ids: Vec::new(),
+            letters: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Tests of the events handlers: columns in order, values as they came.
+
+use super::*;
+use crate::config::Handler;
+use crate::consume::handlers::{Input, run};
+use crate::event::proto::event::EventOf;
+use crate::event::proto::{AddToCartEvent, Event, Events, GoToPaymentsEvent, Header};
+use crate::event::split;
+use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
+use std::collections::BTreeMap;
+
+fn batch(events: Vec<Event>) -> Events {
+    Events {
+        header: Some(Header {
+            session_id: "s".into(),
+            bb_device_id: i64::MIN,
+            user_id: i64::MAX,
+            device_id: "d".into(),
+            android_advertising_id: "aaid".into(),
+            client_id: "c".into(),
+            channel: "ch".into(),
+            os: "os".into(),
+            client_type: "ct".into(),
+            app_language: "al".into(),
+            app_version: "av".into(),
+            app_version_code: "avc".into(),
+            current_url: "header-url".into(),
+            merchant_id: "m".into(),
+            utm_referrer: "ur".into(),
+            utm_platform: "up".into(),
+            utm_source: "us".into(),
+            utm_medium: "um".into(),
+            utm_campaign: "uc".into(),
+            pp_id: "pp".into(),
+        }),
+        events,
+    }
+}
+
+fn cart(id: &str, timestamp: &str) -> Event {
+    Event {
+        id: id.into(),
+        timestamp: timestamp.into(),
+        event_of: Some(EventOf::AddToCartEvent(AddToCartEvent {
+            product_id: 9_007_199_254_740_993,
+            quantity: 2,
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+}
+
+fn named(table: &Table, row: &Row) -> BTreeMap<&'static str, Value> {
+    assert_eq!(table.columns.len(), row.values.len());
+    table
+        .columns
+        .iter()
+        .map(|column| column.name)
+        .zip(row.values.iter().cloned())
+        .collect()
+}
+
+fn input(batch: &Events) -> (Vec<u8>, Origins) {
+    let message = split::decode(&batch.encode_to_vec()[..]).unwrap();
+    let origins = Origins {
+        host: "h".into(),
+        seq: 77,
+        indexes: vec![4, 9],
+    };
+    (json::encode(&message).unwrap(), origins)
+}
+
+fn run_on(handler: Handler, batch: &Events, reason: Option<&str>) -> Vec<Item> {
+    let (body, origins) = input(batch);
+    let input = Input {
+        content_type: Some("application/json"),
+        body: &body,
+        origins,
+        reason: reason.map(str::to_owned),
+    };
+    run(handler, &input, 5_000).unwrap()
+}
+
+#[test]
+fn every_column_holds_its_field() {
+    let mut event = cart("e1", "1234");
+    event.current_url = "own-url".into();
+    let items = run_on(Handler::Events, &batch(vec![event, cart("e2", "7")]), None);
+    let row = named(&EVENTS, &items[0].as_ref().unwrap().row);
+    let text = |t: &str| Value::Text(t.into());
+    for (column, value) in [
+        ("event_id", text("e1")),
+        ("event_name", text("AddToCartEvent")),
+        ("event_timestamp", Value::TimeMs(1234)),
+        ("insert_timestamp", Value::TimeMs(5_000)),
+        ("session_id", text("s")),
+        ("bb_device_id", Value::Int(i64::MIN)),
+        ("user_id", Value::Int(i64::MAX)),
+        ("device_id", text("d")),
+        ("android_advertising_id", text("aaid")),
+        ("client_id", text("c")),
+        ("channel", text("ch")),
+        ("os", text("os")),
+        ("client_type", text("ct")),
+        ("app_language", text("al")),
+        ("app_version", text("av")),
+        ("app_version_code", text("avc")),
+        ("current_url", text("own-url")),
+        ("merchant_id", text("m")),
+        ("utm_referrer", text("ur")),
+        ("utm_platform", text("up")),
+        ("utm_source", text("us")),
+        ("utm_medium", text("um")),
+        ("utm_campaign", text("uc")),
+        ("pp_id", text("pp")),
+        (
+            "event_params",
+            Value::Json(r#"{"productId":9007199254740993,"quantity":2}"#.into()),
+        ),
+        ("ingest_host", text("h")),
+        ("ingest_seq", Value::UInt(77)),
+        ("ingest_index", Value::UInt(4)),
+    ] {
+        assert_eq!(row[column], value, "{column}");
+    }
+    assert_eq!(row.len(), 28);
+    let second = named(&EVENTS, &items[1].as_ref().unwrap().row);
+    assert_eq!(second["current_url"], text("header-url"));
+    assert_eq!(second["ingest_index"], Value::UInt(9));
+}
+
+#[test]
+fn floats_keep_their_own_precision() {
+    let mut event = cart("e", "1");
+    event.event_of = Some(EventOf::GoToPaymentsEvent(GoToPaymentsEvent {
+        chargeable_amount: 499.99,
+        product_ids: vec![i64::MAX],
+        ..Default::default()
+    }));
+    let items = run_on(Handler::Events, &batch(vec![event]), None);
+    let row = named(&EVENTS, &items[0].as_ref().unwrap().row);
+    let params = r#"{"chargeableAmount":499.99,"productIds":[9223372036854775807]}"#;
+    assert_eq!(row["event_params"], Value::Json(params.into()));
+}
+
+#[test]
+fn one_bad_event_does_not_take_the_others_with_it() {
+    let events = vec![
+        cart("a", "1"),
+        cart("b", "soon"),
+        cart("", "1"),
+        cart("d", "2"),
+    ];
+    let items = run_on(Handler::Events, &batch(events), None);
+    let outcomes: Vec<_> = items.iter().map(Result::is_ok).collect();
+    assert_eq!(outcomes, [true, false, false, true]);
+    let mut headless = batch(vec![cart("a", "1")]);
+    headless.header = None;
+    assert!(run_on(Handler::Events, &headless, None)[0].is_err());
+}
+
+#[test]
+fn a_message_that_is_not_events_is_unreadable() {
+    for body in [&b"{"[..], b"", b"[]", b"{\"nonsense\":1}", b"\xff", b"{}"] {
+        let input = Input {
+            content_type: None,
+            body,
+            origins: Origins::default(),
+            reason: None,
+        };
+        assert!(run(Handler::Events, &input, 0).is_err(), "{body:?}");
+    }
+}
+
+#[test]
+fn a_refused_event_always_gives_a_row() {
+    let mut broken = cart("", "never");
+    broken.current_url = "a\0b".into();
+    let mut headless = batch(vec![broken]);
+    headless.header = None;
+    for batch in [headless, Events::default()] {
+        let first = run_on(Handler::ErrorEvents, &batch, Some("why"));
+        let again = run_on(Handler::ErrorEvents, &batch, Some("why"));
+        assert_eq!(first.len(), 1);
+        let row = named(&ERROR_EVENTS, &first[0].as_ref().unwrap().row);
+        assert_eq!(row["error_reason"], Value::Text("why".into()));
+        assert_eq!(row["event_timestamp"], Value::Null);
+        assert_ne!(row["event_id"], Value::Text(String::new()));
+        assert!(!format!("{row:?}").contains("\\0"));
+        assert_eq!(first[0].as_ref().unwrap().id, again[0].as_ref().unwrap().id);
+    }
+}

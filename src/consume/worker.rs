@@ -1,0 +1,315 @@
+//! One worker of a consumer: takes messages, lets batches fill, writes them, and
+//! settles each message by what became of its rows. Called by `consumer`.
+//!
+//! # Invariants
+//! - A message is acknowledged after its rows are committed, and after each of its
+//!   refused rows is confirmed elsewhere: on this queue for another attempt, or on
+//!   the error exchange. A crash in between delivers it again.
+//! - While the sink is away the batch is held, also over the loss of the broker:
+//!   written rows are recognised when the messages come again.
+
+use super::deliver::{Stopped, Target, Verdict};
+use super::handlers::{self, Input, Item};
+use super::publisher::SafePublisher;
+use crate::broker::{Acker, Delivery, Message, Session, Subscription, Tag};
+use crate::clock::now_ms;
+use crate::config::Consumer;
+use crate::event::envelope::{
+    self, HOST_HEADER, INDEXES_HEADER, Origins, QUEUE_HEADER, REASON_HEADER, RETRY_COUNT_HEADER,
+    ROUTING_KEY_HEADER, SEQ_HEADER,
+};
+use crate::event::limits;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of messages after which a batch is written even if it has few rows.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+
+/// Why a worker ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The service stops.
+    Stopped,
+    /// The broker is lost; reconnect.
+    Lost(String),
+}
+
+/// What a worker needs.
+#[derive(Debug, Clone)]
+pub(super) struct Worker {
+    pub(super) consumer: Arc<Consumer>,
+    pub(super) target: Target,
+    pub(super) publisher: SafePublisher,
+}
+
+/// A message with what its handler made of it.
+struct Pending {
+    delivery: Delivery,
+    /// The whole message cannot be read, or its rows by place.
+    items: Result<Vec<Item>, String>,
+}
+
+/// One event of a message, or a whole message, that was refused.
+struct Refusal {
+    /// Its place in the message; `None` is the whole message.
+    at: Option<usize>,
+    reason: String,
+    /// Whether another attempt may help: only where the sink refused.
+    retry: bool,
+}
+
+impl Worker {
+    /// Works until the service stops or the broker is lost.
+    pub(super) async fn run(
+        &self,
+        session: Session,
+        number: usize,
+        stop: CancellationToken,
+    ) -> End {
+        let prefetch = u16::try_from(self.consumer.batch_rows).unwrap_or(u16::MAX);
+        let tag = format!("holdfast-{}-{number}", self.consumer.queue);
+        let opened = Subscription::open(&session, &self.consumer.queue, prefetch, &tag).await;
+        let mut subscription = match opened {
+            Ok(subscription) => subscription,
+            Err(error) => return End::Lost(error.to_string()),
+        };
+        let end = match self.consume(&mut subscription, &stop).await {
+            Ok(end) | Err(end) => end,
+        };
+        subscription.close().await;
+        end
+    }
+
+    async fn consume(
+        &self,
+        subscription: &mut Subscription,
+        stop: &CancellationToken,
+    ) -> Result<End, End> {
+        let acker = subscription.acker();
+        let mut batch: Vec<Pending> = Vec::new();
+        let (mut rows, mut bytes) = (0, 0);
+        let mut due = Instant::now();
+        let mut handing_back = FuturesUnordered::new();
+        loop {
+            let full = rows >= self.consumer.batch_rows || bytes >= BATCH_BYTES_MAX;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(End::Stopped),
+                Some(handed) = handing_back.next(), if !handing_back.is_empty() => {
+                    let tag: Tag = handed?;
+                    settle(&acker, &[tag]).await?;
+                }
+                () = sleep_until(due), if full || !batch.is_empty() => {
+                    let messages = std::mem::take(&mut batch);
+                    (rows, bytes) = (0, 0);
+                    for (delivery, refusals) in self.write(&acker, messages, stop).await? {
+                        handing_back.push(self.hand_back(delivery, refusals, stop));
+                    }
+                }
+                next = subscription.next(), if !full => {
+                    let delivery = match next {
+                        None => return Err(End::Lost("the subscription ended".to_owned())),
+                        Some(Err(error)) => return Err(End::Lost(error.to_string())),
+                        Some(Ok(delivery)) => delivery,
+                    };
+                    if batch.is_empty() {
+                        due = Instant::now() + self.consumer.batch_age;
+                    }
+                    bytes += delivery.message.body.len();
+                    let pending = self.handle(delivery);
+                    rows += pending.items.as_ref().map_or(1, Vec::len);
+                    batch.push(pending);
+                    if rows >= self.consumer.batch_rows || bytes >= BATCH_BYTES_MAX {
+                        due = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs the handler; a panic in it refuses this message alone.
+    fn handle(&self, delivery: Delivery) -> Pending {
+        let message = &delivery.message;
+        let work = AssertUnwindSafe(|| {
+            let headers = &message.headers;
+            let (host, indexes) = (headers.text(HOST_HEADER), headers.text(INDEXES_HEADER));
+            let input = Input {
+                content_type: message.content_type.as_deref(),
+                body: &message.body,
+                origins: Origins::from_headers(
+                    host.as_deref(),
+                    headers.int(SEQ_HEADER),
+                    indexes.as_deref(),
+                ),
+                reason: headers.text(REASON_HEADER).map(|r| r.into_owned()),
+            };
+            handlers::run(self.consumer.handler, &input, now_ms())
+        });
+        let items = catch_unwind(work)
+            .unwrap_or_else(|_| Err("the handler panicked on this message".to_owned()));
+        Pending { delivery, items }
+    }
+
+    /// Writes the rows of a batch and acknowledges every message whose rows are all
+    /// committed; gives back the others with what was refused of them.
+    async fn write(
+        &self,
+        acker: &Acker,
+        messages: Vec<Pending>,
+        stop: &CancellationToken,
+    ) -> Result<Vec<(Delivery, Vec<Refusal>)>, End> {
+        let mut refusals: Vec<Vec<Refusal>> = messages.iter().map(|_| Vec::new()).collect();
+        let (mut rows, mut ids, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        let mut deliveries = Vec::with_capacity(messages.len());
+        for (of, message) in messages.into_iter().enumerate() {
+            match message.items {
+                Err(reason) => refusals[of].push(Refusal {
+                    at: None,
+                    reason,
+                    retry: false,
+                }),
+                Ok(items) => {
+                    for (at, item) in items.into_iter().enumerate() {
+                        match item {
+                            Err(reason) => refusals[of].push(Refusal {
+                                at: Some(at),
+                                reason,
+                                retry: false,
+                            }),
+                            Ok(new) => {
+                                rows.push(new.row);
+                                ids.push(new.id);
+                                places.push((of, at));
+                            }
+                        }
+                    }
+                }
+            }
+            deliveries.push(message.delivery);
+        }
+        let verdicts = self.target.write(&rows, &ids, stop).await;
+        let verdicts = verdicts.map_err(|Stopped| End::Stopped)?;
+        let mut written = 0;
+        for ((of, at), verdict) in places.into_iter().zip(verdicts) {
+            match verdict {
+                Verdict::Written => written += 1,
+                Verdict::Refused(reason) => refusals[of].push(Refusal {
+                    at: Some(at),
+                    reason: limits::reason(&reason),
+                    retry: true,
+                }),
+            }
+        }
+        let metrics = &self.target.metrics;
+        metrics.consumed(&self.consumer.queue, "written", written);
+        let (mut done, mut rest) = (Vec::new(), Vec::new());
+        for (delivery, refusals) in deliveries.into_iter().zip(refusals) {
+            if refusals.is_empty() {
+                done.push(delivery.tag);
+            } else {
+                rest.push((delivery, refusals));
+            }
+        }
+        settle(acker, &done).await?;
+        Ok(rest)
+    }
+
+    /// Makes the refused parts of a message safe elsewhere; the message may be
+    /// acknowledged then.
+    async fn hand_back(
+        &self,
+        delivery: Delivery,
+        refusals: Vec<Refusal>,
+        stop: &CancellationToken,
+    ) -> Result<Tag, End> {
+        let consumer = &self.consumer;
+        let metrics = &self.target.metrics;
+        let attempts = delivery
+            .message
+            .headers
+            .int(RETRY_COUNT_HEADER)
+            .unwrap_or(0);
+        let attempts = u32::try_from(attempts).unwrap_or(0).saturating_add(1);
+        let again = attempts < consumer.max_attempts;
+        if again && refusals.iter().any(|refusal| refusal.retry) {
+            tokio::select! {
+                () = tokio::time::sleep(consumer.retry_delay) => {}
+                () = stop.cancelled() => return Err(End::Stopped),
+            }
+        }
+        for refusal in refusals {
+            let mut message = part(&delivery.message, refusal.at);
+            let headers = &mut message.headers;
+            headers.set(RETRY_COUNT_HEADER, i64::from(attempts));
+            if again && refusal.retry {
+                metrics.consumed(&consumer.queue, "retried", 1);
+                // The default exchange reaches this queue alone; the key is kept aside.
+                message.exchange = String::new();
+                message.routing_key.clone_from(&consumer.queue);
+            } else {
+                let outcome = if refusal.at.is_none() {
+                    "unreadable"
+                } else {
+                    "refused"
+                };
+                metrics.consumed(&consumer.queue, outcome, 1);
+                tracing::warn!(
+                    queue = consumer.queue,
+                    reason = refusal.reason,
+                    attempts,
+                    error_exchange = consumer.error_exchange,
+                    key = consumer.error_key,
+                    "message refused; to the error exchange"
+                );
+                headers.set(REASON_HEADER, refusal.reason.clone());
+                headers.set(QUEUE_HEADER, consumer.queue.clone());
+                message.exchange.clone_from(&consumer.error_exchange);
+                message.routing_key.clone_from(&consumer.error_key);
+                // What this consumer's attempts were says nothing to the next one's.
+                message.headers.set(RETRY_COUNT_HEADER, 0_i64);
+            }
+            self.publisher
+                .publish(&consumer.queue, &message, &refusal.reason, stop)
+                .await
+                .map_err(|Stopped| End::Stopped)?;
+        }
+        Ok(delivery.tag)
+    }
+}
+
+/// A copy of the message with one event of it, or all of it.
+fn part(message: &Message, at: Option<usize>) -> Message {
+    let mut copy = message.clone();
+    if copy.headers.text(ROUTING_KEY_HEADER).is_none() {
+        copy.headers
+            .set(ROUTING_KEY_HEADER, message.routing_key.clone());
+    }
+    let Some(at) = at else {
+        return copy;
+    };
+    // The handler read it before, so it can be read again; if not, all of it goes.
+    if let Ok(body) = envelope::single(message.content_type.as_deref(), &message.body, at) {
+        copy.body = body.into();
+        let indexes = message.headers.text(INDEXES_HEADER).unwrap_or_default();
+        let place = crate::event::identity::parse_indexes(&indexes, limits::EVENTS_PER_MESSAGE_MAX)
+            .and_then(|indexes| indexes.get(at).copied());
+        if let Some(place) = place {
+            copy.headers.set(INDEXES_HEADER, place.to_string());
+        }
+        copy.message_id = message.message_id.as_ref().map(|id| format!("{id}/{at}"));
+    }
+    copy
+}
+
+async fn settle(acker: &Acker, tags: &[Tag]) -> Result<(), End> {
+    if tags.is_empty() {
+        return Ok(());
+    }
+    acker
+        .ack(tags)
+        .await
+        .map_err(|error| End::Lost(error.to_string()))
+}

@@ -1,0 +1,139 @@
+//! Events that this host could not hand on, kept with their reason: rows that a
+//! sink refuses where there is no broker, and messages that no queue takes. A
+//! SQLite file in the data directory, so that `sqlite3` reads it. Called by the
+//! pumps.
+//!
+//! # Invariants
+//! - `put` returns after the commit is synced: a cursor may move on then.
+//! - The same event set aside twice by one way out is one row.
+
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a writer waits for another's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const CREATE: &str = "CREATE TABLE IF NOT EXISTS dead_letters (
+    id INTEGER PRIMARY KEY,
+    set_aside_at_ms INTEGER NOT NULL,
+    way_out TEXT NOT NULL,
+    event_name TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    ingest_host TEXT NOT NULL,
+    ingest_seq INTEGER NOT NULL,
+    ingest_indexes TEXT NOT NULL,
+    content_type TEXT NOT NULL,
+    body BLOB NOT NULL,
+    UNIQUE (way_out, ingest_host, ingest_seq, ingest_indexes, event_name)
+)";
+
+const INSERT: &str = "INSERT INTO dead_letters (set_aside_at_ms, way_out, event_name, reason,
+    ingest_host, ingest_seq, ingest_indexes, content_type, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+
+/// Why an event could not be set aside; always worth another try.
+#[derive(Debug, thiserror::Error)]
+#[error("write a dead letter: {0}")]
+pub struct PutError(#[from] sqlx::Error);
+
+/// Something that is set aside.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// The cursor or consumer that could not deliver it.
+    pub way_out: String,
+    /// Its event name.
+    pub event_name: String,
+    /// Why.
+    pub reason: String,
+    /// The host that took it; empty for foreign messages.
+    pub host: String,
+    /// Its request's sequence there; 0 for foreign messages.
+    pub seq: u64,
+    /// Its events' places in the request, as in the `x-holdfast-indexes` header.
+    pub indexes: String,
+    /// What the body is: `application/json` or `application/x-protobuf`.
+    pub content_type: String,
+    /// The message.
+    pub body: Vec<u8>,
+}
+
+/// The store, shared by clones. Opened at the first use.
+#[derive(Debug, Clone)]
+pub struct DeadLetters {
+    pool: SqlitePool,
+}
+
+impl DeadLetters {
+    /// The store of a data directory.
+    #[must_use]
+    pub fn new(data_dir: &Path) -> Self {
+        let options = SqliteConnectOptions::new()
+            .filename(data_dir.join("dead_letters.sqlite"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY_TIMEOUT);
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_lazy_with(options);
+        Self { pool }
+    }
+
+    /// Sets one message aside.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn put(&self, letter: &DeadLetter, now_ms: i64) -> Result<(), PutError> {
+        sqlx::query(CREATE).execute(&self.pool).await?;
+        sqlx::query(INSERT)
+            .bind(now_ms)
+            .bind(&letter.way_out)
+            .bind(&letter.event_name)
+            .bind(&letter.reason)
+            .bind(&letter.host)
+            .bind(i64::try_from(letter.seq).unwrap_or(i64::MAX))
+            .bind(&letter.indexes)
+            .bind(&letter.content_type)
+            .bind(&letter.body)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Closes the file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_letter_is_kept_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(dir.path());
+        let letter = DeadLetter {
+            way_out: "sqlite".into(),
+            event_name: "LaunchEvent".into(),
+            reason: "too long".into(),
+            host: "h".into(),
+            seq: 4,
+            indexes: "1".into(),
+            content_type: "application/json".into(),
+            body: b"{}".to_vec(),
+        };
+        letters.put(&letter, 1).await.unwrap();
+        letters.put(&letter, 2).await.unwrap();
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters")
+            .fetch_one(&letters.pool)
+            .await
+            .unwrap();
+        assert_eq!(count, 1);
+        letters.close().await;
+    }
+}

@@ -1,0 +1,18 @@
+//! From the journal to RabbitMQ. Called by `app`.
+//!
+//! # Invariants
+//! - A message counts as delivered only when the broker confirmed it and did not
+//!   return it; one that no queue takes counts when the error exchange has it, or
+//!   at last the dead letters.
+//! - The cursor moves over the contiguous prefix of requests whose messages all
+//!   count (test `the_cursor_moves_over_the_contiguous_prefix`).
+//! - After any loss of the connection everything behind the cursor is sent again;
+//!   nothing is skipped. It reconnects for ever.
+//! - In memory: one read of the journal, and the confirm window.
+
+mod flight;
+mod outgoing;
+mod pump;
+
+pub use outgoing::ErrorRoute;
+pub use pump::{Forwarder, Options};

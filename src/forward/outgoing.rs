@@ -1,0 +1,179 @@
+//! A journal record as broker messages. Pure; called by `pump` on a blocking
+//! thread.
+
+use crate::broker::{Headers, Message};
+use crate::dead_letters::DeadLetter;
+use crate::event::descriptor::EventType;
+use crate::event::envelope::{
+    self, HOST_HEADER, INDEXES_HEADER, PROTOBUF, REASON_HEADER, RECEIVED_HEADER,
+    ROUTING_KEY_HEADER, SEQ_HEADER,
+};
+use crate::event::identity::{HostId, Seq, format_indexes};
+use crate::event::limits;
+use crate::event::split::{self, Group, Route};
+use crate::journal::Record;
+
+/// Where refused events go: an exchange and a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorRoute {
+    /// The exchange.
+    pub exchange: String,
+    /// The key.
+    pub key: String,
+}
+
+/// One message of a record.
+#[derive(Debug, Clone)]
+pub(super) struct Outgoing {
+    pub(super) seq: Seq,
+    pub(super) message: Message,
+    /// Whether it is on its way to the error exchange already.
+    pub(super) is_error: bool,
+}
+
+/// What a record becomes.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) seq: Seq,
+    pub(super) messages: Vec<Outgoing>,
+    /// What cannot become a message at all.
+    pub(super) letters: Vec<DeadLetter>,
+}
+
+/// The name of this way out: cursor, metrics, dead letters.
+pub(super) const NAME: &str = "rabbitmq";
+
+/// What is the same for every message.
+#[derive(Debug, Clone)]
+pub(super) struct Template {
+    pub(super) host: HostId,
+    pub(super) exchange: String,
+    pub(super) error_routes: Vec<ErrorRoute>,
+}
+
+impl Template {
+    /// Makes the messages of a record.
+    pub(super) fn prepare(&self, record: &Record) -> Prepared {
+        let mut prepared = Prepared {
+            seq: record.seq,
+            messages: Vec::new(),
+            letters: Vec::new(),
+        };
+        let rejected = record.reason.as_deref();
+        let groups = match split::split(&record.content[..], record.received_at_ms, rejected) {
+            Ok(groups) => groups,
+            Err(error) => {
+                let body = record.content.to_vec();
+                let letter = self.letter(record.seq, "", &error.to_string(), "", PROTOBUF, body);
+                prepared.letters.push(letter);
+                return prepared;
+            }
+        };
+        for (part, group) in groups.into_iter().enumerate() {
+            self.add_group(record, part, &group, &mut prepared);
+        }
+        prepared
+    }
+
+    fn add_group(&self, record: &Record, part: usize, group: &Group, prepared: &mut Prepared) {
+        let indexes = format_indexes(&group.indexes);
+        let (content_type, body) = match envelope::encode(group) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                let body = prost::Message::encode_to_vec(&group.batch);
+                let reason = error.to_string();
+                let letter = self.letter(record.seq, "", &reason, &indexes, PROTOBUF, body);
+                prepared.letters.push(letter);
+                return;
+            }
+        };
+        let mut headers = Headers::default();
+        headers.set(HOST_HEADER, self.host.to_string());
+        headers.set(SEQ_HEADER, i64::try_from(record.seq.0).unwrap_or(i64::MAX));
+        headers.set(INDEXES_HEADER, indexes);
+        headers.set(RECEIVED_HEADER, record.received_at_ms);
+        let mut message = Message {
+            message_id: Some(format!("{}-{}-{part}", self.host, record.seq)),
+            content_type: Some(content_type.to_owned()),
+            timestamp_s: u64::try_from(record.received_at_ms / 1000).ok(),
+            headers,
+            body: body.into(),
+            ..Message::default()
+        };
+        match &group.route {
+            Route::Type(event_type) => {
+                message.exchange.clone_from(&self.exchange);
+                message.routing_key = event_type.name();
+                prepared.messages.push(Outgoing {
+                    seq: record.seq,
+                    message,
+                    is_error: false,
+                });
+            }
+            Route::Error(reason) => {
+                let name = split::events_of(&group.batch)
+                    .first()
+                    .map_or_else(String::new, |event| EventType::of(event).name());
+                message.routing_key = name;
+                let errors = self.errors(&message, reason);
+                prepared
+                    .messages
+                    .extend(errors.into_iter().map(|message| Outgoing {
+                        seq: record.seq,
+                        message,
+                        is_error: true,
+                    }));
+            }
+        }
+    }
+
+    /// The message for each error route, with its reason.
+    pub(super) fn errors(&self, message: &Message, reason: &str) -> Vec<Message> {
+        self.error_routes
+            .iter()
+            .map(|route| {
+                let mut copy = message.clone();
+                copy.headers
+                    .set(ROUTING_KEY_HEADER, message.routing_key.clone());
+                copy.headers.set(REASON_HEADER, limits::reason(reason));
+                copy.exchange.clone_from(&route.exchange);
+                copy.routing_key.clone_from(&route.key);
+                copy
+            })
+            .collect()
+    }
+
+    /// A message as a dead letter.
+    pub(super) fn letter_of(&self, outgoing: &Outgoing, reason: &str) -> DeadLetter {
+        let message = &outgoing.message;
+        let headers = &message.headers;
+        let name = headers
+            .text(ROUTING_KEY_HEADER)
+            .map_or_else(|| message.routing_key.clone(), |key| key.into_owned());
+        let indexes = headers.text(INDEXES_HEADER).unwrap_or_default();
+        let content_type = message.content_type.as_deref().unwrap_or_default();
+        let body = message.body.to_vec();
+        self.letter(outgoing.seq, &name, reason, &indexes, content_type, body)
+    }
+
+    fn letter(
+        &self,
+        seq: Seq,
+        event_name: &str,
+        reason: &str,
+        indexes: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> DeadLetter {
+        DeadLetter {
+            way_out: NAME.to_owned(),
+            event_name: event_name.to_owned(),
+            reason: limits::reason(reason),
+            host: self.host.to_string(),
+            seq: seq.0,
+            indexes: indexes.to_owned(),
+            content_type: content_type.to_owned(),
+            body,
+        }
+    }
+}

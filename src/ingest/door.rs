@@ -1,0 +1,163 @@
+//! What both doors do with a request's bytes: validate, make durable, count.
+//! Called by `grpc` and `http`.
+//!
+//! # Invariants
+//! - What is journaled is what the client sent, byte for byte.
+//! - Bytes that are not an `Events` are never kept; an incomplete batch is kept as
+//!   `Rejected` (where configured) and refused all the same.
+
+use super::refusal::Refusal;
+use crate::clock::now_ms;
+use crate::event::identity::Seq;
+use crate::event::proto::Events;
+use crate::event::validate;
+use crate::journal::{Journal, Kind, NewRecord};
+use crate::telemetry::Metrics;
+use bytes::Bytes;
+use prost::Message as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// The way into the journal.
+#[derive(Debug, Clone)]
+pub struct Door {
+    journal: Journal,
+    metrics: Metrics,
+    keep_rejected: bool,
+    name: &'static str,
+    /// Requests between their bytes and their answer, for a clean stop.
+    in_work: Arc<AtomicUsize>,
+}
+
+/// A request that is durable on this host.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// Its sequence; `None` for a batch without events, which needs no record.
+    pub seq: Option<Seq>,
+    /// How many events it holds.
+    pub events: usize,
+}
+
+impl Door {
+    /// A door with its name in metrics.
+    #[must_use]
+    pub fn new(
+        name: &'static str,
+        journal: Journal,
+        metrics: Metrics,
+        keep_rejected: bool,
+    ) -> Self {
+        Self {
+            journal,
+            metrics,
+            keep_rejected,
+            name,
+            in_work: Arc::new(AtomicUsize::new(0)),
+        }
+    }
+
+    /// This host's id, for answers.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.journal.host().as_str()
+    }
+
+    /// Requests that are not answered yet.
+    #[must_use]
+    pub fn in_work(&self) -> usize {
+        self.in_work.load(Ordering::Acquire)
+    }
+
+    /// Takes an `event.Events`: returns once it is durable, or says why not.
+    /// `deadline` is the client's own, if it has one.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn accept(
+        &self,
+        bytes: Bytes,
+        deadline: Option<Duration>,
+    ) -> Result<Accepted, Refusal> {
+        let started = Instant::now();
+        let _in_work = InWork::new(&self.in_work);
+        let result = self.take(bytes, deadline).await;
+        match &result {
+            Ok(accepted) => {
+                self.metrics.request(self.name, "accepted");
+                self.metrics
+                    .acknowledged(accepted.events, started.elapsed());
+            }
+            Err(refusal) => {
+                self.metrics.request(self.name, refusal.outcome());
+                tracing::debug!(door = self.name, %refusal, "request refused");
+            }
+        }
+        result
+    }
+
+    /// Counts a request that was refused before its bytes came here.
+    pub fn refused(&self, refusal: Refusal) -> Refusal {
+        self.metrics.request(self.name, refusal.outcome());
+        refusal
+    }
+
+    async fn take(&self, bytes: Bytes, deadline: Option<Duration>) -> Result<Accepted, Refusal> {
+        let batch =
+            Events::decode(bytes.clone()).map_err(|error| Refusal::Malformed(error.to_string()))?;
+        if let Err(invalid) = validate::header(batch.header.as_ref()) {
+            self.keep(bytes, invalid.to_string(), deadline).await?;
+            return Err(Refusal::Incomplete);
+        }
+        let events = batch.events.len();
+        if events == 0 {
+            return Ok(Accepted { seq: None, events });
+        }
+        let record = record(Kind::Dispatch, None, bytes);
+        let seq = self.journal.append(&record, deadline).await?;
+        Ok(Accepted {
+            seq: Some(seq),
+            events,
+        })
+    }
+
+    /// Keeps a refused batch for diagnosis. When that fails the client must hear
+    /// of it: it can send the same again, and nothing was kept.
+    async fn keep(
+        &self,
+        bytes: Bytes,
+        reason: String,
+        deadline: Option<Duration>,
+    ) -> Result<(), Refusal> {
+        if self.keep_rejected {
+            let record = record(Kind::Rejected, Some(reason), bytes);
+            self.journal.append(&record, deadline).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts a request for as long as it lives, also when its client hangs up.
+struct InWork<'a>(&'a AtomicUsize);
+
+impl<'a> InWork<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for InWork<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn record(kind: Kind, reason: Option<String>, content: Bytes) -> NewRecord {
+    NewRecord {
+        kind,
+        received_at_ms: now_ms(),
+        reason,
+        content,
+    }
+}

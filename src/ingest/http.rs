@@ -1,0 +1,166 @@
+//! The HTTP door: heartbeat, metrics, and events as protobuf JSON. Called by
+//! `app`, which binds and serves.
+//!
+//! # Invariants
+//! - 200 means durable, as for dispatch. Routes answer with and without the
+//!   trailing slash.
+
+use super::door::Door;
+use super::health::Health;
+use super::refusal::Refusal;
+use crate::event::descriptor::SCHEMA;
+use crate::event::json;
+use crate::journal::Journal;
+use crate::telemetry::Metrics;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures::stream::{self, StreamExt as _};
+use prost::Message as _;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use tower_http::decompression::RequestDecompressionLayer;
+
+/// Batches of one `POST /events` that are made durable at the same time: enough to
+/// share a sync, few enough not to crowd out other clients.
+const APPENDS_AT_ONCE: usize = 64;
+
+#[derive(Clone)]
+struct App {
+    door: Door,
+    health: Health,
+    journal: Journal,
+    metrics: Metrics,
+}
+
+/// The routes of the HTTP port.
+pub fn routes(
+    door: Door,
+    health: Health,
+    journal: Journal,
+    metrics: Metrics,
+    request_bytes_max: usize,
+) -> Router {
+    let beat = || get(read_beat).put(set_beat);
+    Router::new()
+        .route("/heartbeat", beat())
+        .route("/heartbeat/", beat())
+        .route("/metrics", get(render_metrics))
+        .route("/metrics/", get(render_metrics))
+        .route("/events", post(take_events))
+        .route("/events/", post(take_events))
+        .layer(DefaultBodyLimit::max(request_bytes_max))
+        .layer(RequestDecompressionLayer::new())
+        .layer(super::grpc::cors())
+        .with_state(App {
+            door,
+            health,
+            journal,
+            metrics,
+        })
+}
+
+async fn read_beat(State(app): State<App>) -> StatusCode {
+    if app.health.is_serving() {
+        StatusCode::OK
+    } else {
+        StatusCode::GONE
+    }
+}
+
+/// `PUT /heartbeat/?beat=B`, where B is what Go's ParseBool reads.
+async fn set_beat(
+    State(app): State<App>,
+    Query(query): Query<HashMap<String, String>>,
+) -> StatusCode {
+    let beat = match query.get("beat").map(String::as_str) {
+        Some("1" | "t" | "T" | "TRUE" | "true" | "True") => true,
+        Some("0" | "f" | "F" | "FALSE" | "false" | "False") => false,
+        _ => return StatusCode::BAD_REQUEST,
+    };
+    app.health.set_beat(beat);
+    StatusCode::OK
+}
+
+async fn render_metrics(State(app): State<App>) -> Response {
+    observe_journal(&app.journal, &app.metrics);
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+    ([(header::CONTENT_TYPE, kind)], app.metrics.render()).into_response()
+}
+
+/// Takes the journal's figures at the time of the scrape.
+fn observe_journal(journal: &Journal, metrics: &Metrics) {
+    let stats = journal.stats();
+    metrics.journal("used_bytes", stats.used_bytes);
+    metrics.journal("free_bytes", stats.free_bytes);
+    metrics.journal("generations", stats.generations as u64);
+    metrics.journal("oldest_seq", stats.oldest_seq.0);
+    metrics.journal("durable_end_seq", stats.durable_end_seq.0);
+    metrics.journal("lost_records", stats.lost_records);
+    metrics.journal("expired_appends", stats.expired_appends);
+    metrics.journal("fenced", u64::from(stats.fence.is_some()));
+    for (cursor, next) in &stats.cursors {
+        metrics.backlog(cursor, stats.durable_end_seq.0.saturating_sub(next.0));
+    }
+}
+
+/// `POST /events`: one `event.Events` as protobuf JSON, or several one after the
+/// other (newline-separated). All are parsed before any is kept.
+async fn take_events(State(app): State<App>, body: Bytes) -> Response {
+    let batches = match parse(&body) {
+        Ok(batches) => batches,
+        Err(refusal) => return refuse(&app.door.refused(refusal), 0),
+    };
+    let count = batches.len();
+    let results: Vec<_> = stream::iter(batches)
+        .map(|batch| app.door.accept(batch.into(), None))
+        .buffered(APPENDS_AT_ONCE)
+        .collect()
+        .await;
+    let accepted = results.iter().filter(|result| result.is_ok()).count();
+    let refusal = results.into_iter().find_map(Result::err);
+    match refusal {
+        Some(refusal) => refuse(&refusal, accepted),
+        None => {
+            let answer = serde_json::json!({
+                "status": "SUCCESS", "accepted": count, "host": app.door.host(),
+            });
+            axum::Json(answer).into_response()
+        }
+    }
+}
+
+fn parse(body: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
+    let mut batches = Vec::new();
+    let documents = serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>();
+    for (at, document) in documents.enumerate() {
+        let bad = |error: String| Refusal::Malformed(format!("document {}: {error}", at + 1));
+        let document = document.map_err(|error| bad(error.to_string()))?;
+        let batch = json::parse(&SCHEMA.events, document.get().as_bytes())
+            .map_err(|error| bad(error.to_string()))?;
+        batches.push(batch.encode_to_vec());
+    }
+    if batches.is_empty() {
+        return Err(Refusal::Malformed("the body is empty".to_owned()));
+    }
+    Ok(batches)
+}
+
+/// The answer to a request of which `accepted` batches are durable; sending all
+/// of it again is harmless.
+fn refuse(refusal: &Refusal, accepted: usize) -> Response {
+    let (status, text, retry_after) = refusal.to_http();
+    let answer = serde_json::json!({
+        "status": "ERROR", "message": text, "accepted": accepted,
+    });
+    let mut response = (status, axum::Json(answer)).into_response();
+    if let Some(seconds) = retry_after {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}

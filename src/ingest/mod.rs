@@ -1,0 +1,24 @@
+//! The doors: gRPC and HTTP. Called by `app`; calls `journal`.
+//!
+//! What happens when a client hangs up: its handler is dropped. A request that
+//! was already handed to the journal becomes durable all the same, unanswered;
+//! the client's retry carries the same event ids, which the tables recognise.
+//!
+//! # Invariants
+//! - `SUCCESS` and 200 leave only with a sequence that the journal gave, that is
+//!   after its sync (test `an_append_is_answered_only_after_its_sync` there).
+//! - One table maps refusals to status codes: `refusal`.
+
+pub mod codec;
+mod door;
+mod grpc;
+mod health;
+mod http;
+mod refusal;
+
+pub use door::{Accepted, Door};
+pub(crate) use grpc::cors;
+pub use grpc::routes as grpc_routes;
+pub use health::Health;
+pub use http::routes as http_routes;
+pub use refusal::Refusal;

@@ -1,0 +1,115 @@
+//! Why a request is not accepted, and what each door answers. The one place
+//! where status codes live. Called by `grpc` and `http`.
+
+use crate::journal::AppendError;
+use http::StatusCode;
+use std::time::Duration;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+/// How long a refused client should wait when the journal is full: deliveries
+/// free a generation at a time, which takes seconds.
+const FULL_PUSHBACK: Duration = Duration::from_secs(5);
+
+/// How long after a request was not made durable in time.
+const BUSY_PUSHBACK: Duration = Duration::from_secs(1);
+
+/// Why a request is not accepted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refusal {
+    /// Not an `event.Events`; nothing is kept.
+    #[error("not a valid Events message: {0}")]
+    Malformed(String),
+    /// No header or no device id; kept for diagnosis.
+    #[error("Incomplete event")]
+    Incomplete,
+    /// The journal did not take it.
+    #[error("{0}")]
+    Append(#[from] AppendError),
+}
+
+/// What a refusal means to a client, whatever the door.
+struct Meaning {
+    /// For metrics.
+    outcome: &'static str,
+    code: Code,
+    http: StatusCode,
+    text: String,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    fn meaning(&self) -> Meaning {
+        let text = self.to_string();
+        let (outcome, code, http, text, retry_after) = match self {
+            Self::Malformed(_) => {
+                let bad = StatusCode::BAD_REQUEST;
+                ("malformed", Code::InvalidArgument, bad, text, None)
+            }
+            Self::Incomplete => {
+                let bad = StatusCode::BAD_REQUEST;
+                ("incomplete", Code::InvalidArgument, bad, text, None)
+            }
+            Self::Append(AppendError::TooLarge { .. }) => {
+                let large = StatusCode::PAYLOAD_TOO_LARGE;
+                ("too_large", Code::OutOfRange, large, text, None)
+            }
+            Self::Append(AppendError::Full { .. } | AppendError::DiskLow { .. }) => {
+                let full = StatusCode::TOO_MANY_REQUESTS;
+                (
+                    "full",
+                    Code::ResourceExhausted,
+                    full,
+                    text,
+                    Some(FULL_PUSHBACK),
+                )
+            }
+            Self::Append(AppendError::Deadline | AppendError::Fenced(_) | AppendError::Closed) => {
+                // The text that clients in the field know; the cause is in the log.
+                let text = "Error publishing event".to_owned();
+                let away = StatusCode::SERVICE_UNAVAILABLE;
+                (
+                    "unavailable",
+                    Code::Unavailable,
+                    away,
+                    text,
+                    Some(BUSY_PUSHBACK),
+                )
+            }
+        };
+        Meaning {
+            outcome,
+            code,
+            http,
+            text,
+            retry_after,
+        }
+    }
+
+    /// The refusal's name in metrics.
+    #[must_use]
+    pub fn outcome(&self) -> &'static str {
+        self.meaning().outcome
+    }
+
+    /// The gRPC answer, with retry pushback where a retry may help
+    /// (gRFC A6, `grpc-retry-pushback-ms`).
+    #[must_use]
+    pub fn to_status(&self) -> Status {
+        let meaning = self.meaning();
+        let mut metadata = MetadataMap::new();
+        if let Some(after) = meaning.retry_after {
+            let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            metadata.insert("grpc-retry-pushback-ms", MetadataValue::from(ms));
+        }
+        Status::with_metadata(meaning.code, meaning.text, metadata)
+    }
+
+    /// The HTTP answer: status, text, and `Retry-After` in seconds.
+    #[must_use]
+    pub fn to_http(&self) -> (StatusCode, String, Option<u64>) {
+        let meaning = self.meaning();
+        let after = meaning.retry_after.map(|after| after.as_secs().max(1));
+        (meaning.http, meaning.text, after)
+    }
+}

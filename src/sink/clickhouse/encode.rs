@@ -1,0 +1,267 @@
+//! A batch as the statement and the lines of JSONEachRow. Called by `write`; pure.
+//!
+//! # Invariants
+//! - One line per row, and a value can never end its line, field or row: JSON text
+//!   is checked before it is embedded.
+//! - Times carry their zone, so that `DateTime` columns of a server in another zone
+//!   hold the right instant, as do `DateTime64(3)` ones.
+//! - Integers and floats are written in full; tests: `tests` below and
+//!   `clickhouse_keeps_every_value` in tests/sinks.rs.
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
+use crate::sink::convert::Place;
+use crate::sink::schema::{ColumnType, Table};
+use crate::sink::{Batch, Value, WriteError};
+
+/// The years that `DateTime64` promises on every server; outside of them older ones
+/// store another time without a word.
+const YEARS: std::ops::RangeInclusive<i32> = 1900..=2299;
+
+/// A setting; a server that has it has a native JSON type that is fit for our keys.
+pub(super) const DOTS_IN_KEYS: &str = "json_type_escape_dots_in_keys";
+
+/// What a table on a server looks like, as far as rows depend on it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Layout {
+    /// Types of the columns that exist, by name.
+    pub(super) columns: HashMap<String, String>,
+    /// Of the settings that we would like to send, those that the server knows.
+    pub(super) settings: Vec<String>,
+}
+
+impl Layout {
+    /// Whether the server has a JSON type that keeps dots in keys apart.
+    pub(super) fn has_fit_json(&self) -> bool {
+        self.settings.iter().any(|name| name == DOTS_IN_KEYS)
+    }
+
+    /// Whether the column takes JSON objects rather than text.
+    fn is_native_json(&self, column: &str) -> bool {
+        self.columns.get(column).is_some_and(|kind| {
+            let kind = kind.strip_prefix("Nullable(").unwrap_or(kind);
+            kind.starts_with("JSON") || kind.starts_with("Object(")
+        })
+    }
+}
+
+/// A name as a ClickHouse identifier.
+pub(super) fn identifier(name: &str) -> String {
+    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
+}
+
+/// A text as a ClickHouse literal.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// `database`.`table`
+pub(super) fn full_name(database: &str, table: &Table) -> String {
+    format!("{}.{}", identifier(database), identifier(table.name))
+}
+
+/// The insert that takes the lines of [`lines`].
+pub(super) fn statement(database: &str, table: &Table) -> String {
+    let names: Vec<_> = table.columns.iter().map(|c| identifier(c.name)).collect();
+    format!(
+        "INSERT INTO {} ({}) FORMAT JSONEachRow",
+        full_name(database, table),
+        names.join(", ")
+    )
+}
+
+/// The rows, one JSON object per line, in pieces of about `piece_bytes`.
+pub(super) fn lines(
+    batch: &Batch,
+    layout: &Layout,
+    piece_bytes: usize,
+) -> Result<Vec<Vec<u8>>, WriteError> {
+    let columns = batch.table.columns;
+    let heads: Vec<String> = columns
+        .iter()
+        .map(|c| format!("{}:", text_as_json(c.name)))
+        .collect();
+    let native: Vec<bool> = columns
+        .iter()
+        .map(|c| layout.is_native_json(c.name))
+        .collect();
+
+    let mut pieces = Vec::new();
+    let mut piece = String::with_capacity(piece_bytes);
+    for (row, values) in batch.rows.iter().enumerate() {
+        for (i, (column, value)) in columns.iter().zip(&values.values).enumerate() {
+            piece.push(if i == 0 { '{' } else { ',' });
+            piece.push_str(&heads[i]);
+            match field(Place { row, column }, value, native[i])? {
+                Some(field) => piece.push_str(&field),
+                None => piece.push_str("null"),
+            }
+        }
+        piece.push_str("}\n");
+        if piece.len() >= piece_bytes {
+            pieces.push(std::mem::take(&mut piece).into_bytes());
+        }
+    }
+    if !piece.is_empty() {
+        pieces.push(piece.into_bytes());
+    }
+    Ok(pieces)
+}
+
+/// A value as JSON; `None` is NULL.
+fn field(place: Place<'_>, value: &Value, native_json: bool) -> Result<Option<String>, WriteError> {
+    Ok(match place.column.kind {
+        ColumnType::Text => place.text(value)?.map(text_as_json),
+        ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 => {
+            place.integer(value)?.map(|n| n.to_string())
+        }
+        ColumnType::Float64 => place.float(value)?.map(float_as_json),
+        ColumnType::TimeMs => place
+            .time(value, YEARS)?
+            .map(|t| t.format("\"%Y-%m-%dT%H:%M:%S%.3fZ\"").to_string()),
+        ColumnType::Json => match place.json(value)? {
+            None => None,
+            Some(text) => {
+                // A stray bracket would make the rows after it part of this one.
+                serde_json::from_str::<&RawValue>(text)
+                    .map_err(|e| place.refused(&format!("not JSON: {e}")))?;
+                Some(if native_json {
+                    text.to_owned()
+                } else {
+                    text_as_json(text)
+                })
+            }
+        },
+    })
+}
+
+fn text_as_json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// JSON has no words for these three; ClickHouse reads them from text.
+fn float_as_json(number: f64) -> String {
+    if number.is_nan() {
+        "\"nan\"".to_owned()
+    } else if number.is_infinite() {
+        if number > 0.0 {
+            "\"inf\"".to_owned()
+        } else {
+            "\"-inf\"".to_owned()
+        }
+    } else {
+        serde_json::Value::from(number).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::Row;
+    use crate::sink::schema::{Column, Partition};
+
+    const fn column(name: &'static str, kind: ColumnType) -> Column {
+        Column {
+            name,
+            kind,
+            nullable: true,
+            max_chars: None,
+            comment: "",
+        }
+    }
+
+    static T: Table = Table {
+        name: "t`x",
+        columns: &[
+            column("a", ColumnType::Text),
+            column("n", ColumnType::UInt64),
+            column("f", ColumnType::Float64),
+            column("t", ColumnType::TimeMs),
+            column("j", ColumnType::Json),
+        ],
+        key: &["a"],
+        order_by: &["a"],
+        partition: Partition::None,
+        comment: "",
+    };
+
+    fn batch(values: Vec<Value>) -> Batch {
+        Batch {
+            table: &T,
+            namespace: None,
+            rows: vec![Row { values }].into(),
+            token: "t".into(),
+        }
+    }
+
+    fn one(values: Vec<Value>, json_type: &str) -> String {
+        let columns = HashMap::from([("j".to_owned(), json_type.to_owned())]);
+        let layout = Layout {
+            columns,
+            settings: vec![],
+        };
+        String::from_utf8(lines(&batch(values), &layout, 10).unwrap().concat()).unwrap()
+    }
+
+    fn values(json: &str) -> Vec<Value> {
+        vec![
+            Value::Text("q\"\\\n\u{0}é".into()),
+            Value::UInt(u64::MAX),
+            Value::Float(0.1),
+            Value::TimeMs(1_704_164_645_678),
+            Value::Json(json.into()),
+        ]
+    }
+
+    #[test]
+    fn a_row_is_one_line_with_json_as_the_column_wants_it() {
+        let head = r#"{"a":"q\"\\\n\u0000é","n":18446744073709551615,"f":0.1,"t":"2024-01-02T03:04:05.678Z","j":"#;
+        assert_eq!(
+            one(values(r#"{"x":1}"#), "JSON(max_dynamic_paths=8)"),
+            format!("{head}{{\"x\":1}}}}\n")
+        );
+        assert_eq!(
+            one(values(r#"{"x":1}"#), "String"),
+            format!("{head}\"{{\\\"x\\\":1}}\"}}\n")
+        );
+        assert_eq!(
+            one(
+                vec![
+                    Value::Null,
+                    Value::Null,
+                    Value::Float(f64::NAN),
+                    Value::Null,
+                    Value::Null
+                ],
+                "JSON"
+            ),
+            "{\"a\":null,\"n\":null,\"f\":\"nan\",\"t\":null,\"j\":null}\n"
+        );
+    }
+
+    #[test]
+    fn text_that_is_no_json_or_too_old_a_time_is_refused() {
+        for bad in ["{", "{}{}", "{}}, {", "", "{\"a\":1}\n{\"a\":2}"] {
+            let error = lines(&batch(values(bad)), &Layout::default(), 10).unwrap_err();
+            assert!(!error.is_retryable(), "{bad}");
+        }
+        let mut old = values("{}");
+        old[3] = Value::TimeMs(i64::MIN);
+        assert!(
+            !lines(&batch(old), &Layout::default(), 10)
+                .unwrap_err()
+                .is_retryable()
+        );
+    }
+
+    #[test]
+    fn names_are_quoted() {
+        assert_eq!(
+            statement("d", &T),
+            "INSERT INTO `d`.`t\\`x` (`a`, `n`, `f`, `t`, `j`) FORMAT JSONEachRow"
+        );
+        assert_eq!(literal("it's \\"), "'it\\'s \\\\'");
+    }
+}

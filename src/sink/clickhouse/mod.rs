@@ -1,0 +1,297 @@
+//! ClickHouse over HTTP: a batch is one `INSERT … FORMAT JSONEachRow`. Made by
+//! `app`, called through [`Sink`] by the consumers and the brokerless pump.
+//!
+//! # Invariants
+//! - `Ok` only after the server's 200, which `wait_end_of_query` holds back until the
+//!   insert is done; never an asynchronous insert.
+//! - The same batch again is dropped by the server (deduplication token), and where
+//!   its memory is too short, by `ReplacingMergeTree`.
+//! - JSON strings stay the text they were: no dates are guessed in them, and dots in
+//!   keys do not turn into objects. (Readers see such keys with `%2E`, unless they
+//!   set `json_type_escape_dots_in_keys = 1`.)
+//! - Passwords are in no error, log or `Debug` text.
+//!
+//! Tests: `tests` in this folder's files, `clickhouse_*` in tests/sinks.rs.
+
+mod ddl;
+mod encode;
+mod server;
+mod verdict;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clickhouse::error::Error;
+
+use self::encode::{Layout, full_name, literal};
+use self::server::Server;
+use super::convert::{brief, check_shape, unavailable};
+use super::schema::Table;
+use super::{Batch, OptionsError, SchemaError, Sink, WriteError};
+
+/// Rows are compressed and sent in pieces of about this size.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Where ClickHouse is and who we are there.
+#[derive(Clone)]
+pub struct Options {
+    /// `http://host:8123` or `https://…`.
+    pub url: String,
+    /// The database of batches that name none.
+    pub database: String,
+    /// All databases whose tables are created; the default one may be left out.
+    pub databases: Vec<String>,
+    /// The user; empty is the server's default user.
+    pub user: String,
+    /// The password; may be empty.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("url", &self.url)
+            .field("database", &self.database)
+            .field("databases", &self.databases)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The sink named "clickhouse".
+pub struct ClickHouse {
+    options: Options,
+    server: Server,
+    /// What tables look like, by database and table; read at the first write and
+    /// again after an error.
+    layouts: Mutex<HashMap<(String, &'static str), Arc<Layout>>>,
+}
+
+impl std::fmt::Debug for ClickHouse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ClickHouse").field(&self.options).finish()
+    }
+}
+
+impl ClickHouse {
+    /// Makes the sink; connects to nothing.
+    ///
+    /// # Errors
+    /// When the URL is none, or holds a user or password, which belong in their own
+    /// options: URLs are printed.
+    pub fn new(options: Options) -> Result<Self, OptionsError> {
+        let server = Server::new(&options)?;
+        Ok(Self {
+            options,
+            server,
+            layouts: Mutex::default(),
+        })
+    }
+
+    /// The configured databases, the default one first, each once.
+    fn databases(&self) -> Vec<&str> {
+        let mut all = vec![self.options.database.as_str()];
+        for database in &self.options.databases {
+            if !all.contains(&database.as_str()) {
+                all.push(database);
+            }
+        }
+        all
+    }
+
+    /// The layout from memory, or from the server.
+    async fn layout(
+        &self,
+        database: &str,
+        table: &'static Table,
+    ) -> Result<Arc<Layout>, WriteError> {
+        let key = (database.to_owned(), table.name);
+        let known = self
+            .layouts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned();
+        if let Some(layout) = known {
+            return Ok(layout);
+        }
+        let layout = self
+            .server
+            .layout(database, table)
+            .await
+            .map_err(|e| unavailable(&e.to_string()))?;
+        if layout.columns.is_empty() {
+            let name = full_name(database, table);
+            return Err(unavailable(&format!(
+                "table {name} does not exist, or this user may not see it"
+            )));
+        }
+        let layout = Arc::new(layout);
+        self.layouts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, Arc::clone(&layout));
+        Ok(layout)
+    }
+
+    fn forget_layout(&self, database: &str, table: &'static Table) {
+        let key = (database.to_owned(), table.name);
+        self.layouts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key);
+    }
+
+    async fn create_table(&self, database: &str, table: &'static Table) -> Result<(), SchemaError> {
+        let during = |e| failed(&format!("table {}", full_name(database, table)), &e);
+        let layout = self.server.layout(database, table).await.map_err(during)?;
+        let native_json = layout.has_fit_json();
+        if layout.columns.is_empty() {
+            self.server
+                .execute(&ddl::create_table(database, table, native_json))
+                .await
+                .map_err(during)?;
+        } else {
+            if let Some(sql) = ddl::add_columns(database, table, &layout, native_json) {
+                self.server.execute(&sql).await.map_err(during)?;
+            }
+            self.warn_about_engine(database, table)
+                .await
+                .map_err(during)?;
+        }
+        self.forget_layout(database, table);
+        Ok(())
+    }
+
+    /// A table that was there before us may keep both copies of a row.
+    async fn warn_about_engine(&self, database: &str, table: &Table) -> Result<(), Error> {
+        let (database_text, table_text) = (literal(database), literal(table.name));
+        let sql = format!(
+            "SELECT engine FROM system.tables WHERE database = {database_text} AND name = {table_text}"
+        );
+        for engine in self.server.rows(&sql).await?.into_iter().flatten() {
+            if engine.ends_with("MergeTree") && !engine.contains("Replacing") {
+                tracing::warn!(
+                    database,
+                    table = table.name,
+                    engine,
+                    "rows delivered twice may show twice"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Sink for ClickHouse {
+    fn name(&self) -> &'static str {
+        "clickhouse"
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<(), WriteError> {
+        check_shape(batch)?;
+        if batch.rows.is_empty() {
+            return Ok(());
+        }
+        let database = batch.namespace.as_deref().unwrap_or(&self.options.database);
+        let layout = self.layout(database, batch.table).await?;
+        let pieces = encode::lines(batch, &layout, PIECE_BYTES)?;
+        let sql = encode::statement(database, batch.table);
+        self.server
+            .insert(sql, &batch.token, &layout, pieces)
+            .await
+            .map_err(|error| {
+                // The table may have been changed under us.
+                self.forget_layout(database, batch.table);
+                verdict::of(&error)
+            })
+    }
+
+    async fn create_missing(&self, tables: &[&'static Table]) -> Result<(), SchemaError> {
+        for database in self.databases() {
+            let during = |e| failed(&format!("database {database}"), &e);
+            // Asked first, so that a user without the right to create can go on.
+            let sql = format!(
+                "SELECT name FROM system.databases WHERE name = {}",
+                literal(database)
+            );
+            if self.server.rows(&sql).await.map_err(during)?.is_empty() {
+                self.server
+                    .execute(&ddl::create_database(database))
+                    .await
+                    .map_err(during)?;
+            }
+            for table in tables {
+                self.create_table(database, table).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As for a server with native JSON (25.8 or newer); older ones get String.
+    fn ddl(&self, tables: &[&'static Table]) -> Vec<String> {
+        let mut statements = Vec::new();
+        for database in self.databases() {
+            statements.push(ddl::create_database(database));
+            statements.extend(
+                tables
+                    .iter()
+                    .map(|table| ddl::create_table(database, table, true)),
+            );
+        }
+        statements
+    }
+
+    /// Nothing to do: months are made by the server.
+    async fn maintain(&self) -> Result<(), SchemaError> {
+        Ok(())
+    }
+}
+
+fn failed(what: &str, error: &Error) -> SchemaError {
+    SchemaError {
+        reason: format!("clickhouse, {what}: {}", brief(&error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::schema::TABLES;
+
+    fn options(url: &str) -> Options {
+        Options {
+            url: url.into(),
+            database: "a".into(),
+            databases: vec!["b".into(), "a".into()],
+            user: "u".into(),
+            password: "hunter2".into(),
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_printed_and_urls_are_checked() {
+        let sink = ClickHouse::new(options("http://localhost:8123")).unwrap();
+        assert!(!format!("{sink:?}").contains("hunter2"));
+        for bad in [
+            "",
+            "localhost",
+            "tcp://x:9000",
+            "http://u:hunter2@x:1",
+            "/x",
+            "http://x/?password=hunter2",
+        ] {
+            let error = ClickHouse::new(options(bad)).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ddl_covers_each_database_once() {
+        let sink = ClickHouse::new(options("http://localhost:8123")).unwrap();
+        let ddl = sink.ddl(TABLES);
+        assert_eq!(ddl.len(), 2 * (1 + TABLES.len()));
+        assert_eq!(ddl[0], "CREATE DATABASE IF NOT EXISTS `a`");
+    }
+}

@@ -1,0 +1,184 @@
+//! The conversation with the server: queries, statements and inserts with their
+//! settings, each with a bound in time. Called by this folder's `mod` only.
+//!
+//! # Invariants
+//! - No call waits without a bound; an insert that is given up before it was sent
+//!   whole is aborted, so that the server writes nothing of it.
+//! - Settings that a server may lack are sent only when it has them: an unknown one
+//!   fails the insert. Tests: `clickhouse_*` in tests/sinks.rs.
+
+use std::time::Duration;
+
+use clickhouse::error::Error;
+use clickhouse::{Client, Compression};
+
+use super::Options;
+use super::encode::{DOTS_IN_KEYS, Layout, literal};
+use crate::sink::OptionsError;
+use crate::sink::schema::Table;
+
+/// Bound on sending the rows: megabytes on a LAN take milliseconds, so a server that
+/// has not taken them by then is hanging.
+const SEND_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bound on the server's answer to an insert, materialized views included. A write
+/// ends after at most [`QUERY_TIMEOUT`], [`SEND_TIMEOUT`] and this.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bound on reading what a table looks like.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bound on one statement of DDL, which may wait for all replicas (the server's own
+/// limit is 180 s).
+const DDL_TIMEOUT: Duration = Duration::from_secs(200);
+
+/// Sent with every insert; servers of the last five years know them.
+const SETTINGS: &[(&str, &str)] = &[
+    ("async_insert", "0"),
+    ("wait_end_of_query", "1"),
+    // Takes ISO times for both DateTime and DateTime64.
+    ("date_time_input_format", "best_effort"),
+    // One block per insert: the deduplication token covers the whole batch.
+    ("input_format_parallel_parsing", "0"),
+];
+
+/// Sent when the server knows them: an unknown setting would fail the insert.
+const SETTINGS_IF_KNOWN: &[(&str, &str)] = &[
+    // `{"a.b": 1}` stays a key with a dot.
+    (DOTS_IN_KEYS, "1"),
+    // Strings in native JSON stay strings, also if they look like dates.
+    ("input_format_try_infer_dates", "0"),
+    ("input_format_try_infer_datetimes", "0"),
+    // Our numbers fit tables that keep them as text.
+    ("input_format_json_read_numbers_as_strings", "1"),
+    ("input_format_null_as_default", "1"),
+    ("precise_float_parsing", "1"),
+];
+
+/// A server and who we are there.
+pub(super) struct Server {
+    client: Client,
+}
+
+impl Server {
+    /// Connects to nothing.
+    pub(super) fn new(options: &Options) -> Result<Self, OptionsError> {
+        let wrong = |what: &str| OptionsError {
+            reason: format!("clickhouse.url: {what}"),
+        };
+        let url: http::Uri = options
+            .url
+            .parse()
+            .map_err(|e: http::uri::InvalidUri| wrong(&e.to_string()))?;
+        if !matches!(url.scheme_str(), Some("http" | "https")) {
+            return Err(wrong("begins with neither http:// nor https://"));
+        }
+        if url.authority().is_none_or(|a| a.as_str().contains('@')) {
+            return Err(wrong(
+                "needs a host, and user and password in their own options",
+            ));
+        }
+        if url.query().is_some() {
+            return Err(wrong("has parameters, which would not be sent"));
+        }
+        let mut client = Client::default()
+            .with_url(&options.url)
+            .with_compression(Compression::Lz4);
+        if !options.user.is_empty() {
+            client = client.with_user(&options.user);
+        }
+        if !options.password.is_empty() {
+            client = client.with_password(&options.password);
+        }
+        Ok(Self { client })
+    }
+
+    /// Runs a query and answers its rows as lines of JSON arrays of strings.
+    pub(super) async fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, Error> {
+        let read = async {
+            let mut cursor = self
+                .client
+                .query_raw(sql)
+                .fetch_bytes("JSONCompactStringsEachRow")?;
+            cursor.collect().await
+        };
+        let bytes = bounded(QUERY_TIMEOUT, read).await?;
+        let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        lines
+            .map(|line| {
+                serde_json::from_slice(line).map_err(|e| Error::Custom(format!("odd answer: {e}")))
+            })
+            .collect()
+    }
+
+    pub(super) async fn execute(&self, sql: &str) -> Result<(), Error> {
+        bounded(DDL_TIMEOUT, self.client.query_raw(sql).execute()).await
+    }
+
+    /// Reads what a table looks like; without columns it does not exist.
+    pub(super) async fn layout(&self, database: &str, table: &Table) -> Result<Layout, Error> {
+        let settings: Vec<_> = SETTINGS_IF_KNOWN
+            .iter()
+            .map(|(name, _)| literal(name))
+            .collect();
+        let sql = format!(
+            "SELECT 'column', name, type FROM system.columns WHERE database = {} AND table = {} \
+             UNION ALL SELECT 'setting', name, '' FROM system.settings WHERE name IN ({})",
+            literal(database),
+            literal(table.name),
+            settings.join(", ")
+        );
+        let mut layout = Layout::default();
+        for row in self.rows(&sql).await? {
+            match <[String; 3]>::try_from(row) {
+                Ok([what, name, kind]) if what == "column" => {
+                    layout.columns.insert(name, kind);
+                }
+                Ok([_, name, _]) => layout.settings.push(name),
+                Err(row) => return Err(Error::Custom(format!("odd answer: {row:?}"))),
+            }
+        }
+        Ok(layout)
+    }
+
+    /// Sends encoded rows and waits for the server's word.
+    pub(super) async fn insert(
+        &self,
+        sql: String,
+        token: &str,
+        layout: &Layout,
+        pieces: Vec<Vec<u8>>,
+    ) -> Result<(), Error> {
+        let mut insert = self
+            .client
+            .insert_formatted_with(sql)
+            .with_timeouts(Some(SEND_TIMEOUT), Some(ANSWER_TIMEOUT))
+            .with_setting("insert_deduplication_token", token);
+        for (name, value) in SETTINGS {
+            insert = insert.with_setting(*name, *value);
+        }
+        for (name, value) in SETTINGS_IF_KNOWN {
+            if layout.settings.iter().any(|known| known == name) {
+                insert = insert.with_setting(*name, *value);
+            }
+        }
+        // Dropping an insert that is not ended aborts it: nothing is written then.
+        bounded(SEND_TIMEOUT, async {
+            for piece in pieces {
+                insert.send(piece.into()).await?;
+            }
+            Ok(())
+        })
+        .await?;
+        insert.end().await
+    }
+}
+
+async fn bounded<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or(Err(Error::TimedOut))
+}

@@ -1,0 +1,138 @@
+//! Where rows end up: one file per destination behind one trait. Called by the
+//! consumers and the brokerless pump; calls nothing of ours.
+//!
+//! # Invariants
+//! - `write` answers `Ok` only after the destination said that the whole batch is
+//!   committed; anything else is an error that says whether it is the batch's
+//!   fault (`Refused`) or not (`Unavailable`).
+//! - Writing the same batch again is harmless: each destination recognises rows
+//!   by their key.
+//! - Sinks never split, drop or reorder a batch: that is the caller's decision.
+
+pub mod clickhouse;
+mod convert;
+pub mod postgres;
+pub mod schema;
+pub mod sqlite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One column's value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// SQL NULL; only for nullable columns.
+    Null,
+    /// Text.
+    Text(String),
+    /// A signed integer.
+    Int(i64),
+    /// An unsigned integer (`ingest_seq`).
+    UInt(u64),
+    /// A float.
+    Float(f64),
+    /// Epoch milliseconds, UTC.
+    TimeMs(i64),
+    /// A JSON document as text; always valid JSON.
+    Json(String),
+}
+
+/// The values of one row, in the order of its table's columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// One value for each column of the table's [`schema::Table`].
+    pub values: Vec<Value>,
+}
+
+/// Rows that are written together, frozen: a retry sends the same rows in the
+/// same order with the same token.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The table they belong to.
+    pub table: &'static schema::Table,
+    /// The ClickHouse database or Postgres schema; `None` is the sink's default.
+    pub namespace: Option<String>,
+    /// The rows; never empty.
+    pub rows: Arc<[Row]>,
+    /// The same for the same rows, different for others (a digest of their ids):
+    /// ClickHouse's `insert_deduplication_token`.
+    pub token: String,
+}
+
+/// Why a batch was not written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// Not the batch's fault: hold it, wait, try again for ever. Covers a sink
+    /// that is down, slow, full, read-only, misconfigured, or lacks its tables.
+    /// The batch may have been written all the same.
+    #[error("unavailable: {reason}")]
+    Unavailable {
+        /// What the sink or the network said.
+        reason: String,
+        /// How long the sink asked us to wait, if it did.
+        retry_after: Option<Duration>,
+    },
+    /// The sink refuses the content of at least one row. Nothing was written.
+    #[error("refused: {reason}")]
+    Refused {
+        /// What the sink said.
+        reason: String,
+    },
+}
+
+impl WriteError {
+    /// Whether the same batch may succeed later without being changed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+/// A failure to read or make the tables.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct SchemaError {
+    /// What the destination said, with the statement's purpose.
+    pub reason: String,
+}
+
+/// Options that no sink can be made from (a URL that is none). Never names a
+/// password.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct OptionsError {
+    /// Which option, and what is wrong with it.
+    pub reason: String,
+}
+
+/// A destination of rows.
+#[async_trait::async_trait]
+pub trait Sink: Send + Sync + std::fmt::Debug {
+    /// The destination's name in configuration, metrics, cursors and logs.
+    fn name(&self) -> &'static str;
+
+    /// Writes a batch as one unit. Cancel-safe in the sense that a dropped call
+    /// leaves either nothing or the whole batch behind.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    async fn write(&self, batch: &Batch) -> Result<(), WriteError>;
+
+    /// Creates what is missing (namespace, tables, columns, partitions ahead);
+    /// never drops or rewrites. Idempotent, safe to run from several hosts.
+    ///
+    /// # Errors
+    /// When the destination is away or does not allow it.
+    async fn create_missing(&self, tables: &[&'static schema::Table]) -> Result<(), SchemaError>;
+
+    /// The statements that `create_missing` would run on an empty destination,
+    /// for `holdfast schema print`.
+    fn ddl(&self, tables: &[&'static schema::Table]) -> Vec<String>;
+
+    /// Upkeep that the running service calls every hour (daily partitions made
+    /// ahead).
+    ///
+    /// # Errors
+    /// As [`Sink::create_missing`].
+    async fn maintain(&self) -> Result<(), SchemaError>;
+}

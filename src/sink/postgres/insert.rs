@@ -1,0 +1,171 @@
+//! A batch as one statement: one array per column, unnested. Called by `write`; pure.
+//!
+//! # Invariants
+//! - One round trip per batch, however many rows; the statement's text depends on
+//!   the table only, so that it is prepared once per connection.
+//! - Rows that are there already, or twice in the batch, change nothing.
+//!   Tests: `tests` below, `postgres_*` in tests/sinks.rs.
+
+use chrono::NaiveDateTime;
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+
+use crate::sink::convert::{Place, quoted, quoted_list};
+use crate::sink::schema::{Column, ColumnType, Table};
+use crate::sink::{Batch, WriteError};
+
+/// Years that chrono and Postgres can both hold (Postgres: 4713 BC to 294276 AD).
+const YEARS: std::ops::RangeInclusive<i32> = -4712..=262_142;
+
+/// One column of a batch.
+pub(super) enum Array<'a> {
+    Text(Vec<Option<&'a str>>),
+    Int(Vec<Option<i64>>),
+    Float(Vec<Option<f64>>),
+    Time(Vec<Option<NaiveDateTime>>),
+}
+
+impl<'a> Array<'a> {
+    pub(super) fn bind(
+        self,
+        query: Query<'a, Postgres, PgArguments>,
+    ) -> Query<'a, Postgres, PgArguments> {
+        match self {
+            Self::Text(values) => query.bind(values),
+            Self::Int(values) => query.bind(values),
+            Self::Float(values) => query.bind(values),
+            Self::Time(values) => query.bind(values),
+        }
+    }
+}
+
+/// The batch turned by 90 degrees.
+pub(super) fn arrays(batch: &Batch) -> Result<Vec<Array<'_>>, WriteError> {
+    batch
+        .table
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(i, column)| array(batch, i, column))
+        .collect()
+}
+
+fn array<'a>(batch: &'a Batch, index: usize, column: &Column) -> Result<Array<'a>, WriteError> {
+    let cells = batch
+        .rows
+        .iter()
+        .enumerate()
+        .map(|(row, values)| (Place { row, column }, &values.values[index]));
+    Ok(match column.kind {
+        ColumnType::Text => Array::Text(cells.map(|(at, v)| at.text(v)).collect::<Result<_, _>>()?),
+        // Sent as text: it is the server that knows what its jsonb can hold.
+        ColumnType::Json => Array::Text(cells.map(|(at, v)| at.json(v)).collect::<Result<_, _>>()?),
+        ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 => Array::Int(
+            cells
+                .map(|(at, v)| at.signed(v))
+                .collect::<Result<_, _>>()?,
+        ),
+        ColumnType::Float64 => {
+            Array::Float(cells.map(|(at, v)| at.float(v)).collect::<Result<_, _>>()?)
+        }
+        ColumnType::TimeMs => Array::Time(
+            cells
+                .map(|(at, v)| at.time(v, YEARS))
+                .collect::<Result<_, _>>()?,
+        ),
+    })
+}
+
+/// The insert whose parameters are the batch's [`arrays`], in their order.
+pub(super) fn statement(schema: &str, table: &Table) -> String {
+    let columns = table.columns;
+    let names = quoted_list(columns.iter().map(|c| c.name));
+    let mut picks = Vec::with_capacity(columns.len());
+    let mut arrays = Vec::with_capacity(columns.len());
+    for (i, column) in columns.iter().enumerate() {
+        let (array, cast) = match column.kind {
+            ColumnType::Text => ("text", ""),
+            ColumnType::Json => ("text", "::jsonb"),
+            ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 => ("int8", ""),
+            ColumnType::Float64 => ("float8", ""),
+            ColumnType::TimeMs => ("timestamp", ""),
+        };
+        picks.push(format!("u.{}{cast}", quoted(column.name)));
+        arrays.push(format!("${}::{array}[]", i + 1));
+    }
+    format!(
+        "INSERT INTO {}.{} ({names}) SELECT {} FROM UNNEST({}) AS u({names}) ON CONFLICT DO NOTHING",
+        quoted(schema),
+        quoted(table.name),
+        picks.join(", "),
+        arrays.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::schema::Partition;
+    use crate::sink::{Row, Value};
+
+    const fn column(name: &'static str, kind: ColumnType) -> Column {
+        Column {
+            name,
+            kind,
+            nullable: false,
+            max_chars: None,
+            comment: "",
+        }
+    }
+
+    static T: Table = Table {
+        name: "t",
+        columns: &[
+            column("a", ColumnType::Text),
+            column("n", ColumnType::UInt64),
+            column("t", ColumnType::TimeMs),
+            column("j", ColumnType::Json),
+        ],
+        key: &["a"],
+        order_by: &["a"],
+        partition: Partition::None,
+        comment: "",
+    };
+
+    #[test]
+    fn one_statement_for_any_number_of_rows() {
+        assert_eq!(
+            statement("_e", &T),
+            "INSERT INTO \"_e\".\"t\" (\"a\", \"n\", \"t\", \"j\") SELECT u.\"a\", u.\"n\", u.\"t\", u.\"j\"::jsonb \
+             FROM UNNEST($1::text[], $2::int8[], $3::timestamp[], $4::text[]) AS u(\"a\", \"n\", \"t\", \"j\") \
+             ON CONFLICT DO NOTHING"
+        );
+    }
+
+    #[test]
+    fn numbers_and_times_beyond_postgres_are_refused() {
+        for (number, time) in [
+            (u64::MAX, 0),
+            (0, i64::MAX),
+            (0, i64::MIN),
+            (0, -300_000_000_000_000),
+        ] {
+            let values = vec![
+                Value::Null,
+                Value::UInt(number),
+                Value::TimeMs(time),
+                Value::Json("{}".into()),
+            ];
+            let rows = vec![Row { values }].into();
+            let batch = Batch {
+                table: &T,
+                namespace: None,
+                rows,
+                token: String::new(),
+            };
+            let error = arrays(&batch).err().expect("out of range");
+            assert!(!error.is_retryable(), "{error}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The collector under test: the real binary in its own directory.
+
+use super::guarded::Guarded;
+use super::{Scratch, eventually, free_port};
+use holdfast::event::proto::event_service_client::EventServiceClient;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+pub struct Collector {
+    pub dir: PathBuf,
+    pub grpc: u16,
+    pub http: u16,
+    process: Option<Guarded>,
+}
+
+/// The binary that cargo built for this test run.
+pub fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_holdfast"))
+}
+
+impl Collector {
+    /// Writes the configuration; `more` is TOML after the listen addresses.
+    pub fn new(scratch: &Scratch, more: &str) -> Self {
+        let dir = scratch.0.join("collector");
+        std::fs::create_dir_all(&dir).unwrap();
+        let (grpc, http) = (free_port(), free_port());
+        let config = format!(
+            "[data]\ndir = \"{}\"\n[grpc]\nlisten = \"127.0.0.1:{grpc}\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n{more}",
+            dir.join("data").display()
+        );
+        std::fs::write(dir.join("holdfast.toml"), config).unwrap();
+        Self {
+            dir,
+            grpc,
+            http,
+            process: None,
+        }
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Starts it and waits until its heartbeat says that it accepts.
+    pub async fn start(&mut self) {
+        assert!(self.process.is_none());
+        let config = self.dir.join("holdfast.toml").display().to_string();
+        let command = [
+            binary().display().to_string(),
+            "run".into(),
+            "--config".into(),
+            config,
+        ];
+        let log = self.dir.join("collector.log");
+        self.process = Some(Guarded::start(&command, &[], &log));
+        let http = self.http;
+        eventually(
+            "the collector accepts",
+            Duration::from_secs(30),
+            || async move { get(http, "/heartbeat/").is_some_and(|(status, _)| status == 200) },
+        )
+        .await;
+    }
+
+    /// kill -9
+    pub fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").pid()
+    }
+
+    pub fn terminate(&mut self) -> ExitStatus {
+        let limit = Duration::from_secs(45);
+        self.process.take().expect("it runs").terminate(limit)
+    }
+
+    /// Runs another verb of the binary.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(binary())
+            .args(arguments)
+            .current_dir(&self.dir)
+            .output()
+            .unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("collector.log")).unwrap()
+    }
+
+    pub fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.grpc)
+    }
+
+    pub fn client(&self) -> EventServiceClient<Channel> {
+        let endpoint = Endpoint::from_shared(self.address()).unwrap();
+        EventServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(1 << 20)
+    }
+
+    /// A metric's value; 0 when it is not there yet.
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = get(self.http, "/metrics").map_or(String::new(), |(_, text)| text);
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+            .unwrap_or(0.0)
+    }
+
+    /// Waits until a cursor has nothing left to deliver.
+    pub async fn delivered(&self, cursor: &str, limit: Duration) {
+        let series = format!("holdfast_journal_backlog_requests{{cursor=\"{cursor}\"}}");
+        eventually(&format!("{series} is 0"), limit, || async {
+            let text = get(self.http, "/metrics").map_or(String::new(), |(_, text)| text);
+            text.contains(&format!("{series} 0\n"))
+        })
+        .await;
+    }
+}
+
+/// A plain HTTP GET: status and body.
+pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    http(port, &format!("GET {path} HTTP/1.0\r\n\r\n"), b"")
+}
+
+/// A plain HTTP request with a body.
+pub fn send(port: u16, method: &str, path: &str, body: &[u8]) -> Option<(u16, String)> {
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    http(port, &head, body)
+}
+
+fn http(port: u16, head: &str, body: &[u8]) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .ok()?;
+    stream.write_all(head.as_bytes()).ok()?;
+    // A server that refuses early may close before it has read everything.
+    drop(stream.write_all(body));
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer));
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    let text = answer.split_once("\r\n\r\n")?.1.to_owned();
+    Some((status, text))
+}
