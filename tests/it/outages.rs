@@ -1,1 +1,90 @@
-//! To come.
+//! Outages of RabbitMQ, ClickHouse and Postgres under load: dispatch keeps acking,
+//! and afterwards nothing is missing and nothing is twice.
+
+use crate::support::collector::Collector;
+use crate::support::judge::{judge_clickhouse, judge_postgres};
+use crate::support::load::{self, Acked, Progress};
+use crate::support::servers::{Kind, Stack};
+use crate::support::{Scratch, eventually, load_events, seed};
+use std::time::Duration;
+
+/// How long everything may take to arrive once all servers are up.
+const ARRIVAL: Duration = Duration::from_secs(600);
+
+/// No call may wait longer, whatever is down: the journal takes its place.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What the collector may hold in memory, whatever the backlog.
+const MEMORY_MAX_KIB: u64 = 512 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_each_server_is_killed_under_load() {
+    let scratch = Scratch::new("outages");
+    let mut stack = Stack::start(&scratch).await;
+    let mut collector = Collector::new(&scratch, &stack.config());
+    collector.start().await;
+    connected(&collector).await;
+    stack.rabbitmq.settle_queues();
+    let events = load_events();
+    let progress = Progress::default();
+    let outages = async {
+        let mut share = 1;
+        for kind in [Kind::RabbitMq, Kind::ClickHouse, Kind::Postgres] {
+            progress.reached(events * share / 8).await;
+            stack.server(kind).kill();
+            progress.reached(events * (share + 1) / 8).await;
+            stack.server(kind).start().await;
+            share += 2;
+        }
+    };
+    let (acked, ()) = tokio::join!(
+        load::run(&collector, seed(), events, 16, progress.clone()),
+        outages
+    );
+    assert_acked_throughout(&acked);
+    judge(&collector, &stack, &acked).await;
+    assert!(collector.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_rabbitmq_comes_only_after_the_load() {
+    let scratch = Scratch::new("late_broker");
+    let mut stack = Stack::new(&scratch);
+    stack.clickhouse.start().await;
+    stack.postgres.start().await;
+    let mut collector = Collector::new(&scratch, &stack.config());
+    collector.start().await;
+    let acked = load::run(&collector, seed(), load_events(), 16, Progress::default()).await;
+    assert_acked_throughout(&acked);
+    stack.rabbitmq.start().await;
+    judge(&collector, &stack, &acked).await;
+    let memory = collector.peak_memory_kib();
+    assert!(memory < MEMORY_MAX_KIB, "{memory} KiB");
+    assert!(collector.terminate().success());
+}
+
+fn assert_acked_throughout(acked: &Acked) {
+    eprintln!("longest wait {:?}", acked.longest_wait);
+    assert_eq!(acked.failed_calls, 0, "calls failed during an outage");
+    assert!(acked.longest_wait < WAIT_MAX, "{:?}", acked.longest_wait);
+}
+
+pub async fn connected(collector: &Collector) {
+    let who = "holdfast_connected{who=\"rabbitmq\"}";
+    eventually(
+        "the forwarder is connected",
+        Duration::from_secs(60),
+        || async { collector.metric(who) == 1.0 },
+    )
+    .await;
+}
+
+pub async fn judge(collector: &Collector, stack: &Stack, acked: &Acked) {
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    judge_clickhouse(&stack.clickhouse, &acked.rows, ARRIVAL)
+        .await
+        .assert_complete("ClickHouse");
+    judge_postgres(&stack.postgres, &acked.rows, ARRIVAL)
+        .await
+        .assert_complete("Postgres");
+}

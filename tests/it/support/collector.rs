@@ -41,6 +41,26 @@ impl Collector {
         }
     }
 
+    /// Another handle to the same addresses, for clients that outlive a restart.
+    pub fn same_address(&self) -> Self {
+        Self {
+            dir: self.dir.clone(),
+            grpc: self.grpc,
+            http: self.http,
+            process: None,
+        }
+    }
+
+    /// The most memory that the process ever had resident.
+    pub fn peak_memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
     }
