@@ -5,6 +5,7 @@ pub mod collector;
 pub mod guarded;
 pub mod judge;
 pub mod load;
+pub mod raw;
 pub mod servers;
 pub mod shop;
 
