@@ -68,7 +68,7 @@ impl Doors {
             Door::new(name, journal.clone(), metrics.clone(), keep)
         };
         let doors = [door("grpc"), door("http")];
-        let request_bytes_max = config.ingest.max_request_bytes.len();
+        let request_bytes_max = config.ingest.max_request_bytes.in_memory();
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
 

@@ -73,9 +73,9 @@ fn journal_options(config: &Config) -> journal::Options {
             max_bytes: config.journal.max_bytes.bytes(),
             min_free_bytes: config.journal.min_free_bytes.bytes(),
             // The record's meta beside the request's bytes.
-            record_bytes_max: config.ingest.max_request_bytes.len() + 4096,
+            record_bytes_max: config.ingest.max_request_bytes.in_memory() + 4096,
             generation_bytes: config.journal.generation_bytes.bytes(),
-            queue_bytes_max: config.journal.queue_bytes.len(),
+            queue_bytes_max: config.journal.queue_bytes.in_memory(),
         },
         ack_deadline: config.journal.ack_deadline.get(),
     }

@@ -113,7 +113,7 @@ impl Pumps {
         let cursor = journal.cursor(Forwarder::CURSOR)?;
         self.spawn("forwarder", move |stop| {
             let (forwarder, cursor) = (forwarder.clone(), Arc::clone(&cursor));
-            async move { forwarder.run(cursor, stop).await }
+            async move { Box::pin(forwarder.run(cursor, stop)).await }
         });
         let publisher = SafePublisher::new(broker.clone(), dead_letters.clone(), metrics.clone());
         let consumers = Consumers {
@@ -135,7 +135,7 @@ impl Pumps {
             self.spawn(&name, move |stop| {
                 let (consumers, consumer) = (consumers.clone(), consumer.clone());
                 let sink = Arc::clone(&sink);
-                async move { consumers.run(consumer, sink, stop).await }
+                async move { Box::pin(consumers.run(consumer, sink, stop)).await }
             });
         }
         Ok(())

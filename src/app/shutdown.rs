@@ -57,7 +57,7 @@ pub(super) async fn phase(name: &str, grace: Duration, work: impl Future<Output 
 
 /// Tells systemd, if it started us.
 pub(super) fn notify(state: &sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state.clone()]) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
         tracing::debug!(%error, "systemd was not told");
     }
 }

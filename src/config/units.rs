@@ -31,7 +31,7 @@ impl Size {
 
     /// The size in bytes as a length in memory.
     #[must_use]
-    pub fn len(self) -> usize {
+    pub fn in_memory(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }

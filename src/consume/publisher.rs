@@ -17,11 +17,14 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+/// A session that publishes.
+type Open = (Session, Arc<Publisher>);
+
 /// A publisher that reconnects; shared by clones.
 #[derive(Debug, Clone)]
 pub struct SafePublisher {
     broker: Broker,
-    open: Arc<Mutex<Option<(Session, Arc<Publisher>)>>>,
+    open: Arc<Mutex<Option<Open>>>,
     dead_letters: DeadLetters,
     metrics: Metrics,
 }
@@ -48,7 +51,7 @@ impl SafePublisher {
     ) -> Result<(), Stopped> {
         let mut backoff = Backoff::new();
         loop {
-            let publisher = self.publisher(stop).await?;
+            let publisher = Box::pin(self.publisher(stop)).await?;
             let outcome = match publisher.publish(message).await {
                 Ok(confirm) => confirm.await,
                 Err(error) => Err(error),

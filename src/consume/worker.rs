@@ -271,10 +271,10 @@ impl Worker {
                 // What this consumer's attempts were says nothing to the next one's.
                 message.headers.set(RETRY_COUNT_HEADER, 0_i64);
             }
-            self.publisher
-                .publish(&consumer.queue, &message, &refusal.reason, stop)
-                .await
-                .map_err(|Stopped| End::Stopped)?;
+            let publish = self
+                .publisher
+                .publish(&consumer.queue, &message, &refusal.reason, stop);
+            Box::pin(publish).await.map_err(|Stopped| End::Stopped)?;
         }
         Ok(delivery.tag)
     }

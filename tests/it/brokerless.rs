@@ -133,7 +133,7 @@ async fn a_refused_row_is_a_dead_letter_and_the_others_go_on() {
             "{{\"header\":{{\"deviceId\":\"d\"}},\"events\":[{{\"id\":\"{id}\",\"timestamp\":\"1700000000000\",\"testEvent\":{{}}}}]}}\n"
         )
     };
-    let body = ["a", &long, "b"].map(|id| line(id)).concat();
+    let body = ["a", &long, "b"].map(line).concat();
     let answer =
         crate::support::collector::send(collector.http, "POST", "/events", body.as_bytes());
     let (status, text) = answer.unwrap();

@@ -4,7 +4,12 @@
 //! `HOLDFAST_TEST_EVENTS` sets the size of the loads (default 200,000 events),
 //! `HOLDFAST_TEST_SEED` replays one.
 
-#![allow(unreachable_pub, missing_docs, reason = "a test binary has no outside")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a test binary has no outside, and a failed unwrap is a failed test"
+)]
 
 mod support;
 

@@ -6,7 +6,7 @@ use holdfast::event::proto::event_service_client::EventServiceClient;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output};
+use std::process::ExitStatus;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
@@ -98,15 +98,6 @@ impl Collector {
     pub fn terminate(&mut self) -> ExitStatus {
         let limit = Duration::from_secs(45);
         self.process.take().expect("it runs").terminate(limit)
-    }
-
-    /// Runs another verb of the binary.
-    pub fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(binary())
-            .args(arguments)
-            .current_dir(&self.dir)
-            .output()
-            .unwrap()
     }
 
     pub fn log(&self) -> String {
