@@ -47,9 +47,9 @@ impl Flight {
         next
     }
 
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.requests.is_empty()
+    /// Requests that the cursor has not passed.
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(flight.take_prefix(), None);
         flight.done(Seq(6));
         assert_eq!(flight.take_prefix(), Some(Seq(10)));
-        assert!(flight.is_empty());
+        assert_eq!(flight.len(), 0);
     }
 
     proptest! {

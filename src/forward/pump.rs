@@ -22,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 /// Bytes of records taken from the journal at a time.
 const READ_BYTES: usize = 1 << 20;
 
+/// Requests that may be on their way or wait behind one that is: bounds memory and
+/// what is sent again while one message is not taken for a long time.
+const FLIGHT_MAX: usize = 100_000;
+
 /// Wait before a message that the broker did not take is sent again: a full queue
 /// needs time, and must not be hammered.
 const NACK_DELAY: Duration = Duration::from_secs(2);
@@ -195,7 +199,9 @@ impl Run<'_> {
             {
                 self.publish(outgoing, stop).await?;
             }
-            let wants_more = self.ready.is_empty() && self.confirms.len() < window;
+            let wants_more = self.ready.is_empty()
+                && self.confirms.len() + self.nacked.len() < window
+                && self.flight.len() < FLIGHT_MAX;
             tokio::select! {
                 () = stop.cancelled() => return Ok(End::Stopped),
                 () = session.closed() => {

@@ -1,11 +1,14 @@
 //! Outages of RabbitMQ, ClickHouse and Postgres under load: dispatch keeps acking,
 //! and afterwards nothing is missing and nothing is twice.
 
-use crate::support::collector::Collector;
+use crate::support::collector::{Collector, send};
 use crate::support::judge::{judge_clickhouse, judge_postgres};
 use crate::support::load::{self, Acked, Progress};
+use crate::support::raw::dispatch;
 use crate::support::servers::{Kind, Stack};
+use crate::support::shop::Visitor;
 use crate::support::{Scratch, eventually, load_events, seed};
+use prost::Message as _;
 use std::time::Duration;
 
 /// How long everything may take to arrive once all servers are up.
@@ -87,4 +90,51 @@ pub async fn judge(collector: &Collector, stack: &Stack, acked: &Acked) {
     judge_postgres(&stack.postgres, &acked.rows, ARRIVAL)
         .await
         .assert_complete("Postgres");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_journal_refuses_with_pushback_and_takes_again_once_drained() {
+    let scratch = Scratch::new("full_journal");
+    let mut stack = Stack::new(&scratch);
+    let bounds = "[journal]\nmax_bytes = \"64MiB\"\ngeneration_bytes = \"4MiB\"\n";
+    let rabbitmq = format!("[rabbitmq]\nurls = [\"{}\"]\n", stack.rabbitmq.amqp_url());
+    let mut collector = Collector::new(&scratch, &format!("{bounds}{rabbitmq}"));
+    collector.start().await;
+    let address = collector.address();
+    let mut visitor = Visitor::new(seed(), 0, holdfast::clock::now_ms());
+    let mut requests = std::iter::repeat_with(|| visitor.batch(40).request.encode_to_vec());
+    let mut acked = 0;
+    let refusal = loop {
+        let one_after_the_other = requests.by_ref().take(200);
+        let calls = one_after_the_other.map(|bytes| dispatch(&address, bytes));
+        let mut refused = None;
+        for answer in futures::future::join_all(calls).await {
+            match answer {
+                Ok(_) => acked += 1,
+                Err(status) => refused = Some(status),
+            }
+        }
+        if let Some(status) = refused {
+            break status;
+        }
+        assert!(acked < 200_000, "the bound is not kept");
+    };
+    assert_eq!(
+        refusal.code(),
+        tonic::Code::ResourceExhausted,
+        "{refusal:?}"
+    );
+    let pushback = refusal.metadata().get("grpc-retry-pushback-ms").unwrap();
+    assert!(pushback.to_str().unwrap().parse::<u64>().unwrap() > 0);
+    let body = b"{\"header\":{\"deviceId\":\"d\"},\"events\":[{\"id\":\"1\",\"timestamp\":\"1\"}]}";
+    let (status, _) = send(collector.http, "POST", "/events", body).unwrap();
+    assert_eq!(status, 429);
+    stack.rabbitmq.start().await;
+    eventually("it takes requests again", ARRIVAL, || {
+        let call = dispatch(&address, requests.next().unwrap());
+        async { call.await.is_ok() }
+    })
+    .await;
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    assert!(collector.terminate().success());
 }

@@ -226,10 +226,13 @@ impl Stack {
         }
     }
 
-    /// The sections of a collector's configuration that name these servers.
+    /// The sections of a collector's configuration that name these servers. The
+    /// deadline is longer than the default: the disk of a test machine is shared
+    /// with the servers that the tests restart, and may stall for a second.
     pub fn config(&self) -> String {
         format!(
-            "[rabbitmq]\nurls = [\"{}\"]\n\
+            "[journal]\nack_deadline = \"4s\"\n\
+             [rabbitmq]\nurls = [\"{}\"]\n\
              [clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n\
              [postgres]\nurl = \"{}\"\n",
             self.rabbitmq.amqp_url(),
