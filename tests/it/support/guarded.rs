@@ -1,11 +1,14 @@
 //! A process under `guard.py`: it and all its descendants die with the test run,
 //! however that ends.
 
-use super::root;
+use super::{eventually, root};
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+/// How soon a signal has its effect.
+const PROMPT: Duration = Duration::from_secs(10);
 
 pub struct Guarded {
     child: Child,
@@ -41,6 +44,24 @@ impl Guarded {
     pub fn terminate(mut self, limit: Duration) -> ExitStatus {
         self.signal("TERM");
         self.wait(limit)
+    }
+
+    /// Stops it and all its descendants with SIGSTOP; they hold their ports and say nothing.
+    pub async fn pause(&self) {
+        self.signal("USR1");
+        eventually("it is stopped", PROMPT, || async { self.is_stopped() }).await;
+    }
+
+    /// Lets them go on.
+    pub async fn resume(&self) {
+        self.signal("USR2");
+        eventually("it goes on", PROMPT, || async { !self.is_stopped() }).await;
+    }
+
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let (_, state) = stat.rsplit_once(") ").unwrap();
+        state.starts_with('T')
     }
 
     fn signal(&self, name: &str) {

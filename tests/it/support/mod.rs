@@ -7,6 +7,7 @@ pub mod judge;
 pub mod load;
 pub mod raw;
 pub mod servers;
+pub mod shared;
 pub mod shop;
 
 use std::path::PathBuf;

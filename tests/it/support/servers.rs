@@ -116,6 +116,20 @@ impl Server {
         self.process.take().expect("it runs").kill();
     }
 
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// SIGSTOP, with all its descendants: connections stay open and nobody answers.
+    pub async fn pause(&self) {
+        self.process.as_ref().expect("it runs").pause().await;
+    }
+
+    /// Ends a `pause`.
+    pub async fn resume(&self) {
+        self.process.as_ref().expect("it runs").resume().await;
+    }
+
     pub fn amqp_url(&self) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
