@@ -14,6 +14,7 @@
 mod support;
 
 mod bad_input;
+mod broker;
 mod brokerless;
 mod crash;
 mod main_path;

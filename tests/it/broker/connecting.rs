@@ -1,0 +1,122 @@
+//! Connecting: all addresses are tried, a refusal names its reason and no password,
+//! and waiting for a broker says so once and can be cancelled.
+
+use super::nodes::{broker_with, healthy, session};
+use crate::support::{eventually, free_port};
+use holdfast::broker::{Broker, Options, PublishError, Publisher, SessionState};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+fn broker(urls: &[&str]) -> Broker {
+    let urls = urls.iter().map(ToString::to_string).collect();
+    Broker::new(Options {
+        urls,
+        ..Options::default()
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_an_error_without_the_password() {
+    let url = healthy().await.amqp_url();
+    let wrong = broker(&[&url.replace("guest:guest", "guest:hush-hush")]);
+    let error = wrong.session().await.unwrap_err();
+    assert!(error.needs_operator(), "{error}");
+    assert!(error.to_string().contains("ACCESS_REFUSED"), "{error}");
+    assert!(!format!("{error} {error:?} {wrong:?}").contains("hush"));
+    let nowhere = broker(&[&url.replace("%2f", "absent")]);
+    let error = nowhere.session().await.unwrap_err();
+    assert!(error.needs_operator(), "{error}");
+    assert!(error.to_string().contains("absent"), "{error}");
+}
+
+#[tokio::test]
+async fn addresses_are_tried_in_turn() {
+    let node = healthy().await;
+    let url = node.amqp_url();
+    let broker = broker(&["amqp://127.0.0.1:1", "amqp://no-such-host.invalid", &url]);
+    let session = broker.session().await.unwrap();
+    assert_eq!(session.address(), format!("127.0.0.1:{}/", node.port));
+    assert_eq!(session.state(), SessionState::Open);
+    session.close().await;
+}
+
+#[tokio::test]
+async fn what_comes_after_a_close_is_an_error_and_not_a_wait() {
+    let session = session(healthy().await).await;
+    session.clone().close().await;
+    session.closed().await;
+    assert_eq!(session.state(), SessionState::Closed);
+    let error = Publisher::open(&session).await.unwrap_err();
+    assert!(matches!(error, PublishError::Lost(_)), "{error}");
+}
+
+/// What this crate logs on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn connect_forever_says_once_that_the_broker_is_away_and_once_that_it_is_back() {
+    let target = ("127.0.0.1", healthy().await.port);
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter("holdfast=info")
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let port = free_port();
+    let door = async {
+        // Nothing listens; then something that hangs up; then the way to the broker.
+        let limit = Duration::from_secs(10);
+        eventually("a warning", limit, || async { log.text().contains("WARN") }).await;
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            drop(listener.accept().await.unwrap());
+        }
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+    };
+    let broker = broker(&[&format!("amqp://guest:guest@127.0.0.1:{port}")]);
+    let (session, ()) = tokio::join!(broker.connect_forever(CancellationToken::new()), door);
+    let text = log.text();
+    assert_eq!(text.matches(" WARN ").count(), 1, "{text}");
+    assert_eq!(text.matches(" INFO ").count(), 1, "{text}");
+    session.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn connect_forever_can_be_cancelled() {
+    let nobody = broker(&[&format!("amqp://127.0.0.1:{}", free_port())]);
+    let cancel = CancellationToken::new();
+    let waiting = nobody.connect_forever(cancel.clone());
+    tokio::pin!(waiting);
+    let early = timeout(Duration::from_millis(500), &mut waiting).await;
+    assert!(early.is_err(), "{early:?}");
+    cancel.cancel();
+    let end = timeout(Duration::from_secs(1), waiting).await;
+    assert!(end.expect("the wait ends").is_none());
+}

@@ -1,0 +1,138 @@
+//! Declaring: what exists is used as it is, what is missing or refused is named, and
+//! one object's trouble is not the others'.
+
+use super::nodes::{healthy, session};
+use super::{confirmed, make, plain_queue};
+use holdfast::broker::{
+    Binding, ConsumeError, DeclareMode, Exchange, ExchangeKind, Message, Object, Publisher, Queue,
+    QueueType, Subscription, Topology, Trouble, declare,
+};
+
+fn exchange(name: &str, kind: ExchangeKind) -> Exchange {
+    Exchange {
+        name: name.into(),
+        kind,
+    }
+}
+
+fn bound_queue(name: &str, exchange: &str, key: &str) -> Queue {
+    Queue {
+        name: name.into(),
+        bindings: vec![Binding {
+            exchange: exchange.into(),
+            key: key.into(),
+        }],
+    }
+}
+
+/// A message that goes through an exchange.
+fn through(exchange: &str, key: &str) -> Message {
+    Message {
+        exchange: exchange.into(),
+        routing_key: key.into(),
+        ..Message::default()
+    }
+}
+
+#[tokio::test]
+async fn a_classic_queue_where_quorum_is_wanted_is_used_with_a_warning() {
+    let session = session(healthy().await).await;
+    let topology = Topology {
+        exchanges: vec![exchange("used.tx", ExchangeKind::Topic)],
+        queues: vec![bound_queue("used_q", "used.tx", "*")],
+    };
+    make(&session, "used_q", QueueType::Classic).await;
+    let warnings = declare(&session, &topology, DeclareMode::Active, QueueType::Quorum)
+        .await
+        .unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].is_usable());
+    assert_eq!(warnings[0].object, Object::Queue("used_q".into()));
+    let text = warnings[0].to_string();
+    assert!(text.contains("x-queue-type"), "{text}");
+    // The other way round, and an exchange of another kind.
+    let mut other = topology.clone();
+    other.exchanges[0].kind = ExchangeKind::Direct;
+    let warnings = declare(&session, &other, DeclareMode::Active, QueueType::Classic)
+        .await
+        .unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].is_usable());
+    assert_eq!(warnings[0].object, Object::Exchange("used.tx".into()));
+    let publisher = Publisher::open(&session).await.unwrap();
+    confirmed(&publisher, &through("used.tx", "any")).await;
+    session.close().await;
+}
+
+#[tokio::test]
+async fn passive_names_what_is_missing() {
+    let session = session(healthy().await).await;
+    make(&session, "there_q", QueueType::Quorum).await;
+    let mut topology = plain_queue("there_q");
+    topology.queues.extend(plain_queue("absent_q").queues);
+    let absent = exchange("absent.dx", ExchangeKind::Direct);
+    topology.exchanges.push(absent);
+    // Twice: the first look has made nothing.
+    for _ in 0..2 {
+        let warnings = declare(&session, &topology, DeclareMode::Passive, QueueType::Quorum)
+            .await
+            .unwrap();
+        let missing: Vec<_> = warnings
+            .iter()
+            .map(|warning| (warning.object.clone(), warning.trouble))
+            .collect();
+        let expected = [
+            Object::Exchange("absent.dx".into()),
+            Object::Queue("absent_q".into()),
+        ];
+        let expected = expected.map(|object| (object, Trouble::Missing));
+        assert_eq!(missing, expected, "{warnings:?}");
+        let off = declare(&session, &topology, DeclareMode::Off, QueueType::Quorum).await;
+        assert_eq!(off, Ok(vec![]));
+    }
+    let error = Subscription::open(&session, "absent_q", 1, "")
+        .await
+        .unwrap_err();
+    assert!(!error.needs_session());
+    assert!(
+        matches!(&error, ConsumeError::NoQueue { queue, .. } if queue == "absent_q"),
+        "{error}"
+    );
+    session.close().await;
+}
+
+#[tokio::test]
+async fn one_refused_object_does_not_stop_the_others() {
+    let session = session(healthy().await).await;
+    let topology = Topology {
+        exchanges: vec![
+            exchange("amq.reserved", ExchangeKind::Topic),
+            exchange("fine.dx", ExchangeKind::Direct),
+        ],
+        queues: vec![
+            bound_queue("amq.reserved_q", "fine.dx", "k"),
+            bound_queue("unbound_q", "never.dx", "k"),
+            bound_queue(&"n".repeat(256), "fine.dx", "k"),
+            bound_queue("fine_q", "fine.dx", "k"),
+        ],
+    };
+    let warnings = declare(&session, &topology, DeclareMode::Active, QueueType::Quorum)
+        .await
+        .unwrap();
+    let text: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    let trouble: Vec<_> = warnings.iter().map(|warning| warning.trouble).collect();
+    let expected = [
+        Trouble::Failed,
+        Trouble::Failed,
+        Trouble::Missing,
+        Trouble::Failed,
+    ];
+    assert_eq!(trouble, expected, "{text:#?}");
+    assert!(
+        text[2].contains("unbound_q") && text[2].contains("never.dx"),
+        "{text:#?}"
+    );
+    let publisher = Publisher::open(&session).await.unwrap();
+    confirmed(&publisher, &through("fine.dx", "k")).await;
+    session.close().await;
+}
