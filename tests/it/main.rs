@@ -19,4 +19,5 @@ mod brokerless;
 mod crash;
 mod main_path;
 mod outages;
+mod sinks;
 mod tidy;

@@ -1,7 +1,7 @@
 //! Connecting: all addresses are tried, a refusal names its reason and no password,
 //! and waiting for a broker says so once and can be cancelled.
 
-use super::nodes::{broker_with, healthy, session};
+use super::nodes::{healthy, session};
 use crate::support::{eventually, free_port};
 use holdfast::broker::{Broker, Options, PublishError, Publisher, SessionState};
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,94 @@
+//! The Postgres sink's tables: made with their days ahead, by many hosts at once,
+//! beside what is there already and what was detached on purpose.
+
+use super::postgres::PostgresTest;
+use super::rows::{KINDS, OLD_KINDS, events, extremes};
+use super::unavailable;
+use futures::future::join_all;
+use holdfast::sink::Sink;
+use holdfast::sink::schema::{ERROR_EVENTS, EVENTS, TABLES};
+
+/// Partitions of the table `events`.
+const PARTS: &str = "pg_inherits WHERE inhparent = '{s}.events'::regclass";
+
+/// Nine days and the default.
+const ALL_PARTS: i64 = 10;
+
+#[tokio::test]
+async fn postgres_makes_what_is_missing_and_only_that() {
+    let pg = PostgresTest::start("made").await;
+    pg.sink.create_missing(&[&OLD_KINDS]).await.unwrap();
+    pg.sink.create_missing(&[&KINDS]).await.unwrap();
+    pg.sink.write(&extremes()).await.unwrap();
+    pg.sink.create_missing(TABLES).await.unwrap();
+    pg.sink.create_missing(TABLES).await.unwrap();
+    pg.sink.maintain().await.unwrap();
+    assert_eq!(pg.count(PARTS).await, ALL_PARTS);
+    pg.sink.write(&events(100, &EVENTS)).await.unwrap();
+    pg.sink.write(&events(100, &ERROR_EVENTS)).await.unwrap();
+    assert_eq!(pg.count("{s}.events").await, 100);
+    let elsewhere = pg.count("{s}.events_default").await;
+    assert_eq!(elsewhere, 0, "today has its partition");
+    // One day is dropped and made again.
+    let today: String = sqlx::query_scalar("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")
+        .fetch_one(&pg.pool)
+        .await
+        .unwrap();
+    let drop = format!("DROP TABLE {{s}}.events_{today}");
+    pg.execute(&drop).await;
+    pg.sink.maintain().await.unwrap();
+    assert_eq!(pg.count(PARTS).await, ALL_PARTS);
+    // Detached on purpose: it stays so.
+    let detach = format!("ALTER TABLE {{s}}.events DETACH PARTITION {{s}}.events_{today}");
+    pg.execute(&detach).await;
+    pg.sink.maintain().await.unwrap();
+    assert_eq!(pg.count(PARTS).await, ALL_PARTS - 1);
+    pg.sink.write(&events(5, &EVENTS)).await.unwrap();
+    assert_eq!(pg.count("{s}.events_default").await, 5);
+}
+
+#[tokio::test]
+async fn postgres_makes_tables_from_many_hosts_at_once() {
+    let pg = PostgresTest::start("hosts").await;
+    let hosts = (0..4).map(|_| {
+        let sink = pg.another_sink();
+        tokio::spawn(async move { sink.create_missing(TABLES).await })
+    });
+    for host in join_all(hosts).await {
+        host.unwrap().unwrap();
+    }
+    assert_eq!(pg.count(PARTS).await, ALL_PARTS);
+}
+
+#[tokio::test]
+async fn postgres_makes_do_with_the_fields_tables() {
+    let pg = PostgresTest::start("field").await;
+    pg.execute("CREATE SCHEMA {s}").await;
+    // No key, no default, and rows of today before there is a partition for them.
+    pg.execute(
+        "CREATE TABLE {s}.events (event_id varchar(55) NOT NULL, event_name varchar(55) NOT NULL, \
+         event_timestamp timestamp NOT NULL, insert_timestamp timestamp NOT NULL, session_id varchar(50), \
+         bb_device_id bigint, user_id bigint, device_id varchar(50), android_advertising_id varchar(50), \
+         client_id varchar(30), channel varchar(20), os varchar(30), client_type varchar(20), \
+         app_language varchar(20), app_version varchar(20), app_version_code varchar(20), current_url varchar, \
+         merchant_id varchar(20), utm_referrer varchar, utm_platform varchar(50), utm_source varchar(80), \
+         utm_medium varchar(80), utm_campaign varchar(80), event_params jsonb) PARTITION BY RANGE (event_timestamp)",
+    )
+    .await;
+    pg.execute("CREATE TABLE {s}.mine PARTITION OF {s}.events DEFAULT")
+        .await;
+    pg.execute(
+        "INSERT INTO {s}.events (event_id, event_name, event_timestamp, insert_timestamp) \
+         VALUES ('a', 'b', now() AT TIME ZONE 'UTC', now())",
+    )
+    .await;
+    let reason = unavailable(pg.sink.write(&events(1, &EVENTS)).await);
+    assert!(reason.contains("42703"), "{reason}");
+    pg.sink.create_missing(TABLES).await.unwrap();
+    let parts = pg.count(PARTS).await;
+    assert_eq!(parts, ALL_PARTS - 1, "all days but today");
+    pg.sink.write(&events(10, &EVENTS)).await.unwrap();
+    let default = pg.count("{s}.mine").await;
+    assert_eq!(default, 11, "today stays in the default");
+    pg.sink.maintain().await.unwrap();
+}
