@@ -6,7 +6,7 @@
 //! - Times carry their zone, so that `DateTime` columns of a server in another zone
 //!   hold the right instant, as do `DateTime64(3)` ones.
 //! - Integers and floats are written in full; tests: `tests` below and
-//!   `clickhouse_keeps_every_value` in tests/sinks.rs.
+//!   `clickhouse_keeps_every_value` in tests/it/sinks.
 
 use std::collections::HashMap;
 

@@ -11,7 +11,7 @@
 //!   set `json_type_escape_dots_in_keys = 1`.)
 //! - Passwords are in no error, log or `Debug` text.
 //!
-//! Tests: `tests` in this folder's files, `clickhouse_*` in tests/sinks.rs.
+//! Tests: `tests` in this folder's files, `clickhouse_*` in tests/it/sinks.
 
 mod ddl;
 mod encode;

@@ -5,7 +5,7 @@
 //! - No call waits without a bound; an insert that is given up before it was sent
 //!   whole is aborted, so that the server writes nothing of it.
 //! - Settings that a server may lack are sent only when it has them: an unknown one
-//!   fails the insert. Tests: `clickhouse_*` in tests/sinks.rs.
+//!   fails the insert. Tests: `clickhouse_*` in tests/it/sinks.
 
 use std::time::Duration;
 

@@ -5,7 +5,7 @@
 //! - Only what names the content of rows is a refusal: a wrong refusal costs rows
 //!   their place in the table, a wrong "unavailable" only time, and stalls the
 //!   queue visibly. Tests: `tests` below, `clickhouse_refuses_only_content` in
-//!   tests/sinks.rs.
+//!   tests/it/sinks.
 
 use clickhouse::error::Error;
 

@@ -4,7 +4,7 @@
 //! - One round trip per batch, however many rows; the statement's text depends on
 //!   the table only, so that it is prepared once per connection.
 //! - Rows that are there already, or twice in the batch, change nothing.
-//!   Tests: `tests` below, `postgres_*` in tests/sinks.rs.
+//!   Tests: `tests` below, `postgres_*` in tests/it/sinks.
 
 use chrono::NaiveDateTime;
 use sqlx::Postgres;

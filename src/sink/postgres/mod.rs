@@ -8,7 +8,7 @@
 //! - Nothing waits without a bound, and nothing connects before it is needed.
 //! - Passwords are in no error, log or `Debug` text.
 //!
-//! Tests: `tests` in this folder's files, `postgres_*` in tests/sinks.rs.
+//! Tests: `tests` in this folder's files, `postgres_*` in tests/it/sinks.
 
 mod ddl;
 mod insert;

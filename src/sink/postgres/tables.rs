@@ -10,7 +10,7 @@
 //!   number of rows may be there; where they are they are found by every query. It
 //!   happens at most for the first two days of a table that got its partitions late.
 //! - No statement waits long for the locks of others: behind it all writers of the
-//!   table would queue. Tests: `postgres_makes_*` in tests/sinks.rs.
+//!   table would queue. Tests: `postgres_makes_*` in tests/it/sinks.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};

@@ -4,7 +4,7 @@
 //! # Invariants
 //! - Only what names the content of rows is a refusal: a wrong refusal costs rows
 //!   their place in the table, a wrong "unavailable" only time, and stalls the queue
-//!   visibly. Tests: `tests` below, `postgres_refuses_only_content` in tests/sinks.rs.
+//!   visibly. Tests: `tests` below, `postgres_refuses_only_content` in tests/it/sinks.
 
 use crate::sink::WriteError;
 use crate::sink::convert::{refused, unavailable};

@@ -9,7 +9,7 @@
 //! - A file has no schemas: rows of all namespaces are in the same tables.
 //! - Readers (`sqlite3` by hand) do not stop the writer, nor it them (WAL).
 //!
-//! Tests: `tests` below and in `statements`, `sqlite_*` in tests/sinks.rs.
+//! Tests: `tests` below and in `statements`, `sqlite_*` in tests/it/sinks.
 
 mod statements;
 

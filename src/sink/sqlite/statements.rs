@@ -4,7 +4,7 @@
 //! - Statements only add: nothing is dropped or rewritten.
 //! - No statement has more parameters than SQLite allows.
 //! - Times are text that sorts by time and that SQLite's date functions read.
-//!   Tests: `tests` below, `sqlite_*` in tests/sinks.rs.
+//!   Tests: `tests` below, `sqlite_*` in tests/it/sinks.
 
 use crate::sink::convert::{Place, quoted, quoted_list};
 use crate::sink::schema::{Column, ColumnType, Table};
