@@ -78,7 +78,8 @@ impl Guarded {
         text.trim().parse().unwrap()
     }
 
-    fn wait(&mut self, limit: Duration) -> ExitStatus {
+    /// Waits for its end.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let until = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
