@@ -17,6 +17,7 @@ mod bad_input;
 mod broker;
 mod brokerless;
 mod crash;
+mod foreign;
 mod main_path;
 mod outages;
 mod sinks;
