@@ -44,6 +44,48 @@ pub fn encode(message: &DynamicMessage) -> Result<Vec<u8>, EncodeError> {
 /// # Errors
 /// When the text is not JSON, or not of this message.
 pub fn parse(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, ParseError> {
+    let result = read(descriptor, text);
+    if result.is_err()
+        && let Some(text) = with_readable_float_max(text)
+    {
+        return read(descriptor, &text);
+    }
+    result
+}
+
+/// The largest 32-bit float, as its shortest text says it, is a little over its
+/// exact value, and prost-reflect refuses it as out of range; so such numbers are
+/// written out exactly. `None` where there is none.
+fn with_readable_float_max(text: &[u8]) -> Option<Vec<u8>> {
+    fn repair(value: &mut serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Number(number) => {
+                let max = f64::from(f32::MAX);
+                // Up to half a step over the largest it rounds to the largest.
+                let half_step = f64::from(f32::MAX) - f64::from(f32::MAX.next_down());
+                let is_max = number
+                    .as_f64()
+                    .filter(|n| n.abs() > max && n.abs() < max + half_step / 2.0);
+                let Some(n) = is_max else {
+                    return false;
+                };
+                *value = serde_json::Value::from(max.copysign(n));
+                true
+            }
+            serde_json::Value::Array(list) => list
+                .iter_mut()
+                .fold(false, |any, value| repair(value) | any),
+            serde_json::Value::Object(map) => map
+                .values_mut()
+                .fold(false, |any, value| repair(value) | any),
+            _ => false,
+        }
+    }
+    let mut value = serde_json::from_slice(text).ok()?;
+    repair(&mut value).then(|| value.to_string().into_bytes())
+}
+
+fn read(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, ParseError> {
     let fail = |source| ParseError {
         message: descriptor.full_name().to_owned(),
         source,
@@ -85,4 +127,34 @@ fn write(message: &DynamicMessage, options: &SerializeOptions) -> Result<Vec<u8>
     let mut to = serde_json::Serializer::new(&mut text);
     message.serialize_with_options(&mut to, options)?;
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::descriptor::SCHEMA;
+
+    #[test]
+    fn every_float_survives_the_queue() {
+        for amount in [f32::MAX, f32::MIN, f32::MIN_POSITIVE, 499.99, 1.0e-45] {
+            let text = format!(
+                r#"{{"header":{{"deviceId":"d","userId":"9223372036854775807"}},"events":[{{"id":"e","timestamp":"1","goToPaymentsEvent":{{"chargeableAmount":{amount},"productIds":["9007199254740993"]}}}}]}}"#
+            );
+            let message = parse(&SCHEMA.events, text.as_bytes()).unwrap();
+            let again = encode(&message).unwrap();
+            assert_eq!(parse(&SCHEMA.events, &again).unwrap(), message, "{amount}");
+            let again = String::from_utf8(again).unwrap();
+            assert!(again.contains("\"9223372036854775807\""), "{again}");
+            assert!(again.contains("\"9007199254740993\""), "{again}");
+        }
+        let over = br#"{"events":[{"goToPaymentsEvent":{"chargeableAmount":3.5e38}}]}"#;
+        assert!(parse(&SCHEMA.events, over).is_err());
+    }
+
+    #[test]
+    fn unknown_keys_and_leftovers_are_refused() {
+        for text in ["{\"new\":1}", "{} {}", "{", "[]", ""] {
+            assert!(parse(&SCHEMA.events, text.as_bytes()).is_err(), "{text}");
+        }
+    }
 }

@@ -102,6 +102,11 @@ impl Door {
         refusal
     }
 
+    /// Counts a request that was refused for its size before its bytes came here.
+    pub fn refused_too_large(&self) {
+        self.metrics.request(self.name, "too_large");
+    }
+
     async fn take(&self, bytes: Bytes, deadline: Option<Duration>) -> Result<Accepted, Refusal> {
         let batch =
             Events::decode(bytes.clone()).map_err(|error| Refusal::Malformed(error.to_string()))?;

@@ -46,6 +46,7 @@ pub fn routes<H: Health>(
     health: HealthServer<H>,
     request_bytes_max: usize,
 ) -> Result<Routes, tonic_reflection::server::Error> {
+    let counter = door.clone();
     let events = EventServiceServer::new(Dispatch { door })
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
@@ -63,7 +64,39 @@ pub fn routes<H: Health>(
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok(routes.routes())
+    let too_large = {
+        let door = counter;
+        move |response: http::Response<axum::body::Body>| {
+            let door = door.clone();
+            async move { name_too_large(&door, response) }
+        }
+    };
+    let router = routes
+        .routes()
+        .into_axum_router()
+        .layer(axum::middleware::map_response(too_large));
+    Ok(Routes::from(router))
+}
+
+/// tonic refuses a request over the bound before any handler sees it: as
+/// OUT_OF_RANGE, or as RESOURCE_EXHAUSTED where it was compressed, which clients
+/// of this service take as "full, try again". Our own refusals of that kind carry
+/// a pushback; one without is about the size, and becomes OUT_OF_RANGE.
+fn name_too_large<B>(door: &Door, mut response: http::Response<B>) -> http::Response<B> {
+    let headers = response.headers_mut();
+    let code = headers
+        .get(Status::GRPC_STATUS)
+        .map(|code| code.as_bytes().to_vec());
+    let is_exhausted = code.as_deref() == Some(b"8");
+    let is_ours = headers.contains_key("grpc-retry-pushback-ms");
+    let is_out_of_range = code.as_deref() == Some(b"11");
+    if is_exhausted && !is_ours {
+        headers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("11"));
+    }
+    if (is_exhausted && !is_ours) || is_out_of_range {
+        door.refused_too_large();
+    }
+    response
 }
 
 /// What lets browsers of any site call: the door has no cookies to protect.

@@ -72,6 +72,11 @@ impl Guarded {
         assert!(status.success());
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// The guarded process's id.
     pub fn pid(&self) -> u32 {
         let text = std::fs::read_to_string(&self.pidfile).unwrap();
