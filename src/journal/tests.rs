@@ -261,6 +261,7 @@ async fn bounds_refuse_and_free_up() {
             Ok(seq) => appended = seq.0,
             Err(error) => break error,
         }
+        assert!(appended < 200, "the bound is not kept");
     };
     assert!(matches!(refusal, AppendError::Full { .. }), "{refusal}");
     assert!(refusal.is_retryable());
