@@ -6,8 +6,9 @@
 //! - Sealed generations are taken by their manifest, unopened; only one that was
 //!   not sealed is opened, checked block by block, and sealed.
 //! - Sequences continue after the highest that any manifest, block or cursor has
-//!   claimed, so that none is given twice and none hides behind a cursor (test
-//!   `sequences_go_on_behind_every_cursor_whatever_is_damaged`).
+//!   claimed, so that none is given twice and none hides behind a cursor (tests
+//!   `sequences_go_on_behind_every_cursor_whatever_is_damaged`,
+//!   `without_its_generations_it_goes_on_behind_its_cursors`).
 
 use super::block;
 use super::durable_file::sync_dir;

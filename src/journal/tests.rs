@@ -387,6 +387,31 @@ async fn sequences_go_on_behind_every_cursor_whatever_is_damaged() {
 }
 
 #[tokio::test]
+async fn without_its_generations_it_goes_on_behind_its_cursors() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let journal = Journal::open(&options).unwrap();
+    for i in 0..10 {
+        journal
+            .append(&record(content(i, 1000)), None)
+            .await
+            .unwrap();
+    }
+    journal.cursor("out").unwrap().advance(Seq(11));
+    journal.close();
+    drop(journal);
+    std::fs::remove_dir_all(dir.path().join("generations")).unwrap();
+    let journal = Journal::open(&options).unwrap();
+    let seq = journal.append(&record("on"), None).await.unwrap();
+    assert_eq!(
+        seq,
+        Seq(11),
+        "a record before the cursor would never be delivered"
+    );
+    journal.close();
+}
+
+#[tokio::test]
 async fn a_second_process_is_kept_out_and_the_host_id_stays() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(&options(dir.path())).unwrap();
