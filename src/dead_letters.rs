@@ -4,14 +4,18 @@
 //! pumps.
 //!
 //! # Invariants
-//! - `put` returns after the commit is synced: a cursor may move on then.
+//! - `keep` returns `true` after the commit is synced: a cursor may move on then.
 //! - The same event set aside twice by one way out is one row.
 
+use crate::clock::now_ms;
+use crate::retry::Backoff;
+use crate::telemetry::Metrics;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use std::path::Path;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How long a writer waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,11 +86,7 @@ impl DeadLetters {
         Self { pool }
     }
 
-    /// Sets one message aside.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub async fn put(&self, letter: &DeadLetter, now_ms: i64) -> Result<(), PutError> {
+    async fn put(&self, letter: &DeadLetter, now_ms: i64) -> Result<(), PutError> {
         sqlx::query(CREATE).execute(&self.pool).await?;
         sqlx::query(INSERT)
             .bind(now_ms)
@@ -101,6 +101,38 @@ impl DeadLetters {
             .execute(&self.pool)
             .await?;
         Ok(())
+    }
+
+    /// Sets one message aside, trying until the disk takes it; `false` when `stop`
+    /// came first. Counted and logged once it is safe.
+    pub async fn keep(
+        &self,
+        letter: &DeadLetter,
+        metrics: &Metrics,
+        stop: &CancellationToken,
+    ) -> bool {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.put(letter, now_ms()).await {
+                Ok(()) => {
+                    metrics.dead_letters(&letter.way_out, 1);
+                    tracing::warn!(
+                        way_out = letter.way_out,
+                        event = letter.event_name,
+                        reason = letter.reason,
+                        host = letter.host,
+                        seq = letter.seq,
+                        "message set aside in the dead letters"
+                    );
+                    return true;
+                }
+                Err(error) => tracing::error!(%error, "cannot set a message aside; trying again"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next()) => {}
+                () = stop.cancelled() => return false,
+            }
+        }
     }
 
     /// Closes the file.

@@ -7,7 +7,6 @@
 
 use super::deliver::{Stopped, Target, Verdict};
 use super::handlers::{self, Item, NewRow};
-use super::publisher::put_letter;
 use crate::clock::now_ms;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{self, Origins, PROTOBUF};
@@ -113,7 +112,7 @@ impl Direct {
                         body: record.content.to_vec(),
                         ..self.letter(record.seq.0)
                     };
-                    put_letter(&self.dead_letters, &letter, &self.metrics, stop).await?;
+                    self.keep(&letter, stop).await?;
                 }
             }
             for rows in [&mut events, &mut errors] {
@@ -211,7 +210,12 @@ impl Direct {
             body,
             ..self.letter(source.origins.seq)
         };
-        put_letter(&self.dead_letters, &letter, &self.metrics, stop).await
+        self.keep(&letter, stop).await
+    }
+
+    async fn keep(&self, letter: &DeadLetter, stop: &CancellationToken) -> Result<(), Stopped> {
+        let kept = self.dead_letters.keep(letter, &self.metrics, stop).await;
+        if kept { Ok(()) } else { Err(Stopped) }
     }
 
     fn letter(&self, seq: u64) -> DeadLetter {

@@ -8,7 +8,6 @@
 
 use super::deliver::Stopped;
 use crate::broker::{Broker, Message, Outcome, PublishOptions, Publisher, Session};
-use crate::clock::now_ms;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{HOST_HEADER, INDEXES_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER};
 use crate::retry::Backoff;
@@ -142,44 +141,14 @@ impl SafePublisher {
             content_type: message.content_type.clone().unwrap_or_default(),
             body: message.body.to_vec(),
         };
-        put_letter(&self.dead_letters, &letter, &self.metrics, stop).await
+        let kept = self.dead_letters.keep(&letter, &self.metrics, stop).await;
+        if kept { Ok(()) } else { Err(Stopped) }
     }
 
     /// Closes the session.
     pub async fn close(&self) {
         if let Some((session, _)) = self.open.lock().await.take() {
             session.close().await;
-        }
-    }
-}
-
-/// Sets a letter aside, trying until the disk takes it.
-pub(super) async fn put_letter(
-    store: &DeadLetters,
-    letter: &DeadLetter,
-    metrics: &Metrics,
-    stop: &CancellationToken,
-) -> Result<(), Stopped> {
-    let mut backoff = Backoff::new();
-    loop {
-        match store.put(letter, now_ms()).await {
-            Ok(()) => {
-                metrics.dead_letters(&letter.way_out, 1);
-                tracing::warn!(
-                    way_out = letter.way_out,
-                    event = letter.event_name,
-                    reason = letter.reason,
-                    host = letter.host,
-                    seq = letter.seq,
-                    "event set aside"
-                );
-                return Ok(());
-            }
-            Err(error) => tracing::error!(%error, "cannot set an event aside; trying again"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(backoff.next()) => {}
-            () = stop.cancelled() => return Err(Stopped),
         }
     }
 }

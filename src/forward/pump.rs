@@ -6,7 +6,6 @@ use super::outgoing::{ErrorRoute, NAME, Outgoing, Prepared, Template};
 use crate::broker::{
     Broker, Confirm, Outcome, PublishError, PublishOptions, Publisher, Session, Setup,
 };
-use crate::clock::now_ms;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::journal::{Cursor, Journal, Reader, Record};
 use crate::retry::Backoff;
@@ -167,26 +166,8 @@ impl Forwarder {
     }
 
     async fn set_aside(&self, letter: &DeadLetter, stop: &CancellationToken) -> Result<(), End> {
-        let mut backoff = Backoff::new();
-        loop {
-            match self.dead_letters.put(letter, now_ms()).await {
-                Ok(()) => {
-                    self.metrics.dead_letters(NAME, 1);
-                    tracing::warn!(
-                        seq = letter.seq,
-                        event = letter.event_name,
-                        reason = letter.reason,
-                        "message set aside in the dead letters"
-                    );
-                    return Ok(());
-                }
-                Err(error) => tracing::error!(%error, "cannot set a message aside; trying again"),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(backoff.next()) => {}
-                () = stop.cancelled() => return Err(End::Stopped),
-            }
-        }
+        let kept = self.dead_letters.keep(letter, &self.metrics, stop).await;
+        if kept { Ok(()) } else { Err(End::Stopped) }
     }
 }
 
