@@ -65,4 +65,6 @@ pub use reader::Reader;
 pub use record::{Kind, NewRecord, Record};
 
 #[cfg(test)]
+mod recovery_tests;
+#[cfg(test)]
 mod tests;

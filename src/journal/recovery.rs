@@ -54,13 +54,16 @@ pub(super) fn recover(
         let manifest = match Manifest::read(&dir) {
             Ok(Some(manifest)) => manifest,
             Ok(None) => {
-                // Cut off while it was made: it never took an append.
-                tracing::info!(
-                    generation = number,
-                    "removing a generation without manifest"
-                );
-                fs::remove_dir_all(&dir)?;
-                continue;
+                // Cut off while it was made, and then its store is empty; else the
+                // manifest was lost, and the records are still there.
+                match rebuild(&dir, number) {
+                    Ok(manifest) => manifest,
+                    Err(error) => {
+                        tracing::warn!(generation = number, %error, "no manifest; set aside");
+                        move_to_quarantine(&dir, quarantine)?;
+                        continue;
+                    }
+                }
             }
             Err(error) => {
                 tracing::error!(generation = number, %error, "manifest is damaged");
@@ -76,6 +79,7 @@ pub(super) fn recover(
             }
         };
         found.next_seq = found.next_seq.max(Seq(manifest.end_seq));
+        let claimed_end = manifest.end_seq;
         let manifest = if manifest.sealed {
             manifest
         } else {
@@ -98,7 +102,12 @@ pub(super) fn recover(
             }
         };
         if manifest.end_seq == manifest.base_seq {
-            fs::remove_dir_all(&dir)?;
+            if claimed_end > manifest.base_seq {
+                // The store opened and has lost what it held: its files are evidence.
+                move_to_quarantine(&dir, quarantine)?;
+            } else {
+                fs::remove_dir_all(&dir)?;
+            }
             continue;
         }
         found.generations.push(Generation::sealed(dir, &manifest));
