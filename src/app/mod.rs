@@ -75,6 +75,7 @@ fn journal_options(config: &Config) -> journal::Options {
             // The record's meta beside the request's bytes.
             record_bytes_max: config.ingest.max_request_bytes.in_memory() + 4096,
             generation_bytes: config.journal.generation_bytes.bytes(),
+            generation_age: config.journal.generation_age.get(),
             queue_bytes_max: config.journal.queue_bytes.in_memory(),
         },
         ack_deadline: config.journal.ack_deadline.get(),

@@ -93,6 +93,9 @@ pub struct Journal {
     /// delivered. Default 64 MiB: opens in a fraction of a second and bounds what
     /// a damaged store can cost.
     pub generation_bytes: Size,
+    /// Age at which a generation with records is sealed, so that a quiet host's
+    /// delivered records leave the disk, too. Default 10 min.
+    pub generation_age: Span,
     /// How long a request may wait for its sync before it is refused. Default 1 s;
     /// a client's own shorter deadline wins.
     pub ack_deadline: Span,
@@ -266,6 +269,7 @@ impl Default for Journal {
             max_bytes: Size::gib(16),
             min_free_bytes: Size::gib(1),
             generation_bytes: Size::mib(64),
+            generation_age: Span::secs(600),
             ack_deadline: Span::secs(1),
             queue_bytes: Size::mib(64),
         }

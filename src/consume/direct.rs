@@ -12,7 +12,8 @@ use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{self, Origins, PROTOBUF};
 use crate::event::limits;
 use crate::event::split::{self, Route};
-use crate::journal::{Cursor, Journal, Record};
+use crate::event::tally::Tally;
+use crate::journal::{Cursor, Journal, Kind, Passed, Record};
 use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
@@ -56,13 +57,36 @@ struct Rows {
 struct Source {
     batch: Arc<split::Group>,
     origins: Arc<Origins>,
+    kind: Kind,
     at: usize,
+}
+
+/// What becomes of the records in hand, in order.
+struct Outcome(Vec<Passed>);
+
+impl Outcome {
+    fn new(records: &[Record]) -> Self {
+        let passed = |record: &Record| Passed {
+            seq: record.seq,
+            events: record.events.clone(),
+            dead_lettered: Tally::default(),
+        };
+        Self(records.iter().map(passed).collect())
+    }
+
+    fn dead_lettered(&mut self, seq: u64, events: &Tally) {
+        let at = self.0.binary_search_by_key(&seq, |passed| passed.seq.0);
+        if let Some(passed) = at.ok().and_then(|at| self.0.get_mut(at)) {
+            passed.dead_lettered.merge(events);
+        }
+    }
 }
 
 impl Direct {
     /// Pumps until `stop`.
     pub async fn run(&self, cursor: Arc<Cursor>, stop: CancellationToken) {
         let mut backoff = Backoff::new();
+        let mut moves = cursor.moves();
         let mut reader = self.journal.reader(cursor.next());
         loop {
             tokio::select! {
@@ -84,22 +108,37 @@ impl Direct {
                 }
             };
             backoff.reset();
-            if self.deliver(records, &stop).await.is_err() {
+            let delivered = tokio::select! {
+                delivered = self.deliver(records, &stop) => delivered,
+                // Rows that were written show once, wherever it goes on.
+                _ = moves.changed() => {
+                    reader = self.journal.reader(cursor.next());
+                    continue;
+                }
+            };
+            let Ok(passed) = delivered else {
                 return;
-            }
-            cursor.advance(reader.position());
+            };
+            cursor.advance(reader.position(), &passed);
         }
     }
 
-    async fn deliver(&self, records: Vec<Record>, stop: &CancellationToken) -> Result<(), Stopped> {
+    /// Writes the records' rows, and says what became of each record.
+    async fn deliver(
+        &self,
+        records: Vec<Record>,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Passed>, Stopped> {
         let mut events = Rows::new(&EVENTS);
         let mut errors = Rows::new(&ERROR_EVENTS);
+        let mut passed = Outcome::new(&records);
         for record in records {
             let rejected = record.reason.as_deref();
             match split::split(&record.content[..], record.received_at_ms, rejected) {
                 Ok(groups) => {
                     for group in groups {
-                        self.take_group(&record, group, &mut events, &mut errors, stop)
+                        let (events, errors) = (&mut events, &mut errors);
+                        self.take_group(&record, group, events, errors, &mut passed, stop)
                             .await?;
                     }
                 }
@@ -113,16 +152,18 @@ impl Direct {
                         ..self.letter(record.seq.0)
                     };
                     self.keep(&letter, stop).await?;
+                    passed.dead_lettered(record.seq.0, &record.events);
                 }
             }
             for rows in [&mut events, &mut errors] {
                 if rows.rows.len() >= BATCH_ROWS {
-                    self.write(rows, stop).await?;
+                    self.write(rows, &mut passed, stop).await?;
                 }
             }
         }
-        self.write(&mut events, stop).await?;
-        self.write(&mut errors, stop).await
+        self.write(&mut events, &mut passed, stop).await?;
+        self.write(&mut errors, &mut passed, stop).await?;
+        Ok(passed.0)
     }
 
     async fn take_group(
@@ -131,6 +172,7 @@ impl Direct {
         group: split::Group,
         events: &mut Rows,
         errors: &mut Rows,
+        passed: &mut Outcome,
         stop: &CancellationToken,
     ) -> Result<(), Stopped> {
         let origins = Arc::new(Origins {
@@ -151,6 +193,7 @@ impl Direct {
             let source = Source {
                 batch: Arc::clone(&group),
                 origins: Arc::clone(&origins),
+                kind: record.kind,
                 at,
             };
             match item {
@@ -159,13 +202,18 @@ impl Direct {
                     rows.ids.push(id);
                     rows.letters.push(source);
                 }
-                Err(reason) => self.set_aside(&source, &reason, stop).await?,
+                Err(reason) => self.set_aside(&source, &reason, passed, stop).await?,
             }
         }
         Ok(())
     }
 
-    async fn write(&self, rows: &mut Rows, stop: &CancellationToken) -> Result<(), Stopped> {
+    async fn write(
+        &self,
+        rows: &mut Rows,
+        passed: &mut Outcome,
+        stop: &CancellationToken,
+    ) -> Result<(), Stopped> {
         let target = Target {
             sink: Arc::clone(&self.sink),
             table: rows.table,
@@ -176,7 +224,7 @@ impl Direct {
         let verdicts = target.write(&rows.rows, &rows.ids, stop).await?;
         for (verdict, source) in verdicts.into_iter().zip(&rows.letters) {
             if let Verdict::Refused(reason) = verdict {
-                self.set_aside(source, &reason, stop).await?;
+                self.set_aside(source, &reason, passed, stop).await?;
             }
         }
         *rows = Rows::new(rows.table);
@@ -187,11 +235,16 @@ impl Direct {
         &self,
         source: &Source,
         reason: &str,
+        passed: &mut Outcome,
         stop: &CancellationToken,
     ) -> Result<(), Stopped> {
         let batch = &source.batch.batch;
         let event = split::events_of(batch).into_iter().nth(source.at);
         let name = event.as_ref().map(crate::event::descriptor::EventType::of);
+        let counted = match source.kind {
+            Kind::Dispatch => Tally::of_events(event.as_slice()),
+            Kind::Rejected => Tally::rejected(),
+        };
         let one = split::Group {
             route: source.batch.route.clone(),
             batch: split::batch_of(split::header_of(batch), event.into_iter().collect()),
@@ -210,7 +263,9 @@ impl Direct {
             body,
             ..self.letter(source.origins.seq)
         };
-        self.keep(&letter, stop).await
+        self.keep(&letter, stop).await?;
+        passed.dead_lettered(source.origins.seq, &counted);
+        Ok(())
     }
 
     async fn keep(&self, letter: &DeadLetter, stop: &CancellationToken) -> Result<(), Stopped> {

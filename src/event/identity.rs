@@ -51,9 +51,12 @@ impl fmt::Display for HostId {
     }
 }
 
-/// A request's number in its host's journal: from 1, without gaps, never reused
-/// for a request that was acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A request's number in its host's journal: from 1, never given twice. Numbers are
+/// left out only where a write failed, and were acknowledged to nobody then.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
 pub struct Seq(pub u64);
 
 impl Seq {

@@ -14,6 +14,7 @@ pub mod json;
 pub mod limits;
 pub mod reject;
 pub mod split;
+pub mod tally;
 pub mod validate;
 
 /// Types generated from `proto/eventservice.proto`.

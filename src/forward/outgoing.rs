@@ -11,7 +11,8 @@ use crate::event::envelope::{
 use crate::event::identity::{HostId, Seq, format_indexes};
 use crate::event::limits;
 use crate::event::split::{self, Group, Route};
-use crate::journal::Record;
+use crate::event::tally::Tally;
+use crate::journal::{Kind, Record};
 
 /// Where refused events go: an exchange and a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub struct ErrorRoute {
 pub(super) struct Outgoing {
     pub(super) seq: Seq,
     pub(super) message: Message,
+    /// Which group of the record it carries.
+    pub(super) group: usize,
+    /// The group's events.
+    pub(super) events: Tally,
     /// Whether it is on its way to the error exchange already.
     pub(super) is_error: bool,
 }
@@ -35,9 +40,10 @@ pub(super) struct Outgoing {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) seq: Seq,
+    pub(super) events: Tally,
     pub(super) messages: Vec<Outgoing>,
-    /// What cannot become a message at all.
-    pub(super) letters: Vec<DeadLetter>,
+    /// What cannot become a message at all: its group, its events.
+    pub(super) letters: Vec<(usize, Tally, DeadLetter)>,
 }
 
 /// The name of this way out: cursor, metrics, dead letters.
@@ -56,6 +62,7 @@ impl Template {
     pub(super) fn prepare(&self, record: &Record) -> Prepared {
         let mut prepared = Prepared {
             seq: record.seq,
+            events: record.events.clone(),
             messages: Vec::new(),
             letters: Vec::new(),
         };
@@ -65,7 +72,7 @@ impl Template {
             Err(error) => {
                 let body = record.content.to_vec();
                 let letter = self.letter(record.seq, "", &error.to_string(), "", PROTOBUF, body);
-                prepared.letters.push(letter);
+                prepared.letters.push((0, record.events.clone(), letter));
                 return prepared;
             }
         };
@@ -77,13 +84,17 @@ impl Template {
 
     fn add_group(&self, record: &Record, part: usize, group: &Group, prepared: &mut Prepared) {
         let indexes = format_indexes(&group.indexes);
+        let events = match record.kind {
+            Kind::Dispatch => Tally::of_events(&split::events_of(&group.batch)),
+            Kind::Rejected => record.events.clone(),
+        };
         let (content_type, body) = match envelope::encode(group) {
             Ok(encoded) => encoded,
             Err(error) => {
                 let body = prost::Message::encode_to_vec(&group.batch);
                 let reason = error.to_string();
                 let letter = self.letter(record.seq, "", &reason, &indexes, PROTOBUF, body);
-                prepared.letters.push(letter);
+                prepared.letters.push((part, events, letter));
                 return;
             }
         };
@@ -107,6 +118,8 @@ impl Template {
                 prepared.messages.push(Outgoing {
                     seq: record.seq,
                     message,
+                    group: part,
+                    events,
                     is_error: false,
                 });
             }
@@ -121,6 +134,8 @@ impl Template {
                     .extend(errors.into_iter().map(|message| Outgoing {
                         seq: record.seq,
                         message,
+                        group: part,
+                        events: events.clone(),
                         is_error: true,
                     }));
             }

@@ -174,6 +174,7 @@ impl Forwarder {
 impl Run<'_> {
     async fn pump(&mut self, session: &Session, stop: &CancellationToken) -> Result<End, End> {
         let window = self.forwarder.options.confirm_window;
+        let mut moves = self.cursor.moves();
         loop {
             while self.confirms.len() < window
                 && let Some(outgoing) = self.ready.pop_front()
@@ -185,6 +186,9 @@ impl Run<'_> {
                 && self.flight.len() < FLIGHT_MAX;
             tokio::select! {
                 () = stop.cancelled() => return Ok(End::Stopped),
+                _ = moves.changed() => {
+                    return Err(End::Lost("an operator moved the cursor".to_owned()));
+                }
                 () = session.closed() => {
                     return Err(End::Lost("the connection closed".to_owned()));
                 }
@@ -219,13 +223,18 @@ impl Run<'_> {
             .map_err(|error| End::Lost(format!("prepare messages: {error}")))?;
         for record in prepared {
             let parts = record.messages.len() + record.letters.len();
-            self.flight.add(record.seq, parts);
+            self.flight.add(record.seq, parts, record.events);
             self.ready.extend(record.messages);
-            for letter in record.letters {
+            for (group, events, letter) in record.letters {
                 self.forwarder.set_aside(&letter, stop).await?;
-                self.flight.done(record.seq);
+                self.flight.dead_lettered(record.seq, group, &events);
             }
         }
+        if self.flight.len() == 0 {
+            // Everything before the reader's place is done with, or was lost.
+            self.cursor.advance(self.reader.position(), &[]);
+        }
+        self.flight.reach(self.reader.position());
         self.advance();
         Ok(())
     }
@@ -290,7 +299,8 @@ impl Run<'_> {
                 metrics.forwarded("invalid");
                 let letter = self.template.letter_of(&outgoing, &error.to_string());
                 self.forwarder.set_aside(&letter, stop).await?;
-                self.flight.done(outgoing.seq);
+                self.flight
+                    .dead_lettered(outgoing.seq, outgoing.group, &outgoing.events);
             }
         }
         self.advance();
@@ -314,24 +324,25 @@ impl Run<'_> {
         if outgoing.is_error || errors.is_empty() {
             let letter = self.template.letter_of(&outgoing, &reason);
             self.forwarder.set_aside(&letter, stop).await?;
+            self.flight
+                .dead_lettered(outgoing.seq, outgoing.group, &outgoing.events);
         } else {
             tracing::warn!(seq = %outgoing.seq, reason, "message is unroutable; to the error exchange");
             self.flight.grow(outgoing.seq, errors.len());
-            let seq = outgoing.seq;
             self.ready
                 .extend(errors.into_iter().map(|message| Outgoing {
-                    seq,
                     message,
                     is_error: true,
+                    ..outgoing.clone()
                 }));
+            self.flight.done(outgoing.seq);
         }
-        self.flight.done(outgoing.seq);
         Ok(())
     }
 
     fn advance(&mut self) {
-        if let Some(next) = self.flight.take_prefix() {
-            self.cursor.advance(next);
+        if let Some((next, passed)) = self.flight.take_prefix() {
+            self.cursor.advance(next, &passed);
         }
     }
 

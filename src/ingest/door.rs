@@ -10,6 +10,7 @@ use super::refusal::Refusal;
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::proto::Events;
+use crate::event::tally::Tally;
 use crate::event::validate;
 use crate::journal::{Journal, Kind, NewRecord};
 use crate::telemetry::Metrics;
@@ -159,10 +160,15 @@ impl Drop for InWork<'_> {
 }
 
 fn record(kind: Kind, reason: Option<String>, content: Bytes) -> NewRecord {
+    let events = match kind {
+        Kind::Dispatch => Tally::of_request(&content),
+        Kind::Rejected => Tally::rejected(),
+    };
     NewRecord {
         kind,
         received_at_ms: now_ms(),
         reason,
+        events,
         content,
     }
 }

@@ -1,16 +1,25 @@
 //! The unit that is written to the store: frames of one or more records under
-//! one checksum. Called by `writer` (build) and `reader`, `recovery` (parse).
+//! one checksum. Called by `writer` (build), `scan` and `contents` (parse).
 //!
 //! ```text
-//! u8      format version, 1
-//! u32 LE  crc32c of everything after this field, padding included
-//! u64 LE  number of this block in its generation (a block at the wrong key fails)
-//! u32 LE  count of frames
-//! frames  u64 LE sequence, u32 LE part, u32 LE parts, u32 LE length, bytes
-//! zeros   up to BLOCK_BYTES_MIN
+//! 16 bytes  the generation's salt: random, never shown to clients
+//! u8        format version, 1
+//! u32 LE    crc32c of everything after this field, padding included
+//! u32 LE    length of the whole block
+//! u64 LE    number of this block in its generation
+//! u64 LE    blocks of this generation that were synced when this one was built
+//! u32 LE    count of frames
+//! frames    u64 LE sequence, u32 LE part, u32 LE parts, u32 LE length, bytes
+//! zeros     up to BLOCK_BYTES_MIN
 //! ```
 //!
 //! A record longer than a block is cut into parts, each alone in its block.
+//!
+//! # Invariants
+//! - A block is known for what it is wherever its bytes lie: by salt, length and
+//!   checksum. A client cannot forge one, since it does not know the salt.
+//! - A block proves what was synced before it, so that a hole before it is a loss
+//!   and a hole after all such proofs is a write that was cut off.
 
 use crate::event::identity::Seq;
 use bytes::Bytes;
@@ -25,11 +34,20 @@ pub(super) const BLOCK_BYTES_MAX: usize = 64 << 10;
 pub(super) const BLOCK_BYTES_MIN: usize = 1 << 10;
 
 const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 1 + 4 + 8 + 4;
+const CRC_AT: usize = SALT_BYTES + 1;
+/// Where the bytes begin that are under the checksum.
+const CRC_FROM: usize = CRC_AT + 4;
+const HEADER_BYTES: usize = CRC_FROM + 4 + 8 + 8 + 4;
 const FRAME_HEADER_BYTES: usize = 8 + 4 + 4 + 4;
 
 /// Bytes of a record that fit one block as one part.
 pub(super) const PART_BYTES_MAX: usize = BLOCK_BYTES_MAX - HEADER_BYTES - FRAME_HEADER_BYTES;
+
+/// Length of a [`Salt`].
+pub(super) const SALT_BYTES: usize = 16;
+
+/// Marks the blocks of one generation.
+pub(super) type Salt = [u8; SALT_BYTES];
 
 /// A piece of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,17 +60,28 @@ pub(super) struct Frame {
     pub(super) bytes: Bytes,
 }
 
-/// Bytes that are not the block they should be.
+/// A block that was read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Block {
+    pub(super) number: u64,
+    /// Blocks that were synced when this one was built.
+    pub(super) durable_blocks: u64,
+    /// Its length in the store.
+    pub(super) bytes: usize,
+    pub(super) frames: Vec<Frame>,
+}
+
+/// Bytes that are not a block of this generation.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BlockError {
     #[error("block is too short")]
     Short,
+    #[error("block is not of this generation")]
+    Salt,
     #[error("block has format version {0}")]
     Version(u8),
     #[error("block checksum does not match")]
     Checksum,
-    #[error("block {found} is stored as block {expected}")]
-    Misplaced { found: u64, expected: u64 },
 }
 
 /// Collects frames into a block.
@@ -90,47 +119,57 @@ impl Builder {
     }
 
     /// The finished block.
-    pub(super) fn finish(mut self, block: u64) -> Vec<u8> {
+    pub(super) fn finish(mut self, salt: &Salt, number: u64, durable_blocks: u64) -> Vec<u8> {
         if self.bytes.len() < BLOCK_BYTES_MIN {
             self.bytes.resize(BLOCK_BYTES_MIN, 0);
         }
-        self.bytes[0] = VERSION;
-        self.bytes[5..13].copy_from_slice(&block.to_le_bytes());
-        self.bytes[13..17].copy_from_slice(&self.frames.to_le_bytes());
-        let crc = crc32c::crc32c(&self.bytes[5..]);
-        self.bytes[1..5].copy_from_slice(&crc.to_le_bytes());
+        let length = u32::try_from(self.bytes.len()).expect("a block is at most 64 KiB");
+        let mut header = Vec::with_capacity(HEADER_BYTES - CRC_FROM);
+        header.extend(length.to_le_bytes());
+        header.extend(number.to_le_bytes());
+        header.extend(durable_blocks.to_le_bytes());
+        header.extend(self.frames.to_le_bytes());
+        self.bytes[..SALT_BYTES].copy_from_slice(salt);
+        self.bytes[SALT_BYTES] = VERSION;
+        self.bytes[CRC_FROM..HEADER_BYTES].copy_from_slice(&header);
+        let crc = crc32c::crc32c(&self.bytes[CRC_FROM..]);
+        self.bytes[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_le_bytes());
         self.bytes
     }
 }
 
-/// Reads a block; every byte is under the checksum.
-pub(super) fn parse(bytes: &Bytes, block: u64) -> Result<Vec<Frame>, BlockError> {
-    let mut at = 0;
+/// Reads the block at the start of `bytes`, which may go on behind it; every byte
+/// of the block is under the checksum or compared.
+pub(super) fn parse(bytes: &Bytes, salt: &Salt) -> Result<Block, BlockError> {
     if bytes.len() < HEADER_BYTES {
         return Err(BlockError::Short);
     }
-    let version = bytes[0];
+    if &bytes[..SALT_BYTES] != salt {
+        return Err(BlockError::Salt);
+    }
+    let version = bytes[SALT_BYTES];
     if version != VERSION {
         return Err(BlockError::Version(version));
     }
-    at += 1;
-    if take_u32(bytes, &mut at)? != crc32c::crc32c(&bytes[5..]) {
+    let mut at = CRC_AT;
+    let crc = take_u32(bytes, &mut at)?;
+    let length = take_u32(bytes, &mut at)? as usize;
+    if !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&length) || bytes.len() < length {
+        return Err(BlockError::Short);
+    }
+    let bytes = bytes.slice(..length);
+    if crc != crc32c::crc32c(&bytes[CRC_FROM..]) {
         return Err(BlockError::Checksum);
     }
-    let found = take_u64(bytes, &mut at)?;
-    if found != block {
-        return Err(BlockError::Misplaced {
-            found,
-            expected: block,
-        });
-    }
-    let count = take_u32(bytes, &mut at)?;
+    let number = take_u64(&bytes, &mut at)?;
+    let durable_blocks = take_u64(&bytes, &mut at)?;
+    let count = take_u32(&bytes, &mut at)?;
     let mut frames = Vec::new();
     for _ in 0..count {
-        let seq = Seq(take_u64(bytes, &mut at)?);
-        let part = take_u32(bytes, &mut at)?;
-        let parts = take_u32(bytes, &mut at)?;
-        let length = take_u32(bytes, &mut at)? as usize;
+        let seq = Seq(take_u64(&bytes, &mut at)?);
+        let part = take_u32(&bytes, &mut at)?;
+        let parts = take_u32(&bytes, &mut at)?;
+        let length = take_u32(&bytes, &mut at)? as usize;
         if bytes.len() - at < length {
             return Err(BlockError::Short);
         }
@@ -142,7 +181,12 @@ pub(super) fn parse(bytes: &Bytes, block: u64) -> Result<Vec<Frame>, BlockError>
         });
         at += length;
     }
-    Ok(frames)
+    Ok(Block {
+        number,
+        durable_blocks,
+        bytes: length,
+        frames,
+    })
 }
 
 fn take_u32(bytes: &[u8], at: &mut usize) -> Result<u32, BlockError> {
@@ -162,22 +206,27 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const SALT: Salt = *b"0123456789abcdef";
+
     fn block(parts: &[Vec<u8>]) -> Bytes {
         let mut builder = Builder::new();
         for (i, bytes) in parts.iter().enumerate() {
             builder.push(Seq(7 + i as u64), 0, 1, bytes);
         }
-        builder.finish(3).into()
+        builder.finish(&SALT, 3, 2).into()
     }
 
     proptest! {
         #[test]
-        fn a_block_gives_back_its_frames(parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..900), 0..40)) {
-            let bytes = block(&parts);
-            prop_assert!((BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&bytes.len()));
-            let frames = parse(&bytes, 3).unwrap();
-            prop_assert_eq!(frames.len(), parts.len());
-            for (i, frame) in frames.iter().enumerate() {
+        fn a_block_gives_back_its_frames(parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..900), 0..40), more in 0usize..9) {
+            let mut bytes = block(&parts).to_vec();
+            let length = bytes.len();
+            prop_assert!((BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&length));
+            bytes.resize(length + more, 9);
+            let block = parse(&bytes.into(), &SALT).unwrap();
+            prop_assert_eq!((block.number, block.durable_blocks, block.bytes), (3, 2, length));
+            prop_assert_eq!(block.frames.len(), parts.len());
+            for (i, frame) in block.frames.iter().enumerate() {
                 prop_assert_eq!(frame.seq, Seq(7 + i as u64));
                 prop_assert_eq!(&frame.bytes[..], &parts[i][..]);
             }
@@ -187,36 +236,38 @@ mod tests {
         fn any_flipped_bit_is_noticed(at in 0usize..1024, bit in 0u8..8) {
             let mut bytes = block(&[b"hello".to_vec()]).to_vec();
             bytes[at] ^= 1 << bit;
-            prop_assert!(parse(&bytes.into(), 3).is_err());
+            prop_assert!(parse(&bytes.into(), &SALT).is_err());
         }
 
         #[test]
         fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(parse(&bytes.into(), 0).is_err());
+            let mut salted = SALT.to_vec();
+            salted.push(VERSION);
+            salted.extend(&bytes);
+            prop_assert!(parse(&bytes.into(), &SALT).is_err());
+            prop_assert!(parse(&salted.into(), &SALT).is_err());
         }
     }
 
     #[test]
-    fn a_block_at_the_wrong_place_is_refused() {
-        let error = parse(&block(&[vec![]]), 4).unwrap_err();
-        assert_eq!(
-            error,
-            BlockError::Misplaced {
-                found: 3,
-                expected: 4
-            }
-        );
+    fn a_block_of_another_generation_is_refused() {
+        let error = parse(&block(&[vec![]]), b"another salt 16b").unwrap_err();
+        assert_eq!(error, BlockError::Salt);
     }
 
     #[test]
     fn the_format_stays_as_it_is() {
         let mut builder = Builder::new();
         builder.push(Seq(1), 0, 1, b"x");
-        let bytes = builder.finish(2);
-        assert_eq!(bytes[0], 1);
-        assert_eq!(bytes[5..17], [2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+        let bytes = builder.finish(&SALT, 2, 1);
+        assert_eq!(bytes[..17], *b"0123456789abcdef\x01");
+        assert_eq!(bytes[21..25], [0, 4, 0, 0]);
         assert_eq!(
-            bytes[17..38],
+            bytes[25..45],
+            [2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]
+        );
+        assert_eq!(
+            bytes[45..66],
             [
                 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, b'x'
             ]

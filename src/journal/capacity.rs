@@ -4,6 +4,7 @@
 use super::error::AppendError;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The journal's bounds.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct Limits {
     pub record_bytes_max: usize,
     /// Payload bytes after which a generation is sealed, `journal.generation_bytes`.
     pub generation_bytes: u64,
+    /// Age at which a generation with records is sealed, `journal.generation_age`.
+    pub generation_age: Duration,
     /// Bytes of requests that wait for their commit, in memory.
     pub queue_bytes_max: usize,
 }
@@ -63,6 +66,19 @@ impl Capacity {
         }
     }
 
+    /// A write was refused for want of room: nothing fits until the next measure.
+    pub(super) fn no_space(&self) {
+        self.free_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// What a caller hears then.
+    pub(super) fn disk_low(&self) -> AppendError {
+        AppendError::DiskLow {
+            free_bytes: self.free_bytes(),
+            min_free_bytes: self.limits.min_free_bytes,
+        }
+    }
+
     /// Whether a record of `bytes` fits now.
     pub(super) fn admit(&self, bytes: usize) -> Result<(), AppendError> {
         if bytes > self.limits.record_bytes_max {
@@ -78,12 +94,9 @@ impl Capacity {
                 max_bytes,
             });
         }
-        let (free_bytes, min_free_bytes) = (self.free_bytes(), self.limits.min_free_bytes);
-        if free_bytes < min_free_bytes.saturating_add(bytes as u64) {
-            return Err(AppendError::DiskLow {
-                free_bytes,
-                min_free_bytes,
-            });
+        let min_free_bytes = self.limits.min_free_bytes;
+        if self.free_bytes() < min_free_bytes.saturating_add(bytes as u64) {
+            return Err(self.disk_low());
         }
         Ok(())
     }

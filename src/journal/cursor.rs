@@ -1,40 +1,111 @@
-//! A cursor: a named, durable position in the journal, one for each way out.
-//! Called by the pumps (advance) and the keeper in `shared` (save).
+//! A cursor: a named, durable position in the journal, one for each way out, with
+//! what became of the events before it. Called by the pumps (advance), the keeper
+//! in `shared` (save) and an operator's `skip`.
 //!
 //! # Invariants
 //! - `next` is the first sequence that this way out has not delivered; it moves
 //!   only forward, and only after the delivery's evidence (the pumps' duty).
-//! - What was advanced but not saved is delivered again after a crash; the ids
-//!   make that harmless. Deletion looks at saved positions only.
-//! - A damaged or missing file means the oldest record: deliver again, never skip.
+//! - Position and counts are saved together, so that they agree after any crash.
+//!   What was advanced but not saved is delivered, and counted, again.
+//! - Deletion looks at saved positions only.
+//! - A damaged file means the oldest record: deliver again, never skip.
 
-use super::durable_file;
 use super::error::CursorError;
+use super::slots::Slots;
 use crate::event::identity::Seq;
-use std::fs;
+use crate::event::tally::Tally;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
-/// Reads a saved position; 0 when there is none.
-fn load(path: &Path) -> io::Result<Seq> {
-    let Some(bytes) = durable_file::read(path)? else {
-        return Ok(Seq(0));
-    };
-    let seq = bytes
-        .first_chunk::<8>()
-        .ok_or_else(|| io::Error::other("cursor file is too short"))?;
-    Ok(Seq(u64::from_le_bytes(*seq)))
+const VERSION: u32 = 1;
+
+/// A record that a way out is done with.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    /// Its sequence.
+    pub seq: Seq,
+    /// Its events.
+    pub events: Tally,
+    /// Those of them that were set aside in the dead letters.
+    pub dead_lettered: Tally,
 }
 
-/// The highest position that any readable cursor file claims.
-pub(super) fn highest_saved(dir: &Path) -> io::Result<Seq> {
-    let mut highest = Seq(0);
-    for entry in fs::read_dir(dir)? {
-        // A damaged file is reported when the cursor is opened.
-        highest = highest.max(load(&entry?.path()).unwrap_or(Seq(0)));
+/// What became of the events that a way out has passed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Handed on, with evidence.
+    pub delivered: Tally,
+    /// Set aside with a reason.
+    pub dead_lettered: Tally,
+    /// Passed over by an operator.
+    pub purged: Tally,
+    /// Could not be read back.
+    pub lost: Tally,
+}
+
+impl Ledger {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> Tally {
+        let mut total = self.delivered.clone();
+        for part in [&self.dead_lettered, &self.purged, &self.lost] {
+            total.merge(part);
+        }
+        total
     }
-    Ok(highest)
+}
+
+/// What is saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Position {
+    pub(super) next: Seq,
+    /// Events accepted before this way out came to be; not its business.
+    pub(super) since: Tally,
+    pub(super) ledger: Ledger,
+    /// The losses before this sequence are in the ledger.
+    pub(super) losses_through: Seq,
+}
+
+impl Position {
+    /// Events before `next`, as this way out has counted them.
+    pub(super) fn accounted(&self) -> Tally {
+        let mut total = self.since.clone();
+        total.merge(&self.ledger.total());
+        total
+    }
+
+    /// Reads a saved position.
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        Self::decode(&Slots::read(path)?)
+    }
+
+    fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let config = bincode::config::standard();
+        let ((version, position), _): ((u32, Self), usize) =
+            bincode::serde::decode_from_slice(bytes, config).map_err(io::Error::other)?;
+        if version == VERSION {
+            Ok(position)
+        } else {
+            Err(io::Error::other(format!("format version {version}")))
+        }
+    }
+
+    fn encode(&self) -> io::Result<Vec<u8>> {
+        let config = bincode::config::standard();
+        bincode::serde::encode_to_vec((VERSION, self), config).map_err(io::Error::other)
+    }
+}
+
+/// Whether a text may name a cursor.
+pub(super) fn is_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
 /// A way out's position.
@@ -42,34 +113,67 @@ pub(super) fn highest_saved(dir: &Path) -> io::Result<Seq> {
 pub struct Cursor {
     name: String,
     path: PathBuf,
-    next: AtomicU64,
+    position: Mutex<Position>,
+    /// The file, and the position that it holds.
+    file: Mutex<(Slots, Position)>,
     saved: AtomicU64,
+    /// Counts an operator's moves.
+    moves: watch::Sender<u64>,
 }
 
 impl Cursor {
-    /// Opens or makes the cursor; a new one starts at `oldest`.
-    pub(super) fn open(dir: &Path, name: &str, oldest: Seq) -> Result<Self, CursorError> {
-        let is_name = (1..=64).contains(&name.len())
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
-        if !is_name {
+    /// Opens or makes the cursor; a new one starts at `oldest`, before which the
+    /// events `since` were accepted.
+    pub(super) fn open(
+        dir: &Path,
+        name: &str,
+        oldest: Seq,
+        since: &Tally,
+    ) -> Result<Self, CursorError> {
+        if !is_name(name) {
             return Err(CursorError::Name(name.to_owned()));
         }
         let path = dir.join(name);
-        let saved = load(&path).unwrap_or_else(|error| {
-            tracing::error!(cursor = name, %error, "cursor file is damaged: delivering again from the oldest record");
-            Seq(0)
+        let io_error = |source| CursorError::Io {
+            path: path.clone(),
+            source,
+        };
+        let fresh = Position {
+            next: oldest,
+            since: since.clone(),
+            ledger: Ledger::default(),
+            losses_through: Seq(0),
+        };
+        let found = Slots::open(&path).and_then(|found| {
+            found
+                .map(|(slots, bytes)| Ok((slots, Position::decode(&bytes)?)))
+                .transpose()
         });
-        let cursor = Self {
+        let (slots, position) = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                // Saved at once: from now on deletion waits for this way out.
+                let bytes = fresh.encode().map_err(io_error)?;
+                (Slots::create(&path, &bytes).map_err(io_error)?, fresh)
+            }
+            Err(error) => {
+                tracing::error!(cursor = name, %error, "cursor file is damaged: delivering again from the oldest record");
+                let bytes = fresh.encode().map_err(io_error)?;
+                (Slots::create(&path, &bytes).map_err(io_error)?, fresh)
+            }
+        };
+        Ok(Self {
             name: name.to_owned(),
             path,
-            next: AtomicU64::new(saved.max(oldest).0),
-            saved: AtomicU64::new(0),
-        };
-        // Saved at once: from now on deletion waits for this way out.
-        cursor.save()?;
-        Ok(cursor)
+            saved: AtomicU64::new(position.next.0),
+            file: Mutex::new((slots, position.clone())),
+            position: Mutex::new(position),
+            moves: watch::Sender::new(0),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Position> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The way out's name.
@@ -81,12 +185,75 @@ impl Cursor {
     /// The first sequence not delivered yet.
     #[must_use]
     pub fn next(&self) -> Seq {
-        Seq(self.next.load(Ordering::Acquire))
+        self.lock().next
     }
 
-    /// Moves on: everything before `next` is delivered. Moving back is ignored.
-    pub fn advance(&self, next: Seq) {
-        self.next.fetch_max(next.0, Ordering::AcqRel);
+    /// Moves on: everything before `next` is delivered or set aside, as `passed`
+    /// tells record by record, in order. What an operator has skipped meanwhile is
+    /// not counted twice; moving back is ignored.
+    pub fn advance(&self, next: Seq, passed: &[Passed]) {
+        let mut position = self.lock();
+        for record in passed {
+            if record.seq < position.next {
+                continue;
+            }
+            let ledger = &mut position.ledger;
+            let delivered = record.events.minus(&record.dead_lettered);
+            ledger.delivered.merge(&delivered);
+            // Not more than there were: a copy of one event may be set aside twice.
+            let dead_lettered = record.events.minus(&delivered);
+            ledger.dead_lettered.merge(&dead_lettered);
+            position.next = record.seq.next();
+        }
+        position.next = position.next.max(next);
+    }
+
+    /// Tells when an operator has moved the cursor: go on at [`Cursor::next`].
+    #[must_use]
+    pub fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.subscribe()
+    }
+
+    /// Passes over everything before `to`; `events` gives the events of the
+    /// records between the present position and `to`.
+    pub(super) fn skip(&self, to: Seq, events: impl FnOnce(Seq) -> Option<Tally>) -> Option<Tally> {
+        let mut position = self.lock();
+        let purged = events(position.next)?;
+        position.ledger.purged.merge(&purged);
+        position.next = position.next.max(to);
+        drop(position);
+        self.moves.send_modify(|moves| *moves += 1);
+        Some(purged)
+    }
+
+    /// Puts the losses of a generation in the ledger, once this cursor has passed
+    /// its `end`.
+    pub(super) fn account_losses(&self, end: Seq, lost: &Tally) {
+        let mut position = self.lock();
+        if position.losses_through < end {
+            position.losses_through = end;
+            position.ledger.lost.merge(lost);
+        }
+    }
+
+    /// Makes the ledger agree with what the journal says was accepted before the
+    /// position; whether it did.
+    pub(super) fn reconcile(&self, next: Seq, accepted_before: &Tally) -> bool {
+        let mut position = self.lock();
+        if position.next != next || position.accounted() == *accepted_before {
+            return true;
+        }
+        let ledger = &position.ledger;
+        let mut others = position.since.clone();
+        for part in [&ledger.dead_lettered, &ledger.purged, &ledger.lost] {
+            others.merge(part);
+        }
+        position.ledger.delivered = accepted_before.minus(&others);
+        false
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.lock().clone()
     }
 
     /// The position that survives a power cut.
@@ -94,19 +261,21 @@ impl Cursor {
         Seq(self.saved.load(Ordering::Acquire))
     }
 
-    /// Makes the present position durable. One caller at a time (the keeper).
+    /// Makes the present position durable.
     pub(super) fn save(&self) -> Result<(), CursorError> {
-        let next = self.next();
-        if next == self.saved() {
+        let position = self.position();
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if file.1 == position {
             return Ok(());
         }
-        durable_file::replace(&self.path, &next.0.to_le_bytes()).map_err(|source| {
-            CursorError::Io {
-                path: self.path.clone(),
-                source,
-            }
-        })?;
-        self.saved.store(next.0, Ordering::Release);
+        let io_error = |source| CursorError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let bytes = position.encode().map_err(io_error)?;
+        file.0.write(&bytes).map_err(io_error)?;
+        self.saved.store(position.next.0, Ordering::Release);
+        file.1 = position;
         Ok(())
     }
 }

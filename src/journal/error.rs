@@ -1,6 +1,7 @@
 //! What can go wrong, one enum for each operation; each says whether the caller
 //! may try again.
 
+use crate::event::identity::Seq;
 use std::io;
 use std::path::PathBuf;
 
@@ -66,17 +67,14 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
-    /// The host id file holds something else.
-    #[error("{path}: {reason}")]
-    HostId {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
+    /// A generation could not be looked through, moved aside or made.
+    #[error("{what} a generation: {reason}")]
+    Generation {
+        /// What was tried.
+        what: &'static str,
+        /// What the store or the system said.
         reason: String,
     },
-    /// The first generation could not be made.
-    #[error("create a generation: {0}")]
-    Generation(String),
 }
 
 /// Why a read failed. The reader stays where it was; trying again is allowed.
@@ -108,5 +106,73 @@ pub enum CursorError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+}
+
+/// Why a cursor was not moved by an operator.
+#[derive(Debug, thiserror::Error)]
+pub enum SkipError {
+    /// No way out has this name.
+    #[error("no way out is called {0:?}")]
+    Unknown(String),
+    /// There is nothing durable up to there.
+    #[error("sequence {to} is behind the last durable one; the next is {durable_end}")]
+    Beyond {
+        /// What was asked for.
+        to: Seq,
+        /// The sequence after the last durable record.
+        durable_end: Seq,
+    },
+    /// The records could not be read to count their events. Trying again is allowed.
+    #[error("read the journal: {0}")]
+    Read(String),
+    /// The way out delivers faster than one can look. Trying again is allowed.
+    #[error("the way out is moving; it needs no skip")]
+    Moving,
+    /// The new position could not be saved. Trying again is allowed.
+    #[error(transparent)]
+    Save(#[from] CursorError),
+}
+
+/// Why a quarantined generation was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum PurgeError {
+    /// There is none with this number.
+    #[error("generation {0} is not in quarantine")]
+    Unknown(u64),
+    /// Some way out has not passed it; skip or deliver it first.
+    #[error("generation {0} still has records to deliver")]
+    Needed(u64),
+    /// A file operation failed. Trying again is allowed.
+    #[error("remove {path}: {source}")]
+    Io {
+        /// What was to be removed.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a data directory could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// It is no data directory.
+    #[error("{0} is not a data directory of Holdfast")]
+    NotOne(PathBuf),
+    /// A file operation failed. Trying again is allowed.
+    #[error("read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A generation's blocks could not be read. Trying again is allowed.
+    #[error("read generation {generation}: {reason}")]
+    Store {
+        /// Its number.
+        generation: u64,
+        /// What the system said.
+        reason: String,
     },
 }

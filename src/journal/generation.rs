@@ -1,16 +1,23 @@
-//! One link of the journal's chain: a directory with a manifest and a store,
-//! appended to, sealed, read, and deleted as a whole. Called by `writer`,
-//! `reader`, `recovery` and `shared`.
+//! One link of the journal's chain: a directory with a header, a manifest and a
+//! store; appended to, sealed, read, and deleted as a whole. Called by `writer`,
+//! `reader`, `recovery`, `shared`.
 //!
 //! # Invariants
-//! - `end_seq` and `blocks` count synced data only, and only grow until sealed.
-//! - A sealed generation's store is opened when it is read and dropped by the
-//!   last reader, so that memory does not grow with the backlog.
+//! - `end`, `blocks` and `events` count synced data only, and only grow until
+//!   sealed.
+//! - A sealed generation's blocks are looked up when it is read and forgotten by
+//!   the last reader, so that memory does not grow with the backlog.
+//! - One that lacks blocks is moved to quarantine whole and read on from there; its
+//!   files are never changed and never deleted by the service.
 
+use super::block::Salt;
 use super::durable_file::{create_dir, sync_dir};
-use super::manifest::Manifest;
-use super::store::{BlockStore, SledStore, StoreError};
+use super::losses::Loss;
+use super::manifest::{Header, Manifest};
+use super::store::{BlockStore, Blocks, StoreError};
+use super::survey::{self, Tail};
 use crate::event::identity::Seq;
+use crate::event::tally::Tally;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,27 +25,47 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A generation as the chain knows it.
 pub(super) struct Generation {
-    pub(super) number: u64,
-    pub(super) base: Seq,
-    dir: PathBuf,
+    pub(super) header: Header,
     state: Mutex<State>,
 }
 
 struct State {
-    end: Seq,
-    blocks: u64,
-    sealed: bool,
+    dir: PathBuf,
+    manifest: Manifest,
+    /// The manifest's file says the same.
+    is_written: bool,
+    quarantined: bool,
     disk_bytes: u64,
-    /// Held while appends go in; a sealed generation keeps no store open.
+    /// Held while appends go in.
     active: Option<Arc<dyn BlockStore>>,
-    /// A store that some reader holds.
-    opened: Weak<dyn BlockStore>,
+    /// A sealed store that some reader holds.
+    opened: Weak<dyn Blocks>,
+}
+
+/// The blocks to read, and what the look for them found to be lost.
+pub(super) struct Opened {
+    pub(super) blocks: Arc<dyn Blocks>,
+    pub(super) losses: Vec<Loss>,
 }
 
 impl std::fmt::Debug for Generation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "gen-{}", self.number)
+        write!(f, "gen-{}", self.header.generation)
     }
+}
+
+/// Nobody holds these blocks.
+struct NoBlocks;
+
+impl Blocks for NoBlocks {
+    fn get(&self, _: u64) -> Result<Option<bytes::Bytes>, StoreError> {
+        Ok(None)
+    }
+}
+
+fn unopened() -> Weak<dyn Blocks> {
+    let none: Weak<NoBlocks> = Weak::new();
+    none
 }
 
 impl Generation {
@@ -50,45 +77,43 @@ impl Generation {
     /// Makes a new generation and its durable names.
     pub(super) fn create(
         generations: &Path,
-        number: u64,
-        base: Seq,
+        header: Header,
         make_store: impl FnOnce(&Path) -> Result<Arc<dyn BlockStore>, StoreError>,
     ) -> Result<Self, StoreError> {
-        let dir = Self::dir_in(generations, number);
+        let dir = Self::dir_in(generations, header.generation);
         create_dir(&dir)?;
+        header.write(&dir)?;
         let store = make_store(&dir.join("store"))?;
         // Last, so that a directory with a manifest always has a whole store.
-        Manifest::new(number, base).write(&dir)?;
+        let manifest = Manifest::new(header.clone());
+        manifest.write(&dir)?;
         Ok(Self {
-            number,
-            base,
-            dir,
+            header,
             state: Mutex::new(State {
-                end: base,
-                blocks: 0,
-                sealed: false,
+                dir,
+                manifest,
+                is_written: true,
+                quarantined: false,
                 disk_bytes: store.disk_bytes(),
-                opened: Arc::downgrade(&store),
+                opened: unopened(),
                 active: Some(store),
             }),
         })
     }
 
     /// A sealed generation of an earlier run, by its manifest.
-    pub(super) fn sealed(dir: PathBuf, manifest: &Manifest) -> Self {
+    pub(super) fn sealed(dir: PathBuf, manifest: Manifest, quarantined: bool) -> Self {
         let disk_bytes = dir_bytes(&dir);
-        let opened: Weak<SledStore> = Weak::new();
         Self {
-            number: manifest.generation,
-            base: Seq(manifest.base_seq),
-            dir,
+            header: manifest.header.clone(),
             state: Mutex::new(State {
-                end: Seq(manifest.end_seq),
-                blocks: manifest.blocks,
-                sealed: true,
+                dir,
+                manifest,
+                is_written: true,
+                quarantined,
                 disk_bytes,
                 active: None,
-                opened,
+                opened: unopened(),
             }),
         }
     }
@@ -97,86 +122,183 @@ impl Generation {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn number(&self) -> u64 {
+        self.header.generation
+    }
+
+    pub(super) fn base(&self) -> Seq {
+        self.header.base
+    }
+
+    pub(super) fn salt(&self) -> Salt {
+        self.header.salt
+    }
+
     /// The sequence after the last synced record.
     pub(super) fn end(&self) -> Seq {
-        self.state().end
+        self.state().manifest.end
     }
 
     /// Synced blocks.
     pub(super) fn blocks(&self) -> u64 {
-        self.state().blocks
+        self.state().manifest.blocks
     }
 
     pub(super) fn is_sealed(&self) -> bool {
-        self.state().sealed
+        self.state().manifest.sealed
     }
 
     pub(super) fn disk_bytes(&self) -> u64 {
         self.state().disk_bytes
     }
 
-    /// Publishes what a returned sync covers.
-    pub(super) fn synced(&self, blocks: u64, end: Seq) {
+    /// Events of its records, and those of them that are known to be lost.
+    pub(super) fn events(&self) -> (Tally, Tally) {
+        let state = self.state();
+        (
+            state.manifest.events.clone(),
+            state.manifest.lost_events.clone(),
+        )
+    }
+
+    /// When a record was received, or a little before.
+    pub(super) fn received_at_ms(&self, seq: Seq) -> Option<i64> {
+        self.state().manifest.times.of(seq)
+    }
+
+    /// Publishes what a returned sync covers; `records` are those it added, with
+    /// their time of receipt.
+    pub(super) fn synced(&self, blocks: u64, end: Seq, events: &Tally, times: &[(Seq, i64)]) {
         let mut state = self.state();
+        let manifest = &mut state.manifest;
         assert!(
-            blocks >= state.blocks && end >= state.end && !state.sealed,
+            blocks >= manifest.blocks && end >= manifest.end && !manifest.sealed,
             "a generation only grows until it is sealed"
         );
-        state.blocks = blocks;
-        state.end = end;
+        manifest.blocks = blocks;
+        manifest.end = end;
+        manifest.events.merge(events);
+        for (seq, received_at_ms) in times {
+            manifest.times.note(*seq, *received_at_ms);
+        }
+        state.is_written = false;
         if let Some(store) = &state.active {
             state.disk_bytes = store.disk_bytes();
         }
     }
 
-    /// Writes the manifest as of the last sync.
+    /// Whether the manifest's file is behind.
+    pub(super) fn is_written(&self) -> bool {
+        self.state().is_written
+    }
+
+    /// Writes the manifest as of the last sync, if its file is behind.
     pub(super) fn write_manifest(&self) -> io::Result<()> {
-        self.manifest().write(&self.dir)
-    }
-
-    fn manifest(&self) -> Manifest {
-        let state = self.state();
-        let mut manifest = Manifest::new(self.number, self.base);
-        manifest.blocks = state.blocks;
-        manifest.end_seq = state.end.0;
-        manifest.sealed = state.sealed;
-        manifest
-    }
-
-    /// Ends the appends: everything put was synced before. The store stays open
-    /// for as long as a reader holds it.
-    pub(super) fn seal(&self) -> io::Result<()> {
-        self.state().sealed = true;
-        self.write_manifest()?;
+        let (manifest, dir) = {
+            let state = self.state();
+            if state.is_written {
+                return Ok(());
+            }
+            (state.manifest.clone(), state.dir.clone())
+        };
+        manifest.write(&dir)?;
         let mut state = self.state();
-        state.active = None;
-        state.disk_bytes = dir_bytes(&self.dir);
+        state.is_written = state.manifest == manifest;
         Ok(())
     }
 
-    /// The store for reading, opened if nobody holds it.
-    pub(super) fn store(&self) -> Result<Arc<dyn BlockStore>, StoreError> {
-        // The lock is held over the open: two readers must not open one store.
+    /// Ends the appends: everything that counts was synced before. The store stays
+    /// open for as long as a reader holds it. What remains is to write the manifest.
+    pub(super) fn seal(&self) {
         let mut state = self.state();
-        if let Some(store) = state.active.clone().or_else(|| state.opened.upgrade()) {
-            return Ok(store);
+        state.manifest.sealed = true;
+        state.is_written = false;
+        let store: Option<Arc<dyn Blocks>> = state.active.take().map(|store| store as _);
+        if let Some(store) = &store {
+            state.opened = Arc::downgrade(store);
         }
-        let store: Arc<dyn BlockStore> = Arc::new(SledStore::open(&self.dir.join("store"))?);
-        state.opened = Arc::downgrade(&store);
-        Ok(store)
+        state.disk_bytes = dir_bytes(&state.dir);
+        drop(state);
+        // Here the store ends, unless a reader holds it.
+        drop(store);
     }
 
-    /// Deletes the directory: first its name (one atomic step), then its files.
+    /// The blocks for reading, looked up if nobody holds them.
+    pub(super) fn open(&self, quarantine: &Path) -> Result<Opened, StoreError> {
+        // The lock is held over the look: two readers share one result.
+        let mut state = self.state();
+        let held = state.active.clone().map(|store| store as Arc<dyn Blocks>);
+        if let Some(blocks) = held.or_else(|| state.opened.upgrade()) {
+            return Ok(Opened {
+                blocks,
+                losses: Vec::new(),
+            });
+        }
+        let expected = state.manifest.blocks;
+        let blocks = Arc::new(survey::open_blocks(
+            &state.dir,
+            &self.header.salt,
+            expected,
+        )?);
+        let mut losses = Vec::new();
+        let is_whole = blocks.count_below(expected) == expected;
+        if !is_whole && !state.quarantined {
+            let claimed = Some(&state.manifest);
+            let survey = survey::survey(&blocks, &self.header, claimed, Tail::Leave)?;
+            state.manifest = survey.manifest;
+            losses = losses_of(&state.manifest);
+            state.manifest.write(&state.dir)?;
+            state.dir = move_to_quarantine(&state.dir, quarantine)?;
+            state.quarantined = true;
+        }
+        let blocks: Arc<dyn Blocks> = blocks;
+        state.opened = Arc::downgrade(&blocks);
+        Ok(Opened { blocks, losses })
+    }
+
+    /// Deletes the directory: first its name (one atomic step), then its files. One
+    /// in quarantine stays, as evidence.
     pub(super) fn delete(&self, generations: &Path) -> io::Result<()> {
-        let doomed = generations.join(format!("deleted-{:012}", self.number));
-        fs::rename(&self.dir, &doomed)?;
+        let state = self.state();
+        if state.quarantined {
+            return Ok(());
+        }
+        let doomed = generations.join(format!("deleted-{:012}", self.number()));
+        fs::rename(&state.dir, &doomed)?;
         sync_dir(generations)?;
         fs::remove_dir_all(&doomed)
     }
 }
 
+/// The losses that a manifest records.
+pub(super) fn losses_of(manifest: &Manifest) -> Vec<Loss> {
+    let generation = manifest.header.generation;
+    let range = |(first, end): &(Seq, Seq)| Loss {
+        generation,
+        first: *first,
+        end: *end,
+    };
+    manifest.lost.iter().map(range).collect()
+}
+
+/// Moves a generation's directory aside whole; its new path.
+pub(super) fn move_to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
+    create_dir(quarantine)?;
+    let name = dir
+        .file_name()
+        .ok_or_else(|| io::Error::other("generation has no name"))?;
+    let moved = quarantine.join(name);
+    fs::rename(dir, &moved)?;
+    sync_dir(quarantine)?;
+    if let Some(parent) = dir.parent() {
+        sync_dir(parent)?;
+    }
+    tracing::error!(directory = %moved.display(), "generation is set aside whole; what is intact is delivered from there");
+    Ok(moved)
+}
+
 /// Bytes of the files below a directory; what cannot be read counts as none.
-fn dir_bytes(dir: &Path) -> u64 {
+pub(super) fn dir_bytes(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else {
         return 0;
     };

@@ -2,22 +2,27 @@
 //! `ingest` (append) and the pumps (reader, cursor).
 
 use super::capacity::{Capacity, Limits};
-use super::cursor::{self, Cursor};
+use super::cursor::{Cursor, Position, is_name};
+use super::data_lock;
 use super::durable_file;
-use super::error::{AppendError, CursorError, OpenError};
+use super::error::{AppendError, CursorError, OpenError, PurgeError, SkipError};
+use super::host_id;
+use super::ledger::{self, JournalLedger};
+use super::losses::{Loss, Losses};
 use super::reader::Reader;
 use super::record::NewRecord;
 use super::recovery::recover;
-use super::shared::Shared;
+use super::shared::{Shared, lock};
+use super::skip::{self, Skipped};
 use super::store::SledStore;
-use super::writer::{Append, MakeStore, Reply, Writer};
+use super::writer::{Append, Command, MakeStore, Reply, Writer};
 use crate::event::identity::{HostId, Seq};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -55,7 +60,7 @@ pub struct Stats {
     pub oldest_seq: Seq,
     /// The sequence after the last durable one.
     pub durable_end_seq: Seq,
-    /// Records that could not be read back since the start.
+    /// Acknowledged records that could not be read back.
     pub lost_records: u64,
     /// Appends whose caller gave up before they were written.
     pub expired_appends: u64,
@@ -72,7 +77,7 @@ pub struct Journal {
     host: HostId,
     ack_deadline: Duration,
     queue_bytes: Arc<Semaphore>,
-    appends: Arc<Mutex<Option<mpsc::Sender<Append>>>>,
+    commands: Arc<Mutex<Option<mpsc::Sender<Command>>>>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
     stop_tidy: Arc<Mutex<Option<std::sync::mpsc::Sender<()>>>>,
     /// Keeps other processes out for as long as any handle lives.
@@ -86,36 +91,44 @@ impl Journal {
     /// # Errors
     /// See [`OpenError`]; damaged generations are none, they are set aside.
     pub fn open(options: &Options) -> Result<Self, OpenError> {
-        let make_store: MakeStore = Box::new(|dir| Ok(Arc::new(SledStore::open(dir)?)));
+        let make_store: MakeStore = Box::new(|dir| Ok(Arc::new(SledStore::create(dir)?)));
         Self::open_with(options, make_store)
     }
 
     pub(super) fn open_with(options: &Options, make_store: MakeStore) -> Result<Self, OpenError> {
         let data_dir = &options.data_dir;
         make_dir(data_dir)?;
-        let lock = take_lock(&data_dir.join("lock"))?;
-        let host = load_host_id(&data_dir.join("host_id"))?;
+        let lock = data_lock::take(data_dir)?;
+        let host = host_id::load(data_dir)?;
         let generations_dir = data_dir.join("generations");
+        let quarantine_dir = data_dir.join("quarantine");
         let cursors_dir = data_dir.join("cursors");
         make_dir(&generations_dir)?;
         make_dir(&cursors_dir)?;
 
-        let cursors_end =
-            cursor::highest_saved(&cursors_dir).map_err(io_error("read", &cursors_dir))?;
-        let quarantine = data_dir.join("quarantine");
-        let found = recover(&generations_dir, &quarantine, cursors_end)
-            .map_err(io_error("read", &generations_dir))?;
+        let positions = saved_positions(&cursors_dir)?;
+        let found = recover(&generations_dir, &quarantine_dir, &positions).map_err(|error| {
+            OpenError::Generation {
+                what: "recover",
+                reason: error.to_string(),
+            }
+        })?;
         let shared = Arc::new(Shared {
             generations_dir,
+            quarantine_dir,
             cursors_dir,
             capacity: Capacity::new(options.limits.clone(), data_dir.clone()),
             chain: RwLock::new(found.generations.into_iter().map(Arc::new).collect()),
             cursors: Mutex::new(BTreeMap::new()),
             durable_end: watch::Sender::new(found.next_seq),
             fence: OnceLock::new(),
-            lost_records: AtomicU64::new(found.lost_records),
+            accepted: Mutex::new(found.accepted),
+            losses: Mutex::new(Losses::default()),
             expired_appends: AtomicU64::new(0),
         });
+        for loss in &found.losses {
+            shared.note_loss(loss);
+        }
         load_cursors(&shared)?;
         let writer = Writer::start(
             Arc::clone(&shared),
@@ -123,19 +136,25 @@ impl Journal {
             found.next_seq,
             make_store,
         )
-        .map_err(|error| OpenError::Generation(error.to_string()))?;
+        .map_err(|error| OpenError::Generation {
+            what: "create",
+            reason: error.to_string(),
+        })?;
         shared.measure();
 
-        let (appends, queue) = mpsc::channel(QUEUED_APPENDS_MAX);
+        let (commands, queue) = mpsc::channel(QUEUED_APPENDS_MAX);
         let (stop_tidy, stopped) = std::sync::mpsc::channel();
-        let keeper = Arc::clone(&shared);
+        let (keeper, ticks) = (Arc::clone(&shared), commands.clone());
         let threads = vec![
             spawn("journal-writer", move || writer.run(queue))?,
             spawn("journal-keeper", move || {
+                ledger::check_cursors(&keeper);
                 while stopped.recv_timeout(TIDY_PERIOD)
                     == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
                 {
                     keeper.tidy();
+                    // A full queue means that the writer is awake: it looks by itself.
+                    drop(ticks.try_send(Command::Tick));
                 }
             })?,
         ];
@@ -144,7 +163,7 @@ impl Journal {
             host,
             ack_deadline: options.ack_deadline,
             queue_bytes: Arc::new(Semaphore::new(options.limits.queue_bytes_max)),
-            appends: Arc::new(Mutex::new(Some(appends))),
+            commands: Arc::new(Mutex::new(Some(commands))),
             threads: Arc::new(Mutex::new(threads)),
             stop_tidy: Arc::new(Mutex::new(Some(stop_tidy))),
             _lock: Arc::new(lock),
@@ -174,28 +193,28 @@ impl Journal {
         }
         let limit = deadline.map_or(self.ack_deadline, |d| d.min(self.ack_deadline));
         let until = Instant::now() + limit;
-        let record = bytes::Bytes::from(record.encode());
-        self.shared.capacity.admit(record.len())?;
-        let result = tokio::time::timeout_at(until, self.enqueue(record)).await;
+        let bytes = bytes::Bytes::from(record.encode());
+        self.shared.capacity.admit(bytes.len())?;
+        let result = tokio::time::timeout_at(until, self.enqueue(record, bytes)).await;
         result.unwrap_or(Err(AppendError::Deadline))
     }
 
-    async fn enqueue(&self, record: bytes::Bytes) -> Result<Seq, AppendError> {
-        let permits = u32::try_from(record.len()).unwrap_or(u32::MAX);
+    async fn enqueue(&self, record: &NewRecord, encoded: bytes::Bytes) -> Result<Seq, AppendError> {
+        let permits = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
         let bytes = Arc::clone(&self.queue_bytes)
             .acquire_many_owned(permits)
             .await
             .map_err(|_| AppendError::Closed)?;
-        let queue = self
-            .appends
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .ok_or(AppendError::Closed)?;
+        let queue = lock(&self.commands).clone().ok_or(AppendError::Closed)?;
         let (sender, answer) = oneshot::channel();
-        let reply = Reply::new(sender, bytes);
+        let append = Append {
+            record: encoded,
+            received_at_ms: record.received_at_ms,
+            events: record.events.clone(),
+            reply: Reply::new(sender, bytes),
+        };
         queue
-            .send(Append { record, reply })
+            .send(Command::Append(append))
             .await
             .map_err(|_| AppendError::Closed)?;
         // The queue's end must not be kept open by a waiting caller.
@@ -228,7 +247,7 @@ impl Journal {
             generations: shared.chain().len(),
             oldest_seq: shared.oldest(),
             durable_end_seq: shared.durable_end(),
-            lost_records: shared.lost_records.load(Ordering::Relaxed),
+            lost_records: lock(&shared.losses).records(),
             expired_appends: shared.expired_appends.load(Ordering::Relaxed),
             cursors: shared
                 .cursor_list()
@@ -239,10 +258,42 @@ impl Journal {
         }
     }
 
+    /// What became of every event that this host accepted.
+    #[must_use]
+    pub fn ledger(&self) -> JournalLedger {
+        ledger::of(&self.shared)
+    }
+
+    /// Acknowledged records that could not be read back, in exact ranges.
+    #[must_use]
+    pub fn losses(&self) -> Vec<Loss> {
+        lock(&self.shared.losses).list().to_vec()
+    }
+
+    /// Moves one way out past everything before `to`; what it had not delivered is
+    /// purged. Without `apply` only says what would be. Blocking: reads at most one
+    /// generation.
+    ///
+    /// # Errors
+    /// See [`SkipError`].
+    pub fn skip(&self, way: &str, to: Seq, apply: bool) -> Result<Skipped, SkipError> {
+        skip::skip(&self.shared, way, to, apply)
+    }
+
+    /// Removes a generation from quarantine that every way out has passed; its
+    /// bytes. Without `apply` only says what would be. Blocking.
+    ///
+    /// # Errors
+    /// See [`PurgeError`].
+    pub fn purge_quarantined(&self, generation: u64, apply: bool) -> Result<u64, PurgeError> {
+        let needed = |number| self.shared.chain().iter().any(|g| g.number() == number);
+        skip::purge_quarantined(&self.shared.quarantine_dir, generation, needed, apply)
+    }
+
     /// Ends the journal: no more appends, a last commit, cursors saved. Blocking.
     pub fn close(&self) {
-        drop(lock(&self.appends).take());
         drop(lock(&self.stop_tidy).take());
+        drop(lock(&self.commands).take());
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             if thread.join().is_err() {
                 tracing::error!("a journal thread had panicked");
@@ -252,10 +303,6 @@ impl Journal {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     std::thread::Builder::new()
         .name(name.to_owned())
@@ -263,7 +310,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
         .map_err(io_error("start thread", Path::new(name)))
 }
 
-fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { what, path, source }
 }
@@ -272,39 +319,19 @@ fn make_dir(dir: &Path) -> Result<(), OpenError> {
     durable_file::create_dir(dir).map_err(io_error("create", dir))
 }
 
-fn take_lock(path: &Path) -> Result<File, OpenError> {
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(io_error("open", path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
-        Err(std::fs::TryLockError::Error(source)) => Err(io_error("lock", path)(source)),
-    }
-}
-
-/// Reads this host's id, or makes it. A damaged file is an error: a new id would
-/// make this host's rows look like another's.
-fn load_host_id(path: &Path) -> Result<HostId, OpenError> {
-    let bad = |reason: String| OpenError::HostId {
-        path: path.to_owned(),
-        reason,
-    };
-    match durable_file::read(path) {
-        Ok(Some(bytes)) => {
-            HostId::parse(&String::from_utf8_lossy(&bytes)).map_err(|error| bad(error.to_string()))
+/// The positions of all cursors whose files can be read; a damaged one is reported
+/// when it is opened.
+fn saved_positions(dir: &Path) -> Result<Vec<Position>, OpenError> {
+    let mut positions = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io_error("read", dir))? {
+        let entry = entry.map_err(io_error("read", dir))?;
+        if is_name(&entry.file_name().to_string_lossy())
+            && let Ok(position) = Position::read(&entry.path())
+        {
+            positions.push(position);
         }
-        Ok(None) => {
-            let host = HostId::generate();
-            durable_file::replace(path, host.as_str().as_bytes())
-                .map_err(io_error("write", path))?;
-            Ok(host)
-        }
-        Err(error) => Err(bad(error.to_string())),
     }
+    Ok(positions)
 }
 
 /// Opens every cursor that has a file: one that no way out uses any more still

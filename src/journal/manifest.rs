@@ -1,66 +1,183 @@
-//! What a generation should hold, kept outside its store: the only way to notice
-//! that a store opened but lost something. Called by `generation`, `recovery`.
+//! What a generation is and what it should hold, kept outside its store: the only
+//! way to notice that a store lost something. Called by `generation`, `survey`,
+//! `recovery`, `directory`.
 //!
 //! # Invariants
-//! - Written before the generation takes its first append, about once a second
-//!   while it grows, and when it is sealed; never claims more than what was synced.
+//! - The header is written and synced before the store is made, and never changes.
+//!   The manifest repeats it, so that either may be damaged.
+//! - The manifest is written before the first append, within about a second of a
+//!   sync while the generation grows, and when it is sealed; it never claims more
+//!   than what was synced.
 //! - Start reads manifests only, so its time does not depend on the backlog.
 
+use super::block::Salt;
 use super::durable_file;
 use crate::event::identity::Seq;
+use crate::event::tally::Tally;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 
-const FILE: &str = "manifest";
+const VERSION: u32 = 1;
+
+/// What is known of a generation when it begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Header {
+    /// The generation's number.
+    pub(super) generation: u64,
+    /// The sequence of its first record.
+    pub(super) base: Seq,
+    /// The sequence after the last record of the generation before it: tells a
+    /// generation that vanished from numbers that nobody was given.
+    pub(super) previous_end: Seq,
+    /// Marks its blocks.
+    pub(super) salt: Salt,
+    /// When it was made, epoch milliseconds.
+    pub(super) created_at_ms: i64,
+    /// All events that this host accepted before it.
+    pub(super) accepted_before: Tally,
+}
 
 /// What a generation is known to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest {
-    /// Format of this file.
-    version: u32,
-    /// The generation's number.
-    pub(super) generation: u64,
-    /// The sequence of its first record.
-    pub(super) base_seq: u64,
+    pub(super) header: Header,
     /// Synced blocks, numbered from 0.
     pub(super) blocks: u64,
     /// The sequence after its last synced whole record.
-    pub(super) end_seq: u64,
+    pub(super) end: Seq,
+    /// Events of its records.
+    pub(super) events: Tally,
+    /// When its records were received.
+    pub(super) times: Times,
     /// Whether it takes no more appends.
     pub(super) sealed: bool,
+    /// Ranges `[first, end)` that were found to be lost; then it is quarantined.
+    pub(super) lost: Vec<(Seq, Seq)>,
+    /// Events of the lost records.
+    pub(super) lost_events: Tally,
+}
+
+/// A coarse index from sequence to time of receipt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Times(Vec<(Seq, i64)>);
+
+/// Entries of one generation's index; past it every second one goes.
+const TIMES_MAX: usize = 256;
+
+/// Receipts closer than this share an entry.
+const TIMES_STEP_MS: i64 = 1000;
+
+impl Times {
+    pub(super) fn note(&mut self, seq: Seq, received_at_ms: i64) {
+        if let Some((_, last)) = self.0.last() {
+            let span = last - self.0[0].1;
+            // Wider steps in a long generation, so that thinning stays rare.
+            let step = TIMES_STEP_MS.max(span / (TIMES_MAX as i64 / 2));
+            if received_at_ms - last < step {
+                return;
+            }
+        }
+        if self.0.len() >= TIMES_MAX {
+            let mut keep = false;
+            self.0.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.0.push((seq, received_at_ms));
+    }
+
+    /// When the record was received, or a little before.
+    pub(super) fn of(&self, seq: Seq) -> Option<i64> {
+        let after = self.0.partition_point(|(first, _)| *first <= seq);
+        self.0.get(after.saturating_sub(1)).map(|(_, ms)| *ms)
+    }
+
+    pub(super) fn last(&self) -> Option<i64> {
+        self.0.last().map(|(_, ms)| *ms)
+    }
+}
+
+const HEADER: &str = "header";
+const MANIFEST: &str = "manifest";
+
+impl Header {
+    pub(super) fn write(&self, generation_dir: &Path) -> io::Result<()> {
+        write(generation_dir, HEADER, self)
+    }
+
+    /// `None` when there is none.
+    pub(super) fn read(generation_dir: &Path) -> io::Result<Option<Self>> {
+        read(generation_dir, HEADER)
+    }
 }
 
 impl Manifest {
-    pub(super) fn new(generation: u64, base: Seq) -> Self {
+    pub(super) fn new(header: Header) -> Self {
         Self {
-            version: 1,
-            generation,
-            base_seq: base.0,
             blocks: 0,
-            end_seq: base.0,
+            end: header.base,
+            events: Tally::default(),
+            times: Times::default(),
             sealed: false,
+            lost: Vec::new(),
+            lost_events: Tally::default(),
+            header,
         }
     }
 
     pub(super) fn write(&self, generation_dir: &Path) -> io::Result<()> {
-        let bytes = bincode::serde::encode_to_vec(self, bincode::config::standard())
-            .map_err(io::Error::other)?;
-        durable_file::replace(&generation_dir.join(FILE), &bytes)
+        write(generation_dir, MANIFEST, self)
     }
 
-    /// `None` when the generation has no manifest: it was cut off while being made.
+    /// `None` when there is none.
     pub(super) fn read(generation_dir: &Path) -> io::Result<Option<Self>> {
-        let Some(bytes) = durable_file::read(&generation_dir.join(FILE))? else {
-            return Ok(None);
-        };
-        let (manifest, _): (Self, usize) =
-            bincode::serde::decode_from_slice(&bytes, bincode::config::standard())
-                .map_err(io::Error::other)?;
-        if manifest.version != 1 {
-            let text = format!("manifest has format version {}", manifest.version);
-            return Err(io::Error::other(text));
+        read(generation_dir, MANIFEST)
+    }
+}
+
+fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
+    let config = bincode::config::standard();
+    let bytes =
+        bincode::serde::encode_to_vec((VERSION, value), config).map_err(io::Error::other)?;
+    durable_file::replace(&dir.join(name), &bytes)
+}
+
+fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
+    let Some(bytes) = durable_file::read(&dir.join(name))? else {
+        return Ok(None);
+    };
+    let config = bincode::config::standard();
+    let (version, used): (u32, usize) =
+        bincode::serde::decode_from_slice(&bytes, config).map_err(io::Error::other)?;
+    if version != VERSION {
+        let text = format!("{name} has format version {version}");
+        return Err(io::Error::other(text));
+    }
+    let (value, _) =
+        bincode::serde::decode_from_slice(&bytes[used..], config).map_err(io::Error::other)?;
+    Ok(Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_never_later_than_the_receipt_and_stay_few() {
+        let mut times = Times::default();
+        assert_eq!(times.of(Seq(1)), None);
+        let at = |seq: u64| 1_000_000 + seq as i64 * 300;
+        for seq in 10..20_000 {
+            times.note(Seq(seq), at(seq));
+            assert!(times.0.len() <= TIMES_MAX);
         }
-        Ok(Some(manifest))
+        for seq in 10..20_000 {
+            let noted = times.of(Seq(seq)).unwrap();
+            assert!(noted <= at(seq));
+            assert!(at(seq) - noted < 6_000_000 / 32, "{seq}");
+        }
     }
 }

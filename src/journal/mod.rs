@@ -44,25 +44,45 @@
 
 mod block;
 mod capacity;
+mod contents;
 mod cursor;
+mod data_lock;
+mod directory;
 mod durable_file;
 mod error;
 mod generation;
 mod handle;
+mod host_id;
+mod ledger;
+mod losses;
 mod manifest;
+mod offline;
 mod reader;
 mod record;
 mod recovery;
+mod scan;
 mod shared;
+mod skip;
+mod slots;
 mod store;
+mod survey;
+mod verify;
 mod writer;
 
 pub use capacity::Limits;
-pub use cursor::Cursor;
-pub use error::{AppendError, CursorError, OpenError, ReadError};
+pub use cursor::{Cursor, Ledger, Passed};
+pub use directory::{CursorInfo, Directory, Found, GenerationInfo};
+pub use error::{
+    AppendError, CursorError, InspectError, OpenError, PurgeError, ReadError, SkipError,
+};
 pub use handle::{Journal, Options, Stats};
+pub use ledger::{JournalLedger, WayLedger};
+pub use losses::Loss;
+pub use offline::Offline;
 pub use reader::Reader;
 pub use record::{Kind, NewRecord, Record};
+pub use skip::Skipped;
+pub use verify::Report;
 
 #[cfg(test)]
 mod recovery_tests;

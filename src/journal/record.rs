@@ -8,6 +8,7 @@
 //! ```
 
 use crate::event::identity::Seq;
+use crate::event::tally::Tally;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub struct NewRecord {
     pub received_at_ms: i64,
     /// Why it was refused, for [`Kind::Rejected`].
     pub reason: Option<String>,
+    /// Its events by type, for the ledger.
+    pub events: Tally,
     /// Its bytes, verbatim.
     pub content: Bytes,
 }
@@ -44,6 +47,8 @@ pub struct Record {
     pub received_at_ms: i64,
     /// Why it was refused, for [`Kind::Rejected`].
     pub reason: Option<String>,
+    /// Its events by type, for the ledger.
+    pub events: Tally,
     /// Its bytes, verbatim.
     pub content: Bytes,
 }
@@ -53,6 +58,7 @@ struct Meta {
     kind: Kind,
     received_at_ms: i64,
     reason: Option<String>,
+    events: Tally,
 }
 
 /// Bytes that are not a record.
@@ -67,6 +73,7 @@ impl NewRecord {
             kind: self.kind,
             received_at_ms: self.received_at_ms,
             reason: self.reason.clone(),
+            events: self.events.clone(),
         };
         let meta = bincode::serde::encode_to_vec(&meta, bincode::config::standard())
             .expect("plain numbers and text always encode");
@@ -96,6 +103,7 @@ impl Record {
             kind: meta.kind,
             received_at_ms: meta.received_at_ms,
             reason: meta.reason,
+            events: meta.events,
             content: bytes.slice(meta_end..),
         })
     }

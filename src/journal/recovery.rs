@@ -1,24 +1,30 @@
 //! What a start finds on the disk and makes of it. Called by `handle`.
 //!
 //! # Invariants
-//! - Never needs a person: what cannot be read is moved to `quarantine/` whole,
-//!   with the lost range in the log, and the start goes on.
-//! - Sealed generations are taken by their manifest, unopened; only one that was
-//!   not sealed is opened, checked block by block, and sealed.
+//! - Never needs a person: a generation that lacks something is moved to
+//!   `quarantine/` whole, its losses are told exactly, and what is intact is
+//!   delivered from there.
+//! - Sealed generations are taken by their manifest, unopened; only those that were
+//!   not sealed are looked through, so that the time of a start does not depend on
+//!   the backlog.
 //! - Sequences continue after the highest that any manifest, block or cursor has
 //!   claimed, so that none is given twice and none hides behind a cursor (tests
 //!   `sequences_go_on_behind_every_cursor_whatever_is_damaged`,
 //!   `without_its_generations_it_goes_on_behind_its_cursors`).
 
-use super::block;
+use super::cursor::Position;
 use super::durable_file::sync_dir;
-use super::generation::Generation;
-use super::manifest::Manifest;
-use super::store::{BlockStore, SledStore, StoreError};
+use super::generation::{Generation, losses_of, move_to_quarantine};
+use super::losses::Loss;
+use super::manifest::{Header, Manifest};
+use super::store::StoreError;
+use super::survey::{self, Tail};
 use crate::event::identity::Seq;
-use std::fs;
+use crate::event::tally::Tally;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Sequences left out after a generation whose range cannot be told: more records
 /// than any generation holds.
@@ -26,186 +32,236 @@ const UNKNOWN_RANGE: u64 = 1 << 32;
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Recovered {
     /// Sealed generations in order, each with at least one record.
     pub(super) generations: Vec<Generation>,
     /// The number for the next generation.
     pub(super) next_number: u64,
     /// The sequence for the next record.
     pub(super) next_seq: Seq,
-    /// Records that the manifests claimed and the stores do not have.
-    pub(super) lost_records: u64,
+    /// Events accepted so far.
+    pub(super) accepted: Tally,
+    /// What the disk no longer has.
+    pub(super) losses: Vec<Loss>,
 }
 
-/// Reads the chain from the disk; `cursors_end` is the highest saved cursor.
+/// A generation's directory.
+struct Found {
+    number: u64,
+    dir: PathBuf,
+    quarantined: bool,
+}
+
+/// What became of a directory.
+enum Taken {
+    /// It holds no records.
+    Nothing,
+    /// It may have held records, and nothing tells how many.
+    Unknown,
+    /// Its manifest, sealed; where it is now; whether that is the quarantine.
+    Generation(Box<Manifest>, PathBuf, bool),
+}
+
+/// Reads the chain from the disk. `cursors` are the positions that could be read.
 pub(super) fn recover(
     generations: &Path,
     quarantine: &Path,
-    cursors_end: Seq,
-) -> io::Result<Found> {
-    let mut found = Found {
+    cursors: &[Position],
+) -> Result<Recovered, StoreError> {
+    remove_half_deleted(generations)?;
+    let floor = cursors.iter().min_by_key(|cursor| cursor.next);
+    let highest = cursors.iter().max_by_key(|cursor| cursor.next);
+    let mut recovered = Recovered {
         generations: Vec::new(),
         next_number: 1,
-        next_seq: cursors_end.max(Seq::FIRST),
-        lost_records: 0,
+        next_seq: highest.map_or(Seq::FIRST, |cursor| cursor.next.max(Seq::FIRST)),
+        accepted: highest.map_or_else(Tally::default, Position::accounted),
+        losses: Vec::new(),
     };
-    for (number, dir) in list(generations)? {
-        found.next_number = number + 1;
-        let manifest = match Manifest::read(&dir) {
-            Ok(Some(manifest)) => manifest,
-            Ok(None) => {
-                // Cut off while it was made, and then its store is empty; else the
-                // manifest was lost, and the records are still there.
-                match rebuild(&dir, number) {
-                    Ok(manifest) => manifest,
-                    Err(error) => {
-                        tracing::warn!(generation = number, %error, "no manifest; set aside");
-                        move_to_quarantine(&dir, quarantine)?;
-                        continue;
-                    }
-                }
+    // What the chain is known to hold up to here, in sequence order.
+    let mut end = floor.map_or(Seq::FIRST, |cursor| cursor.next);
+    let mut accepted = floor.map_or_else(Tally::default, Position::accounted);
+    let mut found = list(generations, false)?;
+    found.extend(list(quarantine, true)?);
+    found.sort_unstable_by_key(|found| found.number);
+    for found in found {
+        recovered.next_number = recovered.next_number.max(found.number + 1);
+        let number = found.number;
+        let (manifest, dir, quarantined) = match take(found, quarantine)? {
+            Taken::Nothing => continue,
+            Taken::Unknown => {
+                recovered.next_seq = Seq(recovered.next_seq.0 + UNKNOWN_RANGE);
+                continue;
             }
-            Err(error) => {
-                tracing::error!(generation = number, %error, "manifest is damaged");
-                match rebuild(&dir, number) {
-                    Ok(manifest) => manifest,
-                    Err(error) => {
-                        tracing::error!(generation = number, %error, "generation is set aside whole");
-                        found.next_seq = Seq(found.next_seq.0 + UNKNOWN_RANGE);
-                        move_to_quarantine(&dir, quarantine)?;
-                        continue;
-                    }
-                }
-            }
+            Taken::Generation(manifest, dir, quarantined) => (*manifest, dir, quarantined),
         };
-        found.next_seq = found.next_seq.max(Seq(manifest.end_seq));
-        let claimed_end = manifest.end_seq;
-        let manifest = if manifest.sealed {
-            manifest
-        } else {
-            match seal_unsealed(&dir, &manifest) {
-                Ok(sealed) => {
-                    found.lost_records += manifest.end_seq.saturating_sub(sealed.end_seq);
-                    found.next_seq = found.next_seq.max(Seq(sealed.end_seq));
-                    sealed
-                }
-                Err(error) => {
-                    let lost = manifest.end_seq - manifest.base_seq;
-                    tracing::error!(
-                        generation = number, %error, first_seq = manifest.base_seq,
-                        end_seq = manifest.end_seq, "generation cannot be read; its records are lost to delivery"
-                    );
-                    found.lost_records += lost;
-                    move_to_quarantine(&dir, quarantine)?;
-                    continue;
-                }
-            }
-        };
-        if manifest.end_seq == manifest.base_seq {
-            if claimed_end > manifest.base_seq {
-                // The store opened and has lost what it held: its files are evidence.
-                move_to_quarantine(&dir, quarantine)?;
-            } else {
-                fs::remove_dir_all(&dir)?;
-            }
+        let header = &manifest.header;
+        recovered.next_seq = recovered.next_seq.max(manifest.end);
+        recovered.losses.extend(losses_of(&manifest));
+        if manifest.end <= floor.map_or(Seq(0), |cursor| cursor.next) && quarantined {
+            // Delivered as far as it could be; only its files are left.
             continue;
         }
-        found.generations.push(Generation::sealed(dir, &manifest));
+        if end < header.previous_end {
+            let missing = missing(number - 1, end, &accepted, header);
+            recovered.losses.extend(losses_of(&missing));
+            let nowhere = quarantine.join("missing");
+            recovered
+                .generations
+                .push(Generation::sealed(nowhere, missing, true));
+        }
+        end = manifest.end;
+        accepted = header.accepted_before.clone();
+        accepted.merge(&manifest.events);
+        recovered
+            .generations
+            .push(Generation::sealed(dir, manifest, quarantined));
+    }
+    if !recovered.generations.is_empty() {
+        recovered.accepted = accepted;
     }
     sync_dir(generations)?;
-    Ok(found)
+    Ok(recovered)
 }
 
-/// The generations' directories by number; half-deleted ones are removed.
-fn list(generations: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
-    let mut dirs = Vec::new();
+/// Makes sense of one directory.
+fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
+    let Found {
+        number,
+        dir,
+        quarantined,
+    } = found;
+    let manifest = Manifest::read(&dir);
+    if let Ok(Some(manifest)) = &manifest
+        && manifest.sealed
+    {
+        return Ok(Taken::Generation(manifest.clone().into(), dir, quarantined));
+    }
+    let was_damaged = manifest.is_err();
+    if let Err(error) = &manifest {
+        tracing::error!(generation = number, %error, "manifest is damaged");
+    }
+    let claimed = manifest.unwrap_or_default();
+    let Some(header) = header_of(number, &dir, claimed.as_ref()) else {
+        let store = survey::store_file(&dir);
+        let held_records = was_damaged || store.metadata().is_ok_and(|meta| meta.len() > 0);
+        if quarantined {
+            return Ok(Taken::Nothing);
+        }
+        if !held_records {
+            // Cut off while it was made: the header comes before the store.
+            fs::remove_dir_all(&dir)?;
+            return Ok(Taken::Nothing);
+        }
+        // If another follows, its header tells how far this one went.
+        move_to_quarantine(&dir, quarantine)?;
+        return Ok(Taken::Unknown);
+    };
+    make_durable(&dir)?;
+    let expected = claimed.as_ref().map_or(0, |manifest| manifest.blocks);
+    let blocks = Arc::new(survey::open_blocks(&dir, &header.salt, expected)?);
+    let manifest = survey::survey(&blocks, &header, claimed.as_ref(), Tail::Take)?.manifest;
+    if manifest.end == header.base {
+        if quarantined {
+            return Ok(Taken::Nothing);
+        }
+        if was_damaged {
+            move_to_quarantine(&dir, quarantine)?;
+            return Ok(Taken::Unknown);
+        }
+        fs::remove_dir_all(&dir)?;
+        return Ok(Taken::Nothing);
+    }
+    manifest.write(&dir)?;
+    if manifest.lost.is_empty() || quarantined {
+        return Ok(Taken::Generation(manifest.into(), dir, quarantined));
+    }
+    let dir = move_to_quarantine(&dir, quarantine)?;
+    Ok(Taken::Generation(manifest.into(), dir, true))
+}
+
+/// The header, from the manifest or its own file.
+fn header_of(number: u64, dir: &Path, claimed: Option<&Manifest>) -> Option<Header> {
+    if let Some(manifest) = claimed {
+        return Some(manifest.header.clone());
+    }
+    Header::read(dir).unwrap_or_else(|error| {
+        tracing::error!(generation = number, %error, "header is damaged");
+        None
+    })
+}
+
+/// What was written but not synced when the process died becomes durable before
+/// anyone reads it.
+fn make_durable(dir: &Path) -> io::Result<()> {
+    let store = survey::store_file(dir);
+    match File::open(&store) {
+        Ok(file) => file.sync_all()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    if let Some(parent) = store.parent() {
+        sync_dir(parent)?;
+    }
+    sync_dir(dir)
+}
+
+/// Stands for a generation that is not there any more, between the one that ends at
+/// `end` and the one with the header `next`.
+fn missing(number: u64, end: Seq, accepted: &Tally, next: &Header) -> Manifest {
+    let events = next.accepted_before.minus(accepted);
+    let header = Header {
+        generation: number,
+        base: end,
+        previous_end: end,
+        salt: Default::default(),
+        created_at_ms: next.created_at_ms,
+        accepted_before: accepted.clone(),
+    };
+    let mut manifest = Manifest::new(header);
+    manifest.sealed = true;
+    manifest.end = next.previous_end;
+    manifest.lost = vec![(end, next.previous_end)];
+    manifest.lost_events = events.clone();
+    manifest.events = events;
+    manifest
+}
+
+fn remove_half_deleted(generations: &Path) -> io::Result<()> {
     for entry in fs::read_dir(generations)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("deleted-") {
+        if entry.file_name().to_string_lossy().starts_with("deleted-") {
             fs::remove_dir_all(entry.path())?;
-        } else if let Some(number) = name.strip_prefix("gen-").and_then(|n| n.parse().ok()) {
-            dirs.push((number, entry.path()));
-        } else {
-            tracing::warn!(%name, "ignoring an unknown entry among the generations");
         }
     }
-    dirs.sort_unstable_by_key(|(number, _)| *number);
-    Ok(dirs)
+    Ok(())
 }
 
-/// Seals a generation that was being written when the process ended: everything
-/// up to its last whole record stays.
-fn seal_unsealed(dir: &Path, manifest: &Manifest) -> Result<Manifest, StoreError> {
-    let store = SledStore::open(&dir.join("store"))?;
-    let (blocks, end) = scan(&store, Seq(manifest.base_seq))?;
-    // What was there but unsynced when the process died becomes durable now.
-    store.sync()?;
-    let mut sealed = manifest.clone();
-    sealed.blocks = blocks;
-    sealed.end_seq = end.0;
-    sealed.sealed = true;
-    if sealed.end_seq < manifest.end_seq {
-        tracing::error!(
-            generation = manifest.generation,
-            first_seq = sealed.end_seq,
-            end_seq = manifest.end_seq,
-            "store lost records that its manifest claims"
-        );
-    }
-    sealed.write(dir)?;
-    Ok(sealed)
+/// The number in the name of a generation's directory.
+pub(super) fn number_of(name: &std::ffi::OsStr) -> Option<u64> {
+    name.to_str()?.strip_prefix("gen-")?.parse().ok()
 }
 
-/// A manifest from what the store holds; not sealed yet.
-fn rebuild(dir: &Path, number: u64) -> Result<Manifest, StoreError> {
-    let store = SledStore::open(&dir.join("store"))?;
-    let last = store.last_block()?.map_or(0, |last| last + 1);
-    for block in 0..last {
-        let frames = store
-            .get(block)?
-            .and_then(|bytes| block::parse(&bytes, block).ok());
-        if let Some(first) = frames.as_ref().and_then(|frames| frames.first()) {
-            return Ok(Manifest::new(number, first.seq));
-        }
-    }
-    Err(StoreError::Io(io::Error::other("no readable block")))
-}
-
-/// Walks the dense block numbers: the blocks up to the last whole record, and the
-/// sequence after it. A damaged block in the middle does not end the walk.
-fn scan(store: &dyn BlockStore, base: Seq) -> Result<(u64, Seq), StoreError> {
-    let Some(last) = store.last_block()? else {
-        return Ok((0, base));
+/// The generations' directories.
+fn list(parent: &Path, quarantined: bool) -> io::Result<Vec<Found>> {
+    let entries = match fs::read_dir(parent) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     };
-    let (mut blocks, mut end) = (0, base);
-    for number in 0..=last {
-        let Some(bytes) = store.get(number)? else {
-            continue;
-        };
-        match block::parse(&bytes, number) {
-            Ok(frames) => {
-                let whole = frames.iter().rev().find(|f| f.part + 1 == f.parts);
-                if let Some(frame) = whole {
-                    blocks = number + 1;
-                    end = end.max(frame.seq.next());
-                }
-            }
-            Err(error) => {
-                tracing::error!(block = number, %error, "damaged block");
+    let mut dirs = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        match number_of(&entry.file_name()) {
+            Some(number) => dirs.push(Found {
+                number,
+                dir: entry.path(),
+                quarantined,
+            }),
+            None => {
+                tracing::warn!(path = %entry.path().display(), "ignoring an unknown entry");
             }
         }
     }
-    Ok((blocks, end))
-}
-
-/// Moves a generation aside whole.
-pub(super) fn move_to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<()> {
-    super::durable_file::create_dir(quarantine)?;
-    let name = dir
-        .file_name()
-        .ok_or_else(|| io::Error::other("generation has no name"))?;
-    fs::rename(dir, quarantine.join(name))?;
-    sync_dir(quarantine)
+    Ok(dirs)
 }

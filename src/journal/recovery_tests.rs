@@ -1,6 +1,7 @@
 //! Tests of `recovery`: what a start makes of damage. Nothing that held records is
 //! deleted, and no sequence is given twice.
 
+use super::manifest::{Header, Manifest};
 use super::tests::{content, gated, options, read_all, record};
 use super::*;
 use crate::event::identity::Seq;
@@ -18,7 +19,7 @@ async fn sequences_go_on_behind_every_cursor_whatever_is_damaged() {
                 .await
                 .unwrap();
         }
-        journal.cursor("out").unwrap().advance(Seq(6));
+        journal.cursor("out").unwrap().advance(Seq(6), &[]);
         journal.close();
         drop(journal);
         let generation = dir.path().join("generations/gen-000000000001");
@@ -53,7 +54,7 @@ async fn without_its_generations_it_goes_on_behind_its_cursors() {
             .await
             .unwrap();
     }
-    journal.cursor("out").unwrap().advance(Seq(11));
+    journal.cursor("out").unwrap().advance(Seq(11), &[]);
     journal.close();
     drop(journal);
     std::fs::remove_dir_all(dir.path().join("generations")).unwrap();
@@ -81,9 +82,10 @@ async fn a_generation_that_held_records_is_never_deleted_by_a_start() {
         drop(journal);
         let generation = dir.path().join("generations/gen-000000000001");
         if lose_store {
-            let mut manifest = super::manifest::Manifest::new(1, Seq(1));
+            let header = Header::read(&generation).unwrap().unwrap();
+            let mut manifest = Manifest::new(header);
             manifest.blocks = 1;
-            manifest.end_seq = 2;
+            manifest.end = Seq(2);
             manifest.write(&generation).unwrap();
             std::fs::remove_dir_all(generation.join("store")).unwrap();
         } else {

@@ -2,15 +2,18 @@
 //! the durable position, the cursors, the fence. Called inside `journal` only.
 //!
 //! # Invariants
-//! - The chain is in sequence order; its last generation is the active one.
+//! - The chain is in sequence order; its last generation may be active.
 //! - `tidy` saves cursors before it deletes, and deletes only sealed generations
-//!   that every cursor has passed; without any cursor it deletes nothing.
+//!   that every saved cursor has passed; without any cursor it deletes nothing.
 
 use super::capacity::Capacity;
 use super::cursor::Cursor;
 use super::error::CursorError;
 use super::generation::Generation;
+use super::losses::{Loss, Losses};
+use super::store::{Blocks, StoreError};
 use crate::event::identity::Seq;
+use crate::event::tally::Tally;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -20,6 +23,7 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) generations_dir: PathBuf,
+    pub(super) quarantine_dir: PathBuf,
     pub(super) cursors_dir: PathBuf,
     pub(super) capacity: Capacity,
     pub(super) chain: RwLock<Vec<Arc<Generation>>>,
@@ -28,9 +32,15 @@ pub(super) struct Shared {
     pub(super) durable_end: watch::Sender<Seq>,
     /// Why nothing is acknowledged any more; the first reason stays.
     pub(super) fence: OnceLock<String>,
-    /// Records that could not be read back, by their missing sequences.
-    pub(super) lost_records: AtomicU64,
+    /// Events of all durable records that this host ever took.
+    pub(super) accepted: Mutex<Tally>,
+    /// Records that could not be read back.
+    pub(super) losses: Mutex<Losses>,
     pub(super) expired_appends: AtomicU64,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
@@ -48,23 +58,41 @@ impl Shared {
             .push(generation);
     }
 
-    fn cursors(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Cursor>>> {
-        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn durable_end(&self) -> Seq {
         *self.durable_end.borrow()
     }
 
     /// The oldest sequence still held.
     pub(super) fn oldest(&self) -> Seq {
-        self.chain().first().map_or(Seq::FIRST, |g| g.base)
+        self.chain().first().map_or(Seq::FIRST, |g| g.base())
     }
 
     pub(super) fn fence(&self, reason: String) {
         tracing::error!(%reason, "journal is fenced: nothing is acknowledged until a restart");
         // The first reason stays: it names the cause.
         self.fence.get_or_init(|| reason);
+    }
+
+    /// Notes and logs what is newly known to be lost.
+    pub(super) fn note_loss(&self, loss: &Loss) {
+        for new in lock(&self.losses).add(loss) {
+            tracing::error!(
+                generation = new.generation, first_seq = %new.first, end_seq = %new.end,
+                lost_records = new.records(), "journal lost records"
+            );
+        }
+    }
+
+    /// The blocks of a generation; what it turns out to lack is noted.
+    pub(super) fn open_generation(
+        &self,
+        generation: &Generation,
+    ) -> Result<Arc<dyn Blocks>, StoreError> {
+        let opened = generation.open(&self.quarantine_dir)?;
+        for loss in &opened.losses {
+            self.note_loss(loss);
+        }
+        Ok(opened.blocks)
     }
 
     /// Measures the disk use.
@@ -75,11 +103,15 @@ impl Shared {
     }
 
     pub(super) fn open_cursor(&self, name: &str) -> Result<Arc<Cursor>, CursorError> {
-        let mut cursors = self.cursors();
+        let mut cursors = lock(&self.cursors);
         if let Some(cursor) = cursors.get(name) {
             return Ok(Arc::clone(cursor));
         }
-        let cursor = Arc::new(Cursor::open(&self.cursors_dir, name, self.oldest())?);
+        let (oldest, since) = match self.chain().first() {
+            Some(first) => (first.base(), first.header.accepted_before.clone()),
+            None => (self.durable_end(), lock(&self.accepted).clone()),
+        };
+        let cursor = Arc::new(Cursor::open(&self.cursors_dir, name, oldest, &since)?);
         cursors.insert(name.to_owned(), Arc::clone(&cursor));
         Ok(cursor)
     }
@@ -87,12 +119,13 @@ impl Shared {
     /// All cursors, also those that no way out of this run uses: they pin the
     /// journal until an operator removes their file.
     pub(super) fn cursor_list(&self) -> Vec<Arc<Cursor>> {
-        self.cursors().values().cloned().collect()
+        lock(&self.cursors).values().cloned().collect()
     }
 
     /// Saves cursors, then deletes the generations that all have passed.
     pub(super) fn tidy(&self) {
         let cursors = self.cursor_list();
+        self.account_losses(&cursors);
         for cursor in &cursors {
             if let Err(error) = cursor.save() {
                 tracing::error!(cursor = cursor.name(), %error, "cannot save a cursor; nothing is deleted meanwhile");
@@ -115,8 +148,21 @@ impl Shared {
             self.chain
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
-                .retain(|g| g.number != generation.number);
+                .retain(|g| !Arc::ptr_eq(g, &generation));
         }
         self.measure();
+    }
+
+    /// Before a generation goes, each cursor's ledger has what it lost.
+    fn account_losses(&self, cursors: &[Arc<Cursor>]) {
+        for generation in self.chain() {
+            if !generation.is_sealed() {
+                return;
+            }
+            let (_, lost) = generation.events();
+            for cursor in cursors.iter().filter(|c| c.next() >= generation.end()) {
+                cursor.account_losses(generation.end(), &lost);
+            }
+        }
     }
 }

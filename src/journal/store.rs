@@ -1,25 +1,27 @@
-//! One generation's sled store, used only in the way that lost nothing under
-//! simulated power cuts. The only file that names sled. Called by `generation`.
+//! The store of the generation that is being written, on sled. The only file that
+//! names sled. Called by `generation`.
 //!
 //! # The recipe, and why
-//! - Before each open: `conf` and `snap.*` are deleted and the directory synced. A
-//!   half-written one makes every later open fail though no data is gone.
-//! - After each open, before the first acknowledgement: `conf`, `db`, the directory
-//!   and its parent are synced, else names can vanish.
+//! A store is made, written and dropped by one process, and never opened again:
+//! what sled does at an open (truncate, write a snapshot, want a free segment) is
+//! not survived by all damage, and a half-written `conf` or `snap.*` would keep it
+//! from opening though no data is gone. Whoever reads later finds the blocks in
+//! the file's bytes (`scan`). While it is written:
+//! - After it is made, before the first acknowledgement, its directories are
+//!   synced, else names can vanish (`conf` and `db` are, too).
 //! - `sync` is sled's flush and then our own fdatasync on `db`: flush alone is not
 //!   durable (`sync_file_range` counts for nothing).
 //! - At most [`SYNC_BYTES_MAX`] between two syncs: above 3/8 of a segment losses
 //!   begin.
 //! - Values stay far below the size at which sled writes `blobs/` files, which
 //!   nothing syncs; `sync` fails when one appears.
-//! - sled panics on some damage: every call that may read foreign bytes is caught.
+//! - sled panics on some damage: every call is caught.
 
 use super::durable_file::sync_dir;
 use bytes::Bytes;
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// sled's segment size. With 8 MiB the bound on unsynced bytes is 1 MiB.
 const SEGMENT_BYTES: usize = 8 << 20;
@@ -30,9 +32,6 @@ pub(super) const SYNC_BYTES_MAX: usize = SEGMENT_BYTES / 8;
 /// sled's page cache for one store; reads go through the journal once.
 const CACHE_BYTES: u64 = 8 << 20;
 
-/// How long an open waits for the lock of a store just dropped in this process.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
-
 /// A store operation that failed. After a failed put or sync the store must not
 /// be written again.
 #[derive(Debug, thiserror::Error)]
@@ -41,23 +40,46 @@ pub(super) enum StoreError {
     Sled(#[from] sled::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("sync: {0}")]
+    Sync(std::io::Error),
     #[error("store panicked: {0}")]
     Panicked(String),
     #[error("store wrote a blob file {0}, which is not synced")]
     Blob(PathBuf),
 }
 
-/// Blocks by number. A trait so that the writer's order of steps can be tested
-/// with a store that fails or waits.
-pub(super) trait BlockStore: Send + Sync {
+impl StoreError {
+    /// Whether the disk, or our share of it, is full: the one failure of a write
+    /// after which the kernel has dropped nothing that it took before.
+    pub(super) fn is_no_space(&self) -> bool {
+        let error = match self {
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => error,
+            // sled may report an error that its flush met earlier as text only.
+            Self::Sled(_) | Self::Panicked(_) | Self::Blob(_) | Self::Sync(_) => return false,
+        };
+        is_no_space(error)
+    }
+}
+
+/// Whether an I/O error says that there is no room.
+pub(super) fn is_no_space(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+/// Blocks by number, for reading.
+pub(super) trait Blocks: Send + Sync {
+    /// Reads a block.
+    fn get(&self, block: u64) -> Result<Option<Bytes>, StoreError>;
+}
+
+/// A store that is being written. A trait so that the writer's order of steps can
+/// be tested with a store that fails or waits.
+pub(super) trait BlockStore: Blocks {
     /// Puts a block; not durable before the next [`BlockStore::sync`].
     fn put(&self, block: u64, bytes: Vec<u8>) -> Result<(), StoreError>;
     /// Makes everything put so far durable.
     fn sync(&self) -> Result<(), StoreError>;
-    /// Reads a block.
-    fn get(&self, block: u64) -> Result<Option<Bytes>, StoreError>;
-    /// The highest block number present.
-    fn last_block(&self) -> Result<Option<u64>, StoreError>;
     /// Bytes on disk.
     fn disk_bytes(&self) -> u64;
 }
@@ -72,11 +94,16 @@ pub(super) struct SledStore {
 }
 
 impl SledStore {
-    /// Opens or creates the store in `dir`, whose parent exists.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// Makes the store in `dir`, which does not exist but whose parent does.
+    pub(super) fn create(dir: &Path) -> Result<Self, StoreError> {
         super::durable_file::create_dir(dir)?;
-        clean(dir)?;
-        let db = open_sled(dir)?;
+        let config = sled::Config::new()
+            .path(dir)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .mode(sled::Mode::HighThroughput);
+        let db = guarded(|| Ok(config.open()?))?;
         let file = File::open(dir.join("db"))?;
         for name in ["conf", "db"] {
             File::open(dir.join(name))?.sync_all()?;
@@ -93,6 +120,15 @@ impl SledStore {
     }
 }
 
+impl Blocks for SledStore {
+    fn get(&self, block: u64) -> Result<Option<Bytes>, StoreError> {
+        guarded(|| {
+            let value = self.db.get(block.to_be_bytes())?;
+            Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        })
+    }
+}
+
 impl BlockStore for SledStore {
     fn put(&self, block: u64, bytes: Vec<u8>) -> Result<(), StoreError> {
         guarded(|| Ok(self.db.insert(block.to_be_bytes(), bytes).map(|_| ())?))
@@ -100,78 +136,17 @@ impl BlockStore for SledStore {
 
     fn sync(&self) -> Result<(), StoreError> {
         guarded(|| Ok(self.db.flush().map(|_| ())?))?;
-        self.file.sync_data()?;
+        self.file.sync_data().map_err(StoreError::Sync)?;
         match fs::read_dir(&self.blobs)?.next() {
             None => Ok(()),
             Some(entry) => Err(StoreError::Blob(entry?.path())),
         }
     }
 
-    fn get(&self, block: u64) -> Result<Option<Bytes>, StoreError> {
-        guarded(|| {
-            let value = self.db.get(block.to_be_bytes())?;
-            Ok(value.map(|value| Bytes::copy_from_slice(&value)))
-        })
-    }
-
-    fn last_block(&self) -> Result<Option<u64>, StoreError> {
-        guarded(|| {
-            let Some((key, _)) = self.db.last()? else {
-                return Ok(None);
-            };
-            Ok(key.first_chunk::<8>().map(|key| u64::from_be_bytes(*key)))
-        })
-    }
-
     fn disk_bytes(&self) -> u64 {
         // sled's other files are a few hundred bytes.
         self.file.metadata().map_or(0, |meta| meta.len())
     }
-}
-
-/// Deletes what a cut may have left half-written and sled can do without.
-fn clean(dir: &Path) -> std::io::Result<()> {
-    let mut deleted = false;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name == "conf" || name.starts_with("snap.") {
-            fs::remove_file(entry.path())?;
-            deleted = true;
-        }
-    }
-    if deleted {
-        if let Ok(file) = File::open(dir.join("db")) {
-            file.sync_all()?;
-        }
-        sync_dir(dir)?;
-    }
-    Ok(())
-}
-
-fn open_sled(dir: &Path) -> Result<sled::Db, StoreError> {
-    let config = sled::Config::new()
-        .path(dir)
-        .segment_size(SEGMENT_BYTES)
-        .cache_capacity(CACHE_BYTES)
-        .flush_every_ms(None)
-        .mode(sled::Mode::HighThroughput);
-    let started = Instant::now();
-    loop {
-        match guarded(|| Ok(config.open()?)) {
-            Err(StoreError::Sled(sled::Error::Io(error)))
-                if is_lock(&error) && started.elapsed() < LOCK_WAIT_MAX =>
-            {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            other => return other,
-        }
-    }
-}
-
-fn is_lock(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::WouldBlock || error.to_string().contains("acquire lock")
 }
 
 fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {

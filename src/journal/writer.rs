@@ -1,6 +1,6 @@
 //! The one thread that writes: waiting requests become blocks, blocks become
 //! durable together, then all their callers are answered. Called by `handle`
-//! (enqueue); owns the active generation.
+//! (enqueue) and the keeper (ticks); owns the active generation.
 //!
 //! # Invariants
 //! - A reply `Ok` is sent after the `sync` that covers the record returned, and
@@ -8,14 +8,20 @@
 //! - At most `SYNC_BYTES_MAX` of blocks are put between two syncs.
 //! - After a failed put, sync, or a panic, every waiting and later request gets
 //!   `Fenced`; the store is not touched again.
+//! - Except when the disk is full: then the generation ends at its last sync, the
+//!   waiting requests get `DiskLow`, and a new generation is begun when there is
+//!   room. Sequences that were put and not synced are never given again.
 //! - A request whose caller gave up is left out if it was not put yet.
 
 use super::block::{BLOCK_BYTES_MAX, Builder, PART_BYTES_MAX};
 use super::error::AppendError;
 use super::generation::Generation;
-use super::shared::Shared;
-use super::store::{BlockStore, SYNC_BYTES_MAX, StoreError};
+use super::manifest::Header;
+use super::shared::{Shared, lock};
+use super::store::{BlockStore, SYNC_BYTES_MAX, StoreError, is_no_space};
+use crate::clock::now_ms;
 use crate::event::identity::Seq;
+use crate::event::tally::Tally;
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -31,9 +37,19 @@ const MANIFEST_PERIOD: Duration = Duration::from_secs(1);
 /// Makes the store of a new generation; tests put in one that fails or waits.
 pub(super) type MakeStore = Box<dyn FnMut(&Path) -> Result<Arc<dyn BlockStore>, StoreError> + Send>;
 
+/// What the writer is told.
+pub(super) enum Command {
+    /// Make a request durable.
+    Append(Append),
+    /// Look after what time brings: an aged generation, a manifest that is behind.
+    Tick,
+}
+
 /// A request on its way to the disk.
 pub(super) struct Append {
     pub(super) record: Bytes,
+    pub(super) received_at_ms: i64,
+    pub(super) events: Tally,
     pub(super) reply: Reply,
 }
 
@@ -80,60 +96,89 @@ impl Drop for Reply {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     make_store: MakeStore,
-    active: Arc<Generation>,
-    store: Arc<dyn BlockStore>,
+    /// `None` while there is no room for one.
+    active: Option<Active>,
+    /// A sealed generation whose manifest could not be written yet.
+    unwritten: Option<Arc<Generation>>,
+    next_number: u64,
     next_seq: Seq,
-    next_block: u64,
-    /// Payload in the active generation, against `generation_bytes`.
-    generation_bytes: u64,
-    unsynced_bytes: usize,
+    /// The sequence after the last one that was acknowledged.
+    end: Seq,
     block: Builder,
     /// Records whose last part is in `block` or put, waiting for the sync.
     waiting: Vec<(Seq, Reply)>,
+    /// What they add to the ledger.
+    waiting_events: Tally,
+    waiting_times: Vec<(Seq, i64)>,
+}
+
+/// The generation that is written.
+struct Active {
+    generation: Arc<Generation>,
+    store: Arc<dyn BlockStore>,
+    next_block: u64,
+    /// Of them, those that a sync covers.
+    synced_blocks: u64,
+    /// Payload, against `generation_bytes`.
+    bytes: u64,
+    unsynced_bytes: usize,
+    began: Instant,
     manifest_written: Instant,
 }
 
 impl Writer {
-    /// Makes the first generation of this run, which follows `number` and `seq`.
+    /// Makes the first generation of this run, which is to have this number and
+    /// first sequence.
     pub(super) fn start(
         shared: Arc<Shared>,
         number: u64,
         base: Seq,
-        mut make_store: MakeStore,
+        make_store: MakeStore,
     ) -> Result<Self, StoreError> {
-        let active = Arc::new(Generation::create(
-            &shared.generations_dir,
-            number,
-            base,
-            &mut make_store,
-        )?);
-        let store = active.store()?;
-        shared.push_generation(Arc::clone(&active));
-        Ok(Self {
+        let previous_end = shared.chain().last().map_or(base, |last| last.end());
+        let mut writer = Self {
             shared,
             make_store,
-            active,
-            store,
+            active: None,
+            unwritten: None,
+            next_number: number,
             next_seq: base,
-            next_block: 0,
-            generation_bytes: 0,
-            unsynced_bytes: 0,
+            end: previous_end,
             block: Builder::new(),
             waiting: Vec::new(),
-            manifest_written: Instant::now(),
-        })
+            waiting_events: Tally::default(),
+            waiting_times: Vec::new(),
+        };
+        match writer.begin() {
+            Ok(_) => {}
+            // A full disk keeps nobody from starting: what is there can be delivered.
+            Err(error) if error.is_no_space() => {
+                tracing::error!(%error, "no room for a new generation; nothing is accepted until there is");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(writer)
     }
 
     /// Serves until every sender is gone, then seals what was written.
-    pub(super) fn run(mut self, mut appends: mpsc::Receiver<Append>) {
-        while let Some(first) = appends.blocking_recv() {
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        while let Some(command) = commands.blocking_recv() {
             if self.shared.fence.get().is_some() {
-                self.refuse(first.reply);
+                if let Command::Append(append) = command {
+                    self.refuse(append.reply);
+                }
                 continue;
             }
-            let work = AssertUnwindSafe(|| self.commit(first, &mut appends));
+            let work = AssertUnwindSafe(|| match command {
+                Command::Append(first) => self.commit(first, &mut commands),
+                Command::Tick => self.tick(),
+            });
             let failure = match catch_unwind(work) {
                 Ok(Ok(())) => continue,
+                Ok(Err(error)) if error.is_no_space() => {
+                    self.retire(&error);
+                    continue;
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the journal's writer panicked".to_owned(),
             };
@@ -154,52 +199,51 @@ impl Writer {
     fn commit(
         &mut self,
         first: Append,
-        appends: &mut mpsc::Receiver<Append>,
+        commands: &mut mpsc::Receiver<Command>,
     ) -> Result<(), StoreError> {
-        let mut next = Some(first);
+        let mut next = Some(Command::Append(first));
         let mut taken_bytes = 0;
-        while let Some(append) = next {
-            if append.reply.is_abandoned() {
-                self.shared.expired_appends.fetch_add(1, Ordering::Relaxed);
-            } else {
-                taken_bytes += append.record.len();
-                self.add(append)?;
+        while let Some(command) = next {
+            if let Command::Append(append) = command {
+                if append.reply.is_abandoned() {
+                    self.shared.expired_appends.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    taken_bytes += append.record.len();
+                    self.add(append)?;
+                }
             }
             next = if taken_bytes < SYNC_BYTES_MAX {
-                appends.try_recv().ok()
+                commands.try_recv().ok()
             } else {
                 None
             };
         }
         self.sync()?;
-        if self.generation_bytes >= self.shared.capacity.limits.generation_bytes {
-            self.rotate()?;
-        } else if self.manifest_written.elapsed() >= MANIFEST_PERIOD {
-            self.active.write_manifest()?;
-            self.manifest_written = Instant::now();
-        }
-        Ok(())
+        self.tick()
     }
 
     fn add(&mut self, append: Append) -> Result<(), StoreError> {
         let seq = self.next_seq;
+        // From here on the number is used, whatever becomes of the write.
+        self.next_seq = seq.next();
+        self.waiting.push((seq, append.reply));
+        self.waiting_events.merge(&append.events);
+        self.waiting_times.push((seq, append.received_at_ms));
         let record = &append.record;
         if record.len() <= PART_BYTES_MAX {
             if !self.block.fits(record.len()) {
                 self.put_block()?;
             }
             self.block.push(seq, 0, 1, record);
-        } else {
-            self.put_block()?;
-            let parts = u32::try_from(record.len().div_ceil(PART_BYTES_MAX))
-                .expect("a record is bounded far below 2^32 parts");
-            for (part, bytes) in (0..).zip(record.chunks(PART_BYTES_MAX)) {
-                self.block.push(seq, part, parts, bytes);
-                self.put_block()?;
-            }
+            return Ok(());
         }
-        self.next_seq = seq.next();
-        self.waiting.push((seq, append.reply));
+        self.put_block()?;
+        let parts = u32::try_from(record.len().div_ceil(PART_BYTES_MAX))
+            .expect("a record is bounded far below 2^32 parts");
+        for (part, bytes) in (0..).zip(record.chunks(PART_BYTES_MAX)) {
+            self.block.push(seq, part, parts, bytes);
+            self.put_block()?;
+        }
         Ok(())
     }
 
@@ -208,28 +252,48 @@ impl Writer {
         if self.block.is_empty() {
             return Ok(());
         }
-        if self.unsynced_bytes + BLOCK_BYTES_MAX > SYNC_BYTES_MAX {
-            // Answers nobody: a record cut in parts may be half put.
-            self.store.sync()?;
-            self.unsynced_bytes = 0;
+        let base = self.waiting.first().map_or(self.next_seq, |(seq, _)| *seq);
+        if self.active.is_none() {
+            self.begin_at(base)?;
         }
-        let bytes = std::mem::replace(&mut self.block, Builder::new()).finish(self.next_block);
-        self.unsynced_bytes += bytes.len();
-        self.generation_bytes += bytes.len() as u64;
-        self.store.put(self.next_block, bytes)?;
-        self.next_block += 1;
+        let Some(active) = &mut self.active else {
+            return Ok(());
+        };
+        if active.unsynced_bytes + BLOCK_BYTES_MAX > SYNC_BYTES_MAX {
+            // Answers nobody: a record cut in parts may be half put.
+            active.store.sync()?;
+            active.unsynced_bytes = 0;
+            active.synced_blocks = active.next_block;
+        }
+        let salt = active.generation.salt();
+        let bytes = std::mem::replace(&mut self.block, Builder::new()).finish(
+            &salt,
+            active.next_block,
+            active.synced_blocks,
+        );
+        active.unsynced_bytes += bytes.len();
+        active.bytes += bytes.len() as u64;
+        active.store.put(active.next_block, bytes)?;
+        active.next_block += 1;
         Ok(())
     }
 
     /// Makes everything added durable, publishes it, answers its callers.
     fn sync(&mut self) -> Result<(), StoreError> {
         self.put_block()?;
-        if self.waiting.is_empty() {
+        let (Some(active), false) = (&mut self.active, self.waiting.is_empty()) else {
             return Ok(());
-        }
-        self.store.sync()?;
-        self.unsynced_bytes = 0;
-        self.active.synced(self.next_block, self.next_seq);
+        };
+        active.store.sync()?;
+        active.unsynced_bytes = 0;
+        active.synced_blocks = active.next_block;
+        let events = std::mem::take(&mut self.waiting_events);
+        let times = std::mem::take(&mut self.waiting_times);
+        active
+            .generation
+            .synced(active.next_block, self.next_seq, &events, &times);
+        self.end = self.next_seq;
+        lock(&self.shared.accepted).merge(&events);
         self.shared.durable_end.send_replace(self.next_seq);
         for (seq, reply) in self.waiting.drain(..) {
             reply.send(Ok(seq));
@@ -237,30 +301,145 @@ impl Writer {
         Ok(())
     }
 
-    /// Seals the active generation and goes on in a new one.
-    fn rotate(&mut self) -> Result<(), StoreError> {
-        self.active.seal()?;
-        let number = self.active.number + 1;
-        let generation = Arc::new(Generation::create(
-            &self.shared.generations_dir,
-            number,
-            self.next_seq,
-            &mut self.make_store,
-        )?);
-        self.store = generation.store()?;
-        self.shared.push_generation(Arc::clone(&generation));
-        self.active = generation;
-        self.next_block = 0;
-        self.generation_bytes = 0;
-        self.manifest_written = Instant::now();
+    /// What is due: a generation that is large or old enough is sealed and the next
+    /// one begun; a manifest that is behind is written.
+    fn tick(&mut self) -> Result<(), StoreError> {
+        self.write_sealed()?;
+        let Some(active) = &mut self.active else {
+            // Tried once the keeper has seen that there is room again.
+            return match self.shared.capacity.admit(0) {
+                Ok(()) if self.unwritten.is_none() => self.begin(),
+                _ => Ok(()),
+            };
+        };
+        let limits = &self.shared.capacity.limits;
+        let is_old = active.began.elapsed() >= limits.generation_age && active.next_block > 0;
+        if active.bytes >= limits.generation_bytes || is_old {
+            self.seal();
+            self.write_sealed()?;
+            return if self.unwritten.is_none() {
+                self.begin()
+            } else {
+                Ok(())
+            };
+        }
+        let is_due = active.manifest_written.elapsed() >= MANIFEST_PERIOD;
+        if is_due && !active.generation.is_written() {
+            match active.generation.write_manifest() {
+                Ok(()) => {}
+                // No room: the blocks themselves prove what was synced.
+                Err(error) if is_no_space(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+            active.manifest_written = Instant::now();
+        }
         Ok(())
     }
 
-    fn finish(self) {
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.begin_at(self.next_seq)
+    }
+
+    /// Makes the next generation, whose first record is to be `base`.
+    fn begin_at(&mut self, base: Seq) -> Result<(), StoreError> {
+        let header = Header {
+            generation: self.next_number,
+            base,
+            previous_end: self.end,
+            salt: *uuid::Uuid::new_v4().as_bytes(),
+            created_at_ms: now_ms(),
+            accepted_before: lock(&self.shared.accepted).clone(),
+        };
+        if self.unwritten.is_some() {
+            return Err(StoreError::Io(std::io::ErrorKind::StorageFull.into()));
+        }
+        let directory = &self.shared.generations_dir;
+        let mut store = None;
+        let made = Generation::create(directory, header, |dir| {
+            let made = (self.make_store)(dir)?;
+            store = Some(Arc::clone(&made));
+            Ok(made)
+        });
+        let generation = match made {
+            Ok(generation) => Arc::new(generation),
+            Err(error) => {
+                drop(store);
+                let dir = Generation::dir_in(directory, self.next_number);
+                if let Err(error) = std::fs::remove_dir_all(&dir) {
+                    tracing::debug!(%error, "cannot remove what was begun of a generation");
+                    self.next_number += 1;
+                }
+                return Err(error);
+            }
+        };
+        self.next_number += 1;
+        self.shared.push_generation(Arc::clone(&generation));
+        let now = Instant::now();
+        self.active = store.map(|store| Active {
+            generation,
+            store,
+            next_block: 0,
+            synced_blocks: 0,
+            bytes: 0,
+            unsynced_bytes: 0,
+            began: now,
+            manifest_written: now,
+        });
+        Ok(())
+    }
+
+    /// Ends the active generation at its last sync.
+    fn seal(&mut self) {
+        if let Some(active) = self.active.take() {
+            drop(active.store);
+            active.generation.seal();
+            self.unwritten = Some(active.generation);
+        }
+    }
+
+    /// Writes the manifest of the generation that was sealed last.
+    fn write_sealed(&mut self) -> Result<(), StoreError> {
+        if let Some(generation) = &self.unwritten {
+            match generation.write_manifest() {
+                Ok(()) => self.unwritten = None,
+                // Tried again at the next tick; a crash finds it by its blocks.
+                Err(error) if is_no_space(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The disk is full: nothing more goes into this generation.
+    fn retire(&mut self, error: &StoreError) {
+        if self.active.is_some() || !self.waiting.is_empty() {
+            tracing::error!(%error, "the disk is full; nothing is accepted until there is room");
+        }
+        self.block = Builder::new();
+        self.waiting_events = Tally::default();
+        self.waiting_times.clear();
+        self.shared.capacity.no_space();
+        for (_, reply) in self.waiting.drain(..) {
+            reply.send(Err(self.shared.capacity.disk_low()));
+        }
+        self.seal();
+        if let Err(error) = self.write_sealed() {
+            self.shared.fence(error.to_string());
+        }
+    }
+
+    fn finish(mut self) {
         if self.shared.fence.get().is_some() {
             return;
         }
-        if let Err(error) = self.active.seal() {
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|active| active.next_block > 0)
+        {
+            self.seal();
+        }
+        if let Err(error) = self.write_sealed() {
             // The next start seals it from what the store holds.
             tracing::warn!(%error, "cannot seal the last generation");
         }

@@ -1,0 +1,349 @@
+//! How many events of which type: what the ledger counts in. Called by `ingest`
+//! (counts a request once, at the door), `journal` (carries and adds the counts)
+//! and the pumps (what became of them).
+//!
+//! # Invariants
+//! - A request's tally counts each of its events once, under the type that `split`
+//!   gives it (test `a_tally_agrees_with_the_split`).
+//! - Bounded: the known types and three more. All unknown types count as one, so
+//!   that a client cannot make a tally grow.
+
+use super::descriptor::{EventType, NO_TYPE_NAME, SCHEMA, name_of_case};
+use prost_reflect::DynamicMessage;
+use serde::ser::SerializeMap as _;
+use serde::{Deserialize, Serialize, Serializer};
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+/// The name under which all types count that this build does not know.
+pub const UNKNOWN_NAME: &str = "Unknown";
+
+/// The name under which batches count that were refused and kept.
+pub const REJECTED_NAME: &str = "(rejected batch)";
+
+/// A type as the tally counts it: the field number of its case in the oneof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TypeKey(u32);
+
+impl TypeKey {
+    /// An event whose oneof is unset.
+    pub const NONE: Self = Self(0);
+    /// An event of a type that this build does not know.
+    pub const UNKNOWN: Self = Self(u32::MAX - 1);
+    /// A batch that was refused and kept for diagnosis; counts as one.
+    pub const REJECTED: Self = Self(u32::MAX);
+
+    /// The type of a decoded event.
+    #[must_use]
+    pub fn of(event_type: &EventType) -> Self {
+        match event_type {
+            EventType::Known(name) => Self::of_name(name),
+            EventType::Unknown(_) => Self::UNKNOWN,
+            EventType::None => Self::NONE,
+        }
+    }
+
+    /// The type of a stored event name; unknown names are [`TypeKey::UNKNOWN`].
+    #[must_use]
+    pub fn of_name(name: &str) -> Self {
+        match name {
+            NO_TYPE_NAME => Self::NONE,
+            REJECTED_NAME => Self::REJECTED,
+            _ => NAMES
+                .iter()
+                .find(|(_, known)| *known == name)
+                .map_or(Self::UNKNOWN, |(number, _)| Self(*number)),
+        }
+    }
+
+    /// Its name in metrics and listings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NONE => NO_TYPE_NAME,
+            Self::REJECTED => REJECTED_NAME,
+            Self(number) => NAMES.get(&number).map_or(UNKNOWN_NAME, String::as_str),
+        }
+    }
+}
+
+/// Event names by field number.
+static NAMES: LazyLock<BTreeMap<u32, String>> = LazyLock::new(|| {
+    SCHEMA
+        .event_of
+        .fields()
+        .map(|case| (case.number(), name_of_case(case.name())))
+        .collect()
+});
+
+/// Events by type.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Tally(BTreeMap<TypeKey, u64>);
+
+impl Serialize for Tally {
+    /// For people an object of names, for files the numbers.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let by_name = serializer.is_human_readable();
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, count) in &self.0 {
+            if by_name {
+                map.serialize_entry(key.name(), count)?;
+            } else {
+                map.serialize_entry(key, count)?;
+            }
+        }
+        map.end()
+    }
+}
+
+impl Tally {
+    /// One refused batch.
+    #[must_use]
+    pub fn rejected() -> Self {
+        let mut tally = Self::default();
+        tally.add(TypeKey::REJECTED, 1);
+        tally
+    }
+
+    /// Counts the events of an encoded `event.Events`. Bytes that are not one give
+    /// what was read up to there.
+    #[must_use]
+    pub fn of_request(bytes: &[u8]) -> Self {
+        let mut tally = Self::default();
+        let mut wire = Wire(bytes);
+        while let Some((number, value)) = wire.field() {
+            if let (EVENTS_FIELD, Some(event)) = (number, value) {
+                tally.add(type_of(event), 1);
+            }
+        }
+        tally
+    }
+
+    /// Counts decoded events.
+    #[must_use]
+    pub fn of_events(events: &[DynamicMessage]) -> Self {
+        let mut tally = Self::default();
+        for event in events {
+            tally.add(TypeKey::of(&EventType::of(event)), 1);
+        }
+        tally
+    }
+
+    /// Adds events of one type.
+    pub fn add(&mut self, key: TypeKey, count: u64) {
+        if count > 0 {
+            *self.0.entry(key).or_default() += count;
+        }
+    }
+
+    /// Adds another tally.
+    pub fn merge(&mut self, other: &Self) {
+        for (key, count) in &other.0 {
+            self.add(*key, *count);
+        }
+    }
+
+    /// What is left without another tally; nothing goes below zero.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        let mut left = self.clone();
+        for (key, count) in &other.0 {
+            if let Some(mine) = left.0.get_mut(key) {
+                *mine = mine.saturating_sub(*count);
+            }
+        }
+        left.0.retain(|_, count| *count > 0);
+        left
+    }
+
+    /// Events of one type.
+    #[must_use]
+    pub fn get(&self, key: TypeKey) -> u64 {
+        self.0.get(&key).copied().unwrap_or(0)
+    }
+
+    /// Events of all types.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// Whether nothing is counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Types with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (TypeKey, u64)> + '_ {
+        self.0.iter().map(|(key, count)| (*key, *count))
+    }
+}
+
+/// `Events.events`.
+const EVENTS_FIELD: u32 = 5;
+
+/// The type of an encoded `event.Event`, as `EventType::of` has it: a known case
+/// wins (the last one on the wire), then any unknown field.
+fn type_of(event: &[u8]) -> TypeKey {
+    let mut key = TypeKey::NONE;
+    let mut wire = Wire(event);
+    while let Some((number, _)) = wire.field() {
+        if NAMES.contains_key(&number) {
+            key = TypeKey(number);
+        } else if key == TypeKey::NONE && SCHEMA.event.get_field(number).is_none() {
+            key = TypeKey::UNKNOWN;
+        }
+    }
+    key
+}
+
+/// Fields of an encoded protobuf message, one after the other
+/// (protobuf.dev/programming-guides/encoding).
+struct Wire<'a>(&'a [u8]);
+
+impl<'a> Wire<'a> {
+    /// The next field's number, and its bytes where it is length-delimited.
+    fn field(&mut self) -> Option<(u32, Option<&'a [u8]>)> {
+        let tag = self.varint()?;
+        let number = u32::try_from(tag >> 3).ok()?;
+        let value = match tag & 7 {
+            0 => {
+                self.varint()?;
+                None
+            }
+            1 => self.take(8).map(|_| None)?,
+            2 => {
+                let length = usize::try_from(self.varint()?).ok()?;
+                Some(self.take(length)?)
+            }
+            5 => self.take(4).map(|_| None)?,
+            3 => self.skip_group().map(|()| None)?,
+            _ => return None,
+        };
+        Some((number, value))
+    }
+
+    /// Skips a group (deprecated, but valid in fields that this build does not
+    /// know) and those within it. No recursion: the depth is the sender's choice.
+    fn skip_group(&mut self) -> Option<()> {
+        let mut depth = 1usize;
+        while depth > 0 {
+            match self.varint()? & 7 {
+                0 => {
+                    self.varint()?;
+                }
+                1 => {
+                    self.take(8)?;
+                }
+                2 => {
+                    let length = usize::try_from(self.varint()?).ok()?;
+                    self.take(length)?;
+                }
+                3 => depth += 1,
+                4 => depth -= 1,
+                5 => {
+                    self.take(4)?;
+                }
+                _ => return None,
+            }
+        }
+        Some(())
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..70).step_by(7) {
+            let byte = self.take(1)?[0];
+            if shift < 64 {
+                value |= u64::from(byte & 0x7f) << shift;
+            }
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::split;
+    use proptest::prelude::*;
+
+    fn event(fields: &[u32]) -> Vec<u8> {
+        let mut bytes = b"\x22\x01a\x2a\x011".to_vec();
+        for number in fields {
+            let mut tag = (number << 3) | 2;
+            while tag >= 0x80 {
+                bytes.push(tag as u8 | 0x80);
+                tag >>= 7;
+            }
+            bytes.extend([tag as u8, 0]);
+        }
+        bytes
+    }
+
+    fn request(events: &[Vec<u32>]) -> Vec<u8> {
+        let mut bytes = b"\x22\x03\x42\x01d".to_vec();
+        for fields in events {
+            let event = event(fields);
+            bytes.extend([0x2a, event.len() as u8]);
+            bytes.extend(event);
+        }
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn a_tally_agrees_with_the_split(
+            events in proptest::collection::vec(
+                proptest::collection::vec(prop_oneof![9u32..70, 200u32..230], 0..3), 0..20)
+        ) {
+            let bytes = request(&events);
+            let mut expected = Tally::default();
+            for group in split::split(&bytes[..], 10, None).unwrap() {
+                for event in split::events_of(&group.batch) {
+                    expected.add(TypeKey::of(&EventType::of(&event)), 1);
+                }
+            }
+            prop_assert_eq!(Tally::of_request(&bytes), expected);
+        }
+
+        #[test]
+        fn foreign_bytes_end_the_count(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let tally = Tally::of_request(&bytes);
+            prop_assert!(tally.total() <= bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn tallies_add_and_subtract() {
+        let mut a = Tally::of_request(&request(&[vec![9], vec![9], vec![10], vec![]]));
+        assert_eq!(a.total(), 4);
+        assert_eq!(a.get(TypeKey::of_name("LaunchEvent")), 2);
+        assert_eq!(a.get(TypeKey::NONE), 1);
+        let b = a.clone();
+        a.merge(&b);
+        assert_eq!(a.minus(&b), b);
+        assert!(b.minus(&a).is_empty());
+        let json = serde_json::to_string(&b).unwrap();
+        assert_eq!(json, r#"{"<nil>":1,"LaunchEvent":2,"PageOpenedEvent":1}"#);
+    }
+
+    #[test]
+    fn a_tally_survives_its_file_form() {
+        let tally = Tally::of_request(&request(&[vec![9], vec![200], vec![]]));
+        let config = bincode::config::standard();
+        let bytes = bincode::serde::encode_to_vec(&tally, config).unwrap();
+        let (back, _): (Tally, usize) = bincode::serde::decode_from_slice(&bytes, config).unwrap();
+        assert_eq!(back, tally);
+    }
+}

@@ -1,0 +1,155 @@
+//! What became of every event that this host accepted, for each way out:
+//! `accepted = delivered + pending + dead-lettered + purged + lost`. Called by
+//! `handle` (metrics, status) and the keeper (at the start).
+//!
+//! # Invariants
+//! - Accepted is what the generations' manifests and blocks say; the rest is what
+//!   the cursors say; the two are counted at different ends of the journal.
+//! - At a start, each cursor's counts are compared with the journal up to its
+//!   position, and follow the journal if they differ.
+//! - Where a way out has nothing pending, the two must agree to the event.
+
+use super::contents::Contents;
+use super::cursor::{Cursor, Ledger};
+use super::generation::Generation;
+use super::shared::{Shared, lock};
+use super::store::StoreError;
+use crate::event::identity::Seq;
+use crate::event::tally::Tally;
+use serde::Serialize;
+
+/// The ledger of one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JournalLedger {
+    /// All events ever accepted here.
+    pub accepted: Tally,
+    /// What became of them.
+    pub ways: Vec<WayLedger>,
+}
+
+/// The ledger of one way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WayLedger {
+    /// Its name.
+    pub way: String,
+    /// The first sequence that it has not delivered.
+    pub next: Seq,
+    /// Events that were accepted since this way out exists.
+    pub accepted: Tally,
+    /// Events not delivered yet.
+    pub pending: Tally,
+    /// When the oldest pending record was received, or a little before, epoch
+    /// milliseconds.
+    pub oldest_pending_at_ms: Option<i64>,
+    /// What became of the others.
+    pub ledger: Ledger,
+    /// Whether accepted is the sum of all the rest.
+    pub adds_up: bool,
+}
+
+/// The ledger now.
+pub(super) fn of(shared: &Shared) -> JournalLedger {
+    let cursors = shared.cursor_list();
+    // Positions first: what is accepted meanwhile only adds to the pending.
+    let positions: Vec<_> = cursors
+        .iter()
+        .map(|cursor| (cursor.name().to_owned(), cursor.position()))
+        .collect();
+    let accepted = lock(&shared.accepted).clone();
+    let durable_end = shared.durable_end();
+    let chain = shared.chain();
+    let ways = positions.into_iter().map(|(way, position)| {
+        let ours = accepted.minus(&position.since);
+        let done = position.ledger.total();
+        let pending = ours.minus(&done);
+        let mut sum = done;
+        sum.merge(&pending);
+        let at_end = position.next >= durable_end;
+        WayLedger {
+            way,
+            next: position.next,
+            oldest_pending_at_ms: oldest_pending_at_ms(&chain, position.next),
+            adds_up: sum == ours && (!at_end || pending.is_empty() || lags(shared, durable_end)),
+            accepted: ours,
+            pending,
+            ledger: position.ledger,
+        }
+    });
+    JournalLedger {
+        ways: ways.collect(),
+        accepted,
+    }
+}
+
+/// Whether records became durable since `seen`: then nothing can be compared.
+fn lags(shared: &Shared, seen: Seq) -> bool {
+    shared.durable_end() != seen
+}
+
+fn oldest_pending_at_ms(chain: &[std::sync::Arc<Generation>], next: Seq) -> Option<i64> {
+    let generation = chain.iter().find(|generation| generation.end() > next)?;
+    generation.received_at_ms(next.max(generation.base()))
+}
+
+/// Events accepted before a sequence, as the journal has them; `None` when it does
+/// not reach back so far.
+pub(super) fn accepted_before(shared: &Shared, seq: Seq) -> Result<Option<Tally>, StoreError> {
+    let chain = shared.chain();
+    let Some(generation) = chain.iter().rev().find(|g| g.base() <= seq) else {
+        return Ok(None);
+    };
+    let mut before = generation.header.accepted_before.clone();
+    if seq >= generation.end() {
+        before.merge(&generation.events().0);
+        return Ok(Some(before));
+    }
+    for (_, events) in records_before(shared, generation, seq)? {
+        before.merge(&events);
+    }
+    Ok(Some(before))
+}
+
+/// The records of a generation before a sequence, each with its events.
+pub(super) fn records_before(
+    shared: &Shared,
+    generation: &Generation,
+    seq: Seq,
+) -> Result<Vec<(Seq, Tally)>, StoreError> {
+    let blocks = shared.open_generation(generation)?;
+    let mut contents = Contents::new(blocks, generation.salt());
+    let mut records = Vec::new();
+    while contents.block() < generation.blocks() {
+        for record in contents.next()? {
+            if record.seq >= seq {
+                return Ok(records);
+            }
+            records.push((record.seq, record.events));
+        }
+    }
+    Ok(records)
+}
+
+/// Compares each cursor's counts with the journal, and corrects them.
+pub(super) fn check_cursors(shared: &Shared) {
+    for cursor in shared.cursor_list() {
+        check_cursor(shared, &cursor);
+    }
+}
+
+fn check_cursor(shared: &Shared, cursor: &Cursor) {
+    let next = cursor.next();
+    match accepted_before(shared, next) {
+        Ok(Some(accepted)) => {
+            if !cursor.reconcile(next, &accepted) {
+                tracing::error!(
+                    way = cursor.name(), next_seq = %next,
+                    "the ledger did not agree with the journal; it follows the journal"
+                );
+            }
+        }
+        Ok(None) => {}
+        Err(error) => {
+            tracing::warn!(way = cursor.name(), %error, "cannot check the ledger against the journal");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Which sequences could not be read back. Called by `survey` and `recovery`
+//! (find), `reader` (finds while reading), and everyone who reports.
+//!
+//! # Invariants
+//! - Ranges are exact, disjoint and counted once, however often they are found.
+
+use crate::event::identity::Seq;
+use serde::{Deserialize, Serialize};
+
+/// Sequences of acknowledged records that cannot be read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// The generation that held them.
+    pub generation: u64,
+    /// The first lost sequence.
+    pub first: Seq,
+    /// The sequence after the last lost one.
+    pub end: Seq,
+}
+
+impl Loss {
+    /// How many records were lost.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.end.0.saturating_sub(self.first.0)
+    }
+}
+
+/// All known losses, in order.
+#[derive(Debug, Default)]
+pub(super) struct Losses(Vec<Loss>);
+
+impl Losses {
+    /// Adds a range and gives the parts of it that were not known yet.
+    pub(super) fn add(&mut self, loss: &Loss) -> Vec<Loss> {
+        let mut new = Vec::new();
+        let mut first = loss.first;
+        for known in &self.0 {
+            if known.end <= first || known.first >= loss.end {
+                continue;
+            }
+            if known.first > first {
+                new.push(Loss {
+                    first,
+                    end: known.first,
+                    ..loss.clone()
+                });
+            }
+            first = first.max(known.end);
+        }
+        if first < loss.end {
+            new.push(Loss {
+                first,
+                ..loss.clone()
+            });
+        }
+        self.0.extend(new.iter().cloned());
+        self.0.sort_unstable_by_key(|known| known.first);
+        new
+    }
+
+    pub(super) fn list(&self) -> &[Loss] {
+        &self.0
+    }
+
+    pub(super) fn records(&self) -> u64 {
+        self.0.iter().map(Loss::records).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn every_lost_sequence_counts_once(ranges in proptest::collection::vec((1u64..60, 0u64..12), 0..20)) {
+            let mut losses = Losses::default();
+            let mut expected = BTreeSet::new();
+            for (first, length) in ranges {
+                let loss = Loss { generation: 1, first: Seq(first), end: Seq(first + length) };
+                let new: u64 = losses.add(&loss).iter().map(Loss::records).sum();
+                let before = expected.len();
+                expected.extend(first..first + length);
+                prop_assert_eq!(new as usize, expected.len() - before);
+            }
+            let listed: Vec<u64> = losses.list().iter().flat_map(|l| l.first.0..l.end.0).collect();
+            prop_assert_eq!(listed, expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Changes to a detached data directory, by an operator. Called by `cli` when no
+//! service runs on it.
+//!
+//! # Invariants
+//! - Holds the directory's lock: no service starts on it meanwhile.
+//! - Changes nothing unless told to apply; opens no store, begins no generation.
+
+use super::cursor::{Cursor, is_name};
+use super::data_lock;
+use super::directory::{Directory, Found};
+use super::error::{InspectError, OpenError, PurgeError, SkipError};
+use super::generation::Generation;
+use super::skip::{self, Skipped};
+use crate::event::identity::Seq;
+use crate::event::tally::Tally;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+/// A detached data directory.
+#[derive(Debug)]
+pub struct Offline {
+    data_dir: PathBuf,
+    _lock: File,
+}
+
+impl Offline {
+    /// Takes the directory.
+    ///
+    /// # Errors
+    /// [`OpenError::Locked`] when a service runs on it.
+    pub fn open(data_dir: &Path) -> Result<Self, OpenError> {
+        Ok(Self {
+            data_dir: data_dir.to_owned(),
+            _lock: data_lock::take(data_dir)?,
+        })
+    }
+
+    /// As [`Journal::skip`](super::Journal::skip).
+    ///
+    /// # Errors
+    /// See [`SkipError`].
+    pub fn skip(&self, way: &str, to: Seq, apply: bool) -> Result<Skipped, SkipError> {
+        let read = |error: InspectError| SkipError::Read(error.to_string());
+        let directory = Directory::open(&self.data_dir).map_err(read)?;
+        let known = directory.cursors().iter().find(|c| c.name == way);
+        let Some(info) = known.filter(|_| is_name(way)) else {
+            return Err(SkipError::Unknown(way.to_owned()));
+        };
+        let end = directory.generations().iter().map(|g| g.end).max();
+        let durable_end = end.unwrap_or(Seq::FIRST).max(info.next);
+        if to > durable_end {
+            return Err(SkipError::Beyond { to, durable_end });
+        }
+        let (from, to) = (info.next, to.max(info.next));
+        let mut events = Tally::default();
+        let mut add = |found| {
+            if let Found::Record(record) = found {
+                events.merge(&record.events);
+            }
+            ControlFlow::Continue(())
+        };
+        directory.walk(from, to, &mut add).map_err(read)?;
+        if apply {
+            let dir = self.data_dir.join("cursors");
+            let cursor = Cursor::open(&dir, way, from, &info.since)?;
+            cursor.skip(to, |_| Some(events.clone()));
+            cursor.save()?;
+        }
+        Ok(Skipped { from, to, events })
+    }
+
+    /// Deletes the generations that every cursor has passed; their numbers.
+    ///
+    /// # Errors
+    /// See [`PurgeError`].
+    pub fn delete_passed(&self, apply: bool) -> Result<Vec<u64>, PurgeError> {
+        let io_error = |source| PurgeError::Io {
+            path: self.data_dir.clone(),
+            source,
+        };
+        let directory = Directory::open(&self.data_dir)
+            .map_err(|error| io_error(std::io::Error::other(error.to_string())))?;
+        let Some(passed) = directory.cursors().iter().map(|c| c.next).min() else {
+            return Ok(Vec::new());
+        };
+        let mut deleted = Vec::new();
+        for entry in directory.entries() {
+            let info = &entry.info;
+            if info.quarantined || !info.sealed || info.end > passed {
+                continue;
+            }
+            if apply {
+                let manifest = entry.manifest.clone();
+                Generation::sealed(entry.dir.clone(), manifest, false)
+                    .delete(&self.data_dir.join("generations"))
+                    .map_err(io_error)?;
+            }
+            deleted.push(info.number);
+        }
+        Ok(deleted)
+    }
+
+    /// As [`Journal::purge_quarantined`](super::Journal::purge_quarantined).
+    ///
+    /// # Errors
+    /// See [`PurgeError`].
+    pub fn purge_quarantined(&self, generation: u64, apply: bool) -> Result<u64, PurgeError> {
+        let quarantine = self.data_dir.join("quarantine");
+        let directory = Directory::open(&self.data_dir).ok();
+        let needed = |number| {
+            let Some(directory) = &directory else {
+                return false;
+            };
+            let end = directory.generations().iter().find(|g| g.number == number);
+            let passed = directory.cursors().iter().map(|c| c.next).min();
+            matches!((end, passed), (Some(info), Some(passed)) if info.end > passed)
+        };
+        skip::purge_quarantined(&quarantine, generation, needed, apply)
+    }
+}

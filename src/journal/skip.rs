@@ -1,0 +1,146 @@
+//! An operator moves a way out past records that it shall not deliver. Called by
+//! `handle`.
+//!
+//! # Invariants
+//! - What is passed over is counted as purged, by type, in the same step in which
+//!   the cursor moves; what was delivered meanwhile is not.
+//! - The new position is durable when this returns.
+
+use super::cursor::Cursor;
+use super::durable_file::sync_dir;
+use super::error::{PurgeError, SkipError};
+use super::generation::{Generation, dir_bytes};
+use super::ledger::{accepted_before, records_before};
+use super::shared::Shared;
+use crate::event::identity::Seq;
+use crate::event::tally::Tally;
+use serde::Serialize;
+use std::path::Path;
+
+/// What a skip did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// The way out's position before.
+    pub from: Seq,
+    /// The position after.
+    pub to: Seq,
+    /// Events between the two.
+    pub events: Tally,
+}
+
+/// How often the look is repeated when the way out moves on under it.
+const LOOKS_MAX: usize = 5;
+
+pub(super) fn skip(shared: &Shared, way: &str, to: Seq, apply: bool) -> Result<Skipped, SkipError> {
+    let cursors = shared.cursor_list();
+    let Some(cursor) = cursors.iter().find(|cursor| cursor.name() == way) else {
+        return Err(SkipError::Unknown(way.to_owned()));
+    };
+    let durable_end = shared.durable_end();
+    if to > durable_end {
+        return Err(SkipError::Beyond { to, durable_end });
+    }
+    for _ in 0..LOOKS_MAX {
+        let plan = Plan::make(shared, cursor, to)?;
+        let from = plan.from;
+        let events = if apply {
+            cursor.skip(to, |next| plan.events(next))
+        } else {
+            plan.events(from)
+        };
+        let Some(events) = events else { continue };
+        if apply {
+            cursor.save()?;
+        }
+        let to = to.max(from);
+        return Ok(Skipped { from, to, events });
+    }
+    Err(SkipError::Moving)
+}
+
+/// The events between any near position and the target.
+struct Plan {
+    from: Seq,
+    to: Seq,
+    /// Records from `from` to the end of its generation, or to the target.
+    records: Vec<(Seq, Tally)>,
+    /// The sequence after `records`.
+    records_end: Seq,
+    /// Events from there to the target.
+    rest: Tally,
+}
+
+impl Plan {
+    fn make(shared: &Shared, cursor: &Cursor, to: Seq) -> Result<Self, SkipError> {
+        let from = cursor.next();
+        let mut plan = Self {
+            from,
+            to,
+            records: Vec::new(),
+            records_end: to,
+            rest: Tally::default(),
+        };
+        let chain = shared.chain();
+        let Some(generation) = chain.iter().find(|g| g.end() > from) else {
+            return Ok(plan);
+        };
+        plan.records_end = to.min(generation.end());
+        let read = |error: super::store::StoreError| SkipError::Read(error.to_string());
+        let records = records_before(shared, generation, plan.records_end).map_err(read)?;
+        plan.records = records
+            .into_iter()
+            .filter(|(seq, _)| *seq >= from)
+            .collect();
+        if plan.records_end < to {
+            let before = |seq| accepted_before(shared, seq).map_err(read);
+            let (to_then, to_now) = (before(plan.records_end)?, before(to)?);
+            plan.rest = to_now
+                .unwrap_or_default()
+                .minus(&to_then.unwrap_or_default());
+            for generation in chain.iter().filter(|g| g.base() >= plan.records_end) {
+                if generation.end() <= to {
+                    // Losses have their own place in the ledger.
+                    plan.rest = plan.rest.minus(&generation.events().1);
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// `None` when the way out has moved beyond what was looked at.
+    fn events(&self, next: Seq) -> Option<Tally> {
+        if next >= self.to {
+            return Some(Tally::default());
+        }
+        if next > self.records_end || (next == self.records_end && self.records_end < self.to) {
+            return None;
+        }
+        let mut events = self.rest.clone();
+        for (_, record) in self.records.iter().filter(|(seq, _)| *seq >= next) {
+            events.merge(record);
+        }
+        Some(events)
+    }
+}
+
+/// Removes a quarantined generation that nobody needs; its bytes.
+pub(super) fn purge_quarantined(
+    quarantine: &Path,
+    generation: u64,
+    needed: impl FnOnce(u64) -> bool,
+    apply: bool,
+) -> Result<u64, PurgeError> {
+    let path = Generation::dir_in(quarantine, generation);
+    if !path.is_dir() {
+        return Err(PurgeError::Unknown(generation));
+    }
+    if needed(generation) {
+        return Err(PurgeError::Needed(generation));
+    }
+    let bytes = dir_bytes(&path);
+    if apply {
+        let removed = std::fs::remove_dir_all(&path).and_then(|()| sync_dir(quarantine));
+        removed.map_err(|source| PurgeError::Io { path, source })?;
+    }
+    Ok(bytes)
+}
