@@ -226,14 +226,26 @@ impl Cursor {
         Some(purged)
     }
 
-    /// Puts the losses of a generation in the ledger, once this cursor has passed
-    /// its `end`.
-    pub(super) fn account_losses(&self, end: Seq, lost: &Tally) {
+    /// The losses before this sequence are in the ledger.
+    pub(super) fn losses_through(&self) -> Seq {
+        self.lock().losses_through
+    }
+
+    /// Puts what is missing of the events `accepted` before `next` in the ledger as
+    /// lost, for all generations up to `end`. Nothing when it has moved meanwhile.
+    pub(super) fn settle_losses(&self, next: Seq, end: Seq, accepted: &Tally) {
         let mut position = self.lock();
-        if position.losses_through < end {
+        if position.next == next {
+            let lost = accepted.minus(&position.accounted());
+            position.ledger.lost.merge(&lost);
             position.losses_through = end;
-            position.ledger.lost.merge(lost);
         }
+    }
+
+    /// Notes that no generation up to `end` has losses.
+    pub(super) fn without_losses(&self, end: Seq) {
+        let mut position = self.lock();
+        position.losses_through = position.losses_through.max(end);
     }
 
     /// Makes the ledger agree with what the journal says was accepted before the

@@ -290,6 +290,23 @@ impl Journal {
         skip::purge_quarantined(&self.shared.quarantine_dir, generation, needed, apply)
     }
 
+    /// What the keeper does every now and then, now.
+    #[cfg(test)]
+    pub(super) fn tidy_now(&self) {
+        self.shared.tidy();
+    }
+
+    /// Ends as a killed process does: nothing is sealed, nothing is saved.
+    #[cfg(test)]
+    pub(super) fn crash(self) {
+        drop(self.shared.fence.set("crashed".to_owned()));
+        drop(lock(&self.stop_tidy).take());
+        drop(lock(&self.commands).take());
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            thread.join().unwrap();
+        }
+    }
+
     /// Ends the journal: no more appends, a last commit, cursors saved. Blocking.
     pub fn close(&self) {
         drop(lock(&self.stop_tidy).take());

@@ -17,6 +17,7 @@ use super::store::StoreError;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
 use serde::Serialize;
+use std::sync::Arc;
 
 /// The ledger of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,13 +87,13 @@ fn lags(shared: &Shared, seen: Seq) -> bool {
     shared.durable_end() != seen
 }
 
-fn oldest_pending_at_ms(chain: &[std::sync::Arc<Generation>], next: Seq) -> Option<i64> {
+fn oldest_pending_at_ms(chain: &[Arc<Generation>], next: Seq) -> Option<i64> {
     let generation = chain.iter().find(|generation| generation.end() > next)?;
     generation.received_at_ms(next.max(generation.base()))
 }
 
 /// Events accepted before a sequence, as the journal has them; `None` when it does
-/// not reach back so far.
+/// not reach back so far, or cannot tell.
 pub(super) fn accepted_before(shared: &Shared, seq: Seq) -> Result<Option<Tally>, StoreError> {
     let chain = shared.chain();
     let Some(generation) = chain.iter().rev().find(|g| g.base() <= seq) else {
@@ -106,7 +107,9 @@ pub(super) fn accepted_before(shared: &Shared, seq: Seq) -> Result<Option<Tally>
     for (_, events) in records_before(shared, generation, seq)? {
         before.merge(&events);
     }
-    Ok(Some(before))
+    // With holes in it, one cannot tell on which side of the sequence they lie.
+    let has_holes = !generation.events().1.is_empty();
+    Ok((!has_holes).then_some(before))
 }
 
 /// The records of a generation before a sequence, each with its events.
@@ -129,15 +132,54 @@ pub(super) fn records_before(
     Ok(records)
 }
 
+/// Puts what generations have lost in the ledger of each cursor that has passed
+/// them. A record that a way out had delivered before it was lost stays delivered:
+/// the loss is what is missing of all that was accepted up to the cursor.
+pub(super) fn settle_losses(shared: &Shared, cursors: &[Arc<Cursor>]) {
+    let chain = shared.chain();
+    for cursor in cursors {
+        let (next, through) = (cursor.next(), cursor.losses_through());
+        let mut passed = None;
+        let mut has_losses = false;
+        for generation in chain.iter().filter(|g| g.end() > through) {
+            if generation.is_sealed() && generation.end() <= next {
+                has_losses |= !generation.events().1.is_empty();
+                passed = Some(generation.end());
+            }
+        }
+        let Some(end) = passed else { continue };
+        if !has_losses {
+            cursor.without_losses(end);
+            continue;
+        }
+        match accepted_before(shared, next) {
+            Ok(Some(accepted)) => cursor.settle_losses(next, end, &accepted),
+            // Tried again when the cursor has moved on; nothing is deleted before.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(way = cursor.name(), %error, "cannot account for losses yet")
+            }
+        }
+    }
+}
+
 /// Compares each cursor's counts with the journal, and corrects them.
 pub(super) fn check_cursors(shared: &Shared) {
-    for cursor in shared.cursor_list() {
+    let cursors = shared.cursor_list();
+    settle_losses(shared, &cursors);
+    for cursor in cursors {
         check_cursor(shared, &cursor);
     }
 }
 
 fn check_cursor(shared: &Shared, cursor: &Cursor) {
     let next = cursor.next();
+    let chain = shared.chain();
+    let passed = chain.iter().rfind(|g| g.is_sealed() && g.end() <= next);
+    if passed.is_some_and(|g| g.end() > cursor.losses_through()) {
+        // It has moved since, or has losses that cannot be told yet.
+        return;
+    }
     match accepted_before(shared, next) {
         Ok(Some(accepted)) => {
             if !cursor.reconcile(next, &accepted) {

@@ -85,6 +85,12 @@ pub use skip::Skipped;
 pub use verify::Report;
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod recovery_tests;
+#[cfg(test)]
+mod rotation_tests;
 #[cfg(test)]
 mod tests;

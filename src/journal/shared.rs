@@ -10,6 +10,7 @@ use super::capacity::Capacity;
 use super::cursor::Cursor;
 use super::error::CursorError;
 use super::generation::Generation;
+use super::ledger;
 use super::losses::{Loss, Losses};
 use super::store::{Blocks, StoreError};
 use crate::event::identity::Seq;
@@ -122,10 +123,16 @@ impl Shared {
         lock(&self.cursors).values().cloned().collect()
     }
 
-    /// Saves cursors, then deletes the generations that all have passed.
+    /// Saves cursors, then deletes the generations that all have passed, and
+    /// measures what is left, whatever came in between.
     pub(super) fn tidy(&self) {
+        self.save_and_delete();
+        self.measure();
+    }
+
+    fn save_and_delete(&self) {
         let cursors = self.cursor_list();
-        self.account_losses(&cursors);
+        ledger::settle_losses(self, &cursors);
         for cursor in &cursors {
             if let Err(error) = cursor.save() {
                 tracing::error!(cursor = cursor.name(), %error, "cannot save a cursor; nothing is deleted meanwhile");
@@ -139,6 +146,8 @@ impl Shared {
             .chain()
             .into_iter()
             .take_while(|g| g.is_sealed() && g.end() <= passed)
+            // Its losses are in every ledger.
+            .take_while(|g| cursors.iter().all(|c| c.losses_through() >= g.end()))
             .collect();
         for generation in doomed {
             if let Err(error) = generation.delete(&self.generations_dir) {
@@ -149,20 +158,6 @@ impl Shared {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .retain(|g| !Arc::ptr_eq(g, &generation));
-        }
-        self.measure();
-    }
-
-    /// Before a generation goes, each cursor's ledger has what it lost.
-    fn account_losses(&self, cursors: &[Arc<Cursor>]) {
-        for generation in self.chain() {
-            if !generation.is_sealed() {
-                return;
-            }
-            let (_, lost) = generation.events();
-            for cursor in cursors.iter().filter(|c| c.next() >= generation.end()) {
-                cursor.account_losses(generation.end(), &lost);
-            }
         }
     }
 }

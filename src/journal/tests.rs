@@ -68,6 +68,7 @@ pub(super) struct Gate {
     opened: Condvar,
     pub(super) fail_sync: AtomicBool,
     fail_put: AtomicBool,
+    pub(super) no_space: AtomicBool,
     syncs: AtomicU64,
 }
 
@@ -97,6 +98,9 @@ impl BlockStore for GatedStore {
     fn put(&self, block: u64, bytes: Vec<u8>) -> Result<(), StoreError> {
         if self.gate.fail_put.load(Ordering::SeqCst) {
             return Err(StoreError::Io(std::io::Error::other("injected put")));
+        }
+        if self.gate.no_space.load(Ordering::SeqCst) {
+            return Err(StoreError::Io(std::io::ErrorKind::StorageFull.into()));
         }
         self.inner.put(block, bytes)
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const ARRIVAL: Duration = Duration::from_secs(300);
 
-fn sqlite3(database: &std::path::Path, sql: &str) -> String {
+pub fn sqlite3(database: &std::path::Path, sql: &str) -> String {
     let output = Command::new("sqlite3").arg(database).arg(sql).output();
     let output = output.expect("sqlite3 is installed by tests/run");
     assert!(output.status.success(), "{output:?}");

@@ -1,11 +1,15 @@
 //! The collector itself is killed or stopped under load: what it acknowledged is
 //! there, once, as it was sent.
 
+use crate::brokerless::sqlite3;
 use crate::outages::{connected, judge};
 use crate::support::collector::Collector;
 use crate::support::load::{self, Progress};
 use crate::support::servers::Stack;
 use crate::support::{Scratch, load_events, seed};
+use holdfast::journal::Directory;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use std::time::{Duration, Instant};
 
 /// A start that takes longer than this does not accept "at once".
@@ -38,6 +42,72 @@ async fn acked_records_survive_a_kill_at_any_moment() {
     assert!(acked.failed_calls > 0, "the kills hit nothing");
     judge(&collector, &stack, &acked).await;
     assert!(collector.terminate().success());
+}
+
+/// Without a broker, so that its own journal, cursors and deletions take most of the
+/// kills: small generations, SQLite beside them. `tests/campaign kills` does 500.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_kills_lose_nothing_and_the_ledger_stays_right() {
+    let kills: usize = std::env::var("HOLDFAST_TEST_KILLS").map_or(20, |n| n.parse().unwrap());
+    let scratch = Scratch::new("many_kills");
+    let config = "[sqlite]\n[journal]\ngeneration_bytes = \"1MiB\"\ngeneration_age = \"1s\"\n";
+    let mut collector = Collector::new(&scratch, config);
+    collector.start().await;
+    let events = kills * 400;
+    let progress = Progress::default();
+    let clients = collector.same_address();
+    let mut longest_start = Duration::ZERO;
+    let seed = seed();
+    let killer = async {
+        let mut random = StdRng::seed_from_u64(seed);
+        for kill in 0..kills {
+            progress.reached(events * kill / (kills + 1)).await;
+            tokio::time::sleep(Duration::from_micros(random.random_range(0..300_000))).await;
+            collector.kill();
+            let started = Instant::now();
+            collector.start().await;
+            longest_start = longest_start.max(started.elapsed());
+        }
+    };
+    let (acked, ()) = tokio::join!(
+        load::run(&clients, seed, events, 8, progress.clone()),
+        killer
+    );
+    eprintln!(
+        "{kills} kills, {} calls failed and were sent again, longest start {longest_start:?}",
+        acked.failed_calls
+    );
+    assert!(longest_start < START_MAX);
+    assert!(acked.failed_calls > 0, "the kills hit nothing");
+    collector
+        .delivered("sqlite", Duration::from_secs(300))
+        .await;
+    let database = collector.data_dir().join("events.sqlite");
+    let ids = sqlite3(&database, "SELECT event_id FROM events");
+    let mut ids: Vec<&str> = ids.lines().collect();
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "shown twice");
+    let mut expected: Vec<&str> = acked.rows.keys().map(String::as_str).collect();
+    expected.sort_unstable();
+    assert_eq!(ids.len(), expected.len());
+    assert!(
+        ids == expected,
+        "other events are there than were acknowledged"
+    );
+    assert_eq!(
+        collector.metric("holdfast_journal_state{what=\"lost_records\"}"),
+        0.0
+    );
+    assert!(
+        !collector.log().contains("ledger did not agree"),
+        "the ledger is off after a kill"
+    );
+    assert!(collector.terminate().success());
+    let report = Directory::open(&collector.data_dir()).unwrap();
+    let report = report.verify(&mut |_| {}).unwrap();
+    assert!(report.is_good(), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

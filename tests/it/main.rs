@@ -13,6 +13,7 @@
 
 mod support;
 
+mod backlog;
 mod bad_input;
 mod broker;
 mod brokerless;

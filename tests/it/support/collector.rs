@@ -67,6 +67,18 @@ impl Collector {
 
     /// Starts it and waits until its heartbeat says that it accepts.
     pub async fn start(&mut self) {
+        self.launch();
+        let http = self.http;
+        eventually(
+            "the collector accepts",
+            Duration::from_secs(30),
+            || async move { get(http, "/heartbeat/").is_some_and(|(status, _)| status == 200) },
+        )
+        .await;
+    }
+
+    /// Starts the process.
+    pub fn launch(&mut self) {
         assert!(self.process.is_none());
         let config = self.dir.join("holdfast.toml").display().to_string();
         let command = [
@@ -77,13 +89,6 @@ impl Collector {
         ];
         let log = self.dir.join("collector.log");
         self.process = Some(Guarded::start(&command, &[], &log));
-        let http = self.http;
-        eventually(
-            "the collector accepts",
-            Duration::from_secs(30),
-            || async move { get(http, "/heartbeat/").is_some_and(|(status, _)| status == 200) },
-        )
-        .await;
     }
 
     /// kill -9

@@ -1,0 +1,158 @@
+//! Tests of how generations begin and end: by age, on a full disk, and with losses
+//! that show only when they are read.
+
+use super::tests::{content, gated, options, read_all, record};
+use super::*;
+use crate::event::identity::Seq;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !check().await {
+        assert!(Instant::now() < until, "{what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_generation_is_sealed_by_age_and_deleted_once_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.limits.generation_age = Duration::from_millis(300);
+    let journal = Journal::open(&options).unwrap();
+    let cursor = journal.cursor("out").unwrap();
+    journal.append(&record("only"), None).await.unwrap();
+    until("it is sealed", async || journal.stats().generations == 2).await;
+    assert_eq!(read_all(&journal, Seq::FIRST).await.len(), 1);
+    cursor.advance(Seq(2), &[]);
+    until("it is deleted", async || {
+        journal.stats().oldest_seq == Seq(2)
+    })
+    .await;
+    let names = std::fs::read_dir(dir.path().join("generations")).unwrap();
+    assert_eq!(names.count(), 1, "an empty generation is not sealed by age");
+    journal.close();
+}
+
+#[tokio::test]
+async fn a_full_disk_ends_the_generation_and_acceptance_resumes_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, gate) = gated(&options(dir.path()));
+    journal.append(&record("kept"), None).await.unwrap();
+    gate.no_space.store(true, Ordering::SeqCst);
+    let error = journal.append(&record("x"), None).await.unwrap_err();
+    assert!(matches!(error, AppendError::DiskLow { .. }), "{error}");
+    assert_eq!(journal.stats().fence, None);
+    // What is there can be read meanwhile.
+    assert_eq!(read_all(&journal, Seq::FIRST).await.len(), 1);
+    gate.no_space.store(false, Ordering::SeqCst);
+    let mut seq = Seq(0);
+    until("it accepts again", async || {
+        journal
+            .append(&record("again"), None)
+            .await
+            .is_ok_and(|given| {
+                seq = given;
+                true
+            })
+    })
+    .await;
+    assert!(
+        seq > Seq(2),
+        "the number of the failed write is given again"
+    );
+    let contents = |records: Vec<Record>| -> Vec<_> {
+        records.into_iter().map(|r| (r.seq, r.content)).collect()
+    };
+    let expected = [(Seq(1), "kept".into()), (seq, "again".into())];
+    assert_eq!(contents(read_all(&journal, Seq::FIRST).await), expected);
+    assert_eq!(journal.losses(), []);
+    journal.close();
+    drop(journal);
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    assert_eq!(contents(read_all(&journal, Seq::FIRST).await), expected);
+    assert_eq!(journal.losses(), []);
+    assert!(
+        Directory::open(dir.path())
+            .unwrap()
+            .verify(&mut |_| {})
+            .unwrap()
+            .is_good()
+    );
+    journal.close();
+}
+
+#[tokio::test]
+async fn a_sealed_generation_that_lost_blocks_is_quarantined_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.limits.generation_bytes = 300_000;
+    let journal = Journal::open(&options).unwrap();
+    let (early, late) = (
+        journal.cursor("early").unwrap(),
+        journal.cursor("late").unwrap(),
+    );
+    let mut records = Vec::new();
+    for i in 0..12 {
+        records.push(record(content(i, 60_000)));
+        journal.append(&records[i], None).await.unwrap();
+    }
+    let passed = |from: u64, to: u64| -> Vec<Passed> {
+        let one = |seq: u64| Passed {
+            seq: Seq(seq),
+            events: records[seq as usize - 1].events.clone(),
+            dead_lettered: Default::default(),
+        };
+        (from..to).map(one).collect()
+    };
+    // One way out has delivered the record before it is lost, the other has not.
+    early.advance(Seq(3), &passed(1, 3));
+    let db = dir.path().join("generations/gen-000000000001/store/db");
+    let mut bytes = std::fs::read(&db).unwrap();
+    let needle = &content(1, 60_000)[1000..1100];
+    while let Some(at) = memchr::memmem::find(&bytes, needle) {
+        bytes[at] ^= 1;
+    }
+    std::fs::write(&db, bytes).unwrap();
+    let found = read_all(&journal, Seq::FIRST).await;
+    assert_eq!(found.len(), 11);
+    let expected = Loss {
+        generation: 1,
+        first: Seq(2),
+        end: Seq(3),
+    };
+    assert_eq!(journal.losses(), [expected.clone()]);
+    assert!(dir.path().join("quarantine/gen-000000000001").is_dir());
+    late.advance(Seq(13), &[passed(1, 2), passed(3, 13)].concat());
+    early.advance(Seq(13), &passed(3, 13));
+    until("both ledgers add up", async || {
+        let ledger = journal.ledger();
+        ledger
+            .ways
+            .iter()
+            .all(|way| way.adds_up && way.pending.is_empty())
+    })
+    .await;
+    let lost = |journal: &Journal| -> Vec<_> {
+        let ways = journal.ledger().ways.into_iter();
+        ways.map(|way| (way.way, way.ledger.lost.total())).collect()
+    };
+    let told = [("early".to_owned(), 0), ("late".to_owned(), 1)];
+    assert_eq!(lost(&journal), told);
+    journal.close();
+    drop((journal, early, late));
+    // A restart knows it still, and the files stay.
+    let journal = Journal::open(&options).unwrap();
+    assert_eq!(journal.losses(), [expected]);
+    assert_eq!(lost(&journal), told);
+    assert!(dir.path().join("quarantine/gen-000000000001").is_dir());
+    assert!(matches!(
+        journal.purge_quarantined(2, true),
+        Err(PurgeError::Unknown(2))
+    ));
+    assert!(journal.purge_quarantined(1, false).unwrap() > 0);
+    journal.purge_quarantined(1, true).unwrap();
+    assert!(!dir.path().join("quarantine/gen-000000000001").exists());
+    journal.close();
+}
