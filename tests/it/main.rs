@@ -21,5 +21,6 @@ mod crash;
 mod foreign;
 mod main_path;
 mod outages;
+mod power;
 mod sinks;
 mod tidy;

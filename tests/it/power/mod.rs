@@ -1,0 +1,23 @@
+//! What a power cut could take: the order of the system calls behind every
+//! acknowledgement, and the images that a cut at any moment could leave.
+//!
+//! ```text
+//! recorder   the collector under tests/equipment/record.c, which logs its calls
+//! log        reads that log
+//! load       clients on both doors, each request with a token of its own
+//! recording  phases of load, a held sink, a restart; then everything that is known of it
+//! acks       which send told a client "durable"
+//! order      the proof over the log alone: write, sync, ack
+//! world      files and names as the log makes them, and what of them is synced
+//! ```
+
+mod acks;
+mod load;
+mod log;
+mod order;
+mod recorder;
+mod recording;
+#[cfg(test)]
+mod tests;
+mod verdict;
+mod world;
