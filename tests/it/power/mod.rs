@@ -9,9 +9,15 @@
 //! acks       which send told a client "durable"
 //! order      the proof over the log alone: write, sync, ack
 //! world      files and names as the log makes them, and what of them is synced
+//! image      one disk image that a cut at some operation could leave
+//! check      the library opens an image; nothing acknowledged may be missing
+//! campaign   many cuts, second cuts during the recovery, the table
 //! ```
 
 mod acks;
+mod campaign;
+mod check;
+mod image;
 mod load;
 mod log;
 mod order;

@@ -14,12 +14,47 @@ use super::world::World;
 use crate::support::collector::get;
 use crate::support::guarded::Guarded;
 use crate::support::{Scratch, eventually, free_port};
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The recorder and a shared machine make everything slower; nothing hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Connections of each phase of [`life`].
+const CLIENTS: u64 = 8;
+
+/// A whole life: a load that is delivered as it comes, a backlog of several
+/// generations behind a locked database, a restart with it, more load while it drains.
+pub async fn life(binary: &Path, scratch: &Scratch, seed: u64) -> Recording {
+    let settings = [("HOLDFAST__JOURNAL__GENERATION_BYTES", "1MiB")];
+    let mut collector = Recorded::new(binary, scratch, &settings);
+    collector.start().await;
+    collector.load(seed, 0..CLIENTS, 40).await;
+    let mut lock =
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(collector.database()))
+            .await
+            .unwrap();
+    // The collector's own connections stay open: this one leaves no trace in the file.
+    sqlx::query("BEGIN IMMEDIATE")
+        .execute(&mut lock)
+        .await
+        .unwrap();
+    collector.load(seed, CLIENTS..2 * CLIENTS, 40).await;
+    collector.stop();
+    collector.start().await;
+    collector.load(seed, 2 * CLIENTS..3 * CLIENTS, 5).await;
+    sqlx::query("ROLLBACK").execute(&mut lock).await.unwrap();
+    collector.load(seed, 3 * CLIENTS..4 * CLIENTS, 20).await;
+    collector.delivered().await;
+    lock.close().await.unwrap();
+    collector.finish()
+}
+
+/// Names a recording that is judged again; see [`Recording::read`].
+pub const AGAIN: &str = "HOLDFAST_TEST_RECORDING";
 
 /// What is known of a run.
 pub struct Recording {
@@ -30,6 +65,56 @@ pub struct Recording {
     pub acks: HashMap<Token, usize>,
     /// Where the recorded directory is, with `data` in it.
     pub dir: PathBuf,
+}
+
+impl Recording {
+    /// Reads a scratch directory that a failed proof has kept.
+    pub fn read(base: &Path) -> Self {
+        let bytes = std::fs::read(base.join("sent")).unwrap();
+        let mut rest = &bytes[..];
+        let mut sent = Vec::new();
+        while let Some((head, tail)) = rest.split_first_chunk::<16>() {
+            let token = Token(u64::from_le_bytes(head[..8].try_into().unwrap()));
+            let len = u64::from_le_bytes(head[8..].try_into().unwrap()) as usize;
+            let content = tail[..len].to_vec();
+            sent.push(Request { token, content });
+            rest = &tail[len..];
+        }
+        Self::new(base, sent)
+    }
+
+    fn new(base: &Path, sent: Vec<Request>) -> Self {
+        let dir = base.join("box");
+        let log = Log::read(&base.join("calls"));
+        let mut world = World::new(log.clone());
+        world.advance(log.ops.len());
+        let wrong = world.differences(&dir);
+        assert!(wrong.is_empty(), "calls were not recorded: {wrong:#?}");
+        let acks = acks(&log);
+        let sent: HashMap<_, _> = sent.into_iter().map(|r| (r.token, r)).collect();
+        let unseen: Vec<_> = sent
+            .keys()
+            .filter(|token| !acks.contains_key(token))
+            .collect();
+        assert!(
+            unseen.is_empty(),
+            "acknowledgements not in the log: {unseen:?}"
+        );
+        assert_eq!(acks.len(), sent.len(), "acknowledgements of nothing");
+        eprintln!(
+            "recorded: {} calls, {} MiB, {} acknowledgements, {} files grown unseen",
+            log.ops.len(),
+            log.len_bytes() >> 20,
+            acks.len(),
+            world.unseen_growth
+        );
+        Self {
+            log,
+            sent,
+            acks,
+            dir,
+        }
+    }
 }
 
 /// A collector whose calls are recorded, as long as it runs.
@@ -130,35 +215,13 @@ impl Recorded {
     /// Ends the run, and reads what was recorded of it.
     pub fn finish(mut self) -> Recording {
         self.stop();
-        let dir = self.base.join("box");
-        let log = Log::read(&self.base.join("calls"));
-        let mut world = World::new(log.clone());
-        world.advance(log.ops.len());
-        let wrong = world.differences(&dir);
-        assert!(wrong.is_empty(), "calls were not recorded: {wrong:#?}");
-        let acks = acks(&log);
-        let sent: HashMap<_, _> = self.sent.into_iter().map(|r| (r.token, r)).collect();
-        let unseen: Vec<_> = sent
-            .keys()
-            .filter(|token| !acks.contains_key(token))
-            .collect();
-        assert!(
-            unseen.is_empty(),
-            "acknowledgements not in the log: {unseen:?}"
-        );
-        assert_eq!(acks.len(), sent.len(), "acknowledgements of nothing");
-        eprintln!(
-            "recorded: {} calls, {} MiB, {} acknowledgements, {} files grown unseen",
-            log.ops.len(),
-            log.len_bytes() >> 20,
-            acks.len(),
-            world.unseen_growth
-        );
-        Recording {
-            log,
-            sent,
-            acks,
-            dir,
+        let mut bytes = Vec::new();
+        for request in &self.sent {
+            bytes.extend(request.token.0.to_le_bytes());
+            bytes.extend((request.content.len() as u64).to_le_bytes());
+            bytes.extend(&request.content);
         }
+        std::fs::write(self.base.join("sent"), bytes).unwrap();
+        Recording::new(&self.base, self.sent)
     }
 }

@@ -1,0 +1,211 @@
+//! Opens an image with the library and compares it with what was sent and
+//! acknowledged. Called by `campaign`.
+//!
+//! # What must hold
+//! - The journal opens, and reads from its oldest record to its end, without a person.
+//! - Whatever it serves was sent, byte for byte, under its sequence, once.
+//! - An acknowledged record before the saved cursor has its row in SQLite; one at or
+//!   after it is in the journal.
+//! - The journal reports no loss.
+//!
+//! The saved cursor is read by opening a copy of the image without its generations:
+//! an open journal shows the larger of it and the oldest record, which would hide a
+//! deletion that came too early.
+
+use super::load::{Token, tokens};
+use super::verdict::{Fault, Finding};
+use holdfast::event::identity::Seq;
+use holdfast::journal::{Journal, Kind, Limits, Options, Record};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// A record as it must come back.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    pub seq: u64,
+    pub content: Vec<u8>,
+}
+
+/// Bytes of records taken at a time.
+const READ_BYTES: usize = 4 << 20;
+
+/// Findings of one image that are told; a bad image may lose everything.
+const TOLD_MAX: usize = 5;
+
+/// What an image held.
+#[derive(Debug, Default)]
+pub struct Held {
+    pub findings: Vec<Finding>,
+    pub records: usize,
+    pub rows: usize,
+    /// Generations that were set aside.
+    pub quarantined: usize,
+}
+
+fn options(data_dir: &Path) -> Options {
+    Options {
+        data_dir: data_dir.to_owned(),
+        limits: Limits {
+            max_bytes: 16 << 30,
+            min_free_bytes: 0,
+            record_bytes_max: 16 << 20,
+            generation_bytes: 1 << 20,
+            queue_bytes_max: 64 << 20,
+        },
+        ack_deadline: Duration::from_secs(60),
+    }
+}
+
+/// Opens a journal and reads all of it: the first half of the check, and all that the
+/// process of a second cut does. The records, the oldest sequence, losses.
+pub fn read_all(data_dir: &Path) -> Result<(Vec<Record>, Seq, u64), String> {
+    let journal = Journal::open(&options(data_dir)).map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let stats = journal.stats();
+    let mut reader = journal.reader(stats.oldest_seq);
+    let mut records = Vec::new();
+    let result = loop {
+        match runtime.block_on(reader.read(READ_BYTES)) {
+            Ok(some) if some.is_empty() && reader.position() >= stats.durable_end_seq => {
+                break Ok(());
+            }
+            Ok(some) if some.is_empty() => {
+                break Err(format!("stuck before {}", reader.position()));
+            }
+            Ok(some) => records.extend(some),
+            Err(error) => break Err(error.to_string()),
+        }
+    };
+    let lost = journal.stats().lost_records;
+    journal.close();
+    result.map(|()| (records, stats.oldest_seq, lost))
+}
+
+/// Checks the image in `image`; `acked` are the requests acknowledged before the cut.
+pub fn check(image: &Path, expected: &HashMap<Token, Expected>, acked: &HashSet<Token>) -> Held {
+    let data = image.join("data");
+    let mut held = Held::default();
+    if !data.exists() {
+        // Cut before the first name was durable.
+        for token in acked {
+            let text = format!("{token:?}: there is no data directory");
+            held.findings.push(Finding::new(Fault::AckedLost, text));
+        }
+        held.findings.truncate(TOLD_MAX);
+        return held;
+    }
+    let saved = saved_cursor(image, &data);
+    let (records, oldest, lost) = match read_all(&data) {
+        Ok(all) => all,
+        Err(error) => {
+            held.findings.push(Finding::new(Fault::NotServed, error));
+            return held;
+        }
+    };
+    held.records = records.len();
+    held.quarantined = std::fs::read_dir(data.join("quarantine")).map_or(0, Iterator::count);
+    let mut found = HashSet::new();
+    let mut findings = Vec::new();
+    for record in &records {
+        let token = tokens(&record.content).next();
+        let known = token.and_then(|token| expected.get(&token));
+        let is_right = known.is_some_and(|known| {
+            known.content[..] == record.content[..] && known.seq == record.seq.0
+        });
+        if !is_right || record.kind != Kind::Dispatch || !found.insert(token) {
+            let text = format!("{} as {token:?}, {:?}", record.seq, record.kind);
+            findings.push(Finding::new(Fault::Foreign, text));
+        }
+    }
+    if lost > 0 {
+        findings.push(Finding::new(Fault::LossReported, format!("{lost} records")));
+    }
+    let rows = rows(&data.join("events.sqlite"), &mut findings);
+    held.rows = rows.len();
+    for token in rows.iter().filter(|token| !expected.contains_key(token)) {
+        findings.push(Finding::new(Fault::Foreign, format!("row {token:?}")));
+    }
+    if oldest > saved {
+        let text = format!("the oldest is {oldest}, the saved cursor {saved}");
+        findings.push(Finding::new(Fault::DeletedBeforeSave, text));
+    }
+    for token in acked {
+        let seq = expected[token].seq;
+        let (is_held, has_row) = (found.contains(&Some(*token)), rows.contains(token));
+        let fault = match (seq < saved.0, is_held, has_row) {
+            (true, _, false) => Fault::SkippedByCursor,
+            (false, false, true) => Fault::DeletedBeforeSave,
+            (false, false, false) => Fault::AckedLost,
+            _ => continue,
+        };
+        let text =
+            format!("{token:?} with {seq}: held {is_held}, row {has_row}, saved cursor {saved}");
+        findings.push(Finding::new(fault, text));
+    }
+    // One of each kind is told before more of the same.
+    findings.sort_by_key(|finding| finding.fault);
+    let mut seen: HashMap<Fault, usize> = HashMap::new();
+    findings.retain(|finding| {
+        let count = seen.entry(finding.fault).or_default();
+        *count += 1;
+        *count <= TOLD_MAX
+    });
+    held.findings = findings;
+    held
+}
+
+/// Where the way out to SQLite begins after this cut, by its own file alone.
+fn saved_cursor(image: &Path, data: &Path) -> Seq {
+    let probe = image.join("probe");
+    std::fs::create_dir_all(probe.join("cursors")).unwrap();
+    if data.join("host_id").exists() {
+        std::fs::copy(data.join("host_id"), probe.join("host_id")).unwrap();
+    }
+    for entry in std::fs::read_dir(data.join("cursors"))
+        .into_iter()
+        .flatten()
+    {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap();
+        std::fs::copy(&path, probe.join("cursors").join(name)).unwrap();
+    }
+    let saved = Journal::open(&options(&probe)).map_or(Seq::FIRST, |journal| {
+        let cursors = journal.stats().cursors;
+        journal.close();
+        let sqlite = cursors.into_iter().find(|(name, _)| name == "sqlite");
+        sqlite.map_or(Seq::FIRST, |(_, next)| next)
+    });
+    std::fs::remove_dir_all(&probe).unwrap();
+    saved
+}
+
+/// The requests with a row, read as an operator would.
+fn rows(database: &Path, findings: &mut Vec<Finding>) -> HashSet<Token> {
+    if !database.exists() {
+        return HashSet::new();
+    }
+    let output = Command::new("sqlite3")
+        .arg(database)
+        .arg("PRAGMA integrity_check; SELECT event_id FROM events;")
+        .output()
+        .expect("sqlite3 is installed by tests/run");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    // Cut before the table was made: then nothing is delivered.
+    if !output.status.success() && !errors.contains("no such table") {
+        let text = format!("SQLite cannot be read: {errors}");
+        findings.push(Finding::new(Fault::NotServed, text));
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut lines = text.lines();
+    let integrity = lines.next().unwrap_or_default();
+    if integrity != "ok" {
+        let text = format!("SQLite is damaged: {integrity}");
+        findings.push(Finding::new(Fault::NotServed, text));
+    }
+    lines.filter_map(Token::parse).collect()
+}
