@@ -12,11 +12,13 @@
 //! image      one disk image that a cut at some operation could leave
 //! check      the library opens an image; nothing acknowledged may be missing
 //! campaign   many cuts, second cuts during the recovery, the table
+//! controls   collectors with one promise broken, which the proofs must refuse
 //! ```
 
 mod acks;
 mod campaign;
 mod check;
+mod controls;
 mod image;
 mod load;
 mod log;

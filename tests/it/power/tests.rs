@@ -58,6 +58,7 @@ async fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
         },
         second_every: SECOND_EVERY,
         only,
+        until: None,
     };
     order::prove(&recording).assert_holds("order of the system calls");
     let verdict = campaign::prove(&recording, &plan);

@@ -1,10 +1,11 @@
 //! What a proof found. A value and not a panic, so that the negative controls can tell
 //! a proof that fails for the right reason from one that merely fails.
 
+use serde::Deserialize;
 use std::fmt;
 
 /// What is wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub enum Fault {
     /// An acknowledgement began to leave before the sync of its bytes had returned.
     AckBeforeSync,

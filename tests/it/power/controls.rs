@@ -1,0 +1,290 @@
+//! Negative controls: the collector with one promise broken on purpose, built from a
+//! patched copy of the sources, must fail the proof of that promise, and for the right
+//! reason. A proof that passes a broken collector proves nothing.
+//!
+//! A control is a file in tests/controls: which text of which source becomes what, and
+//! which fault each proof must find then. The text must be there exactly once: a
+//! control that no longer applies is a failure, and is written anew.
+
+use super::campaign::{self, Plan};
+use super::order;
+use super::recording::life;
+use super::verdict::{Fault, Verdict};
+use crate::support::{Scratch, root, seed};
+use serde::Deserialize;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Control {
+    edit: Vec<Edit>,
+    proof: Vec<Proof>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    file: String,
+    find: String,
+    replace: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proof {
+    name: String,
+    finds: Fault,
+}
+
+/// One build at a time: all controls share a source tree, so that the compiler keeps
+/// what a patch does not touch.
+static BUILD: Mutex<()> = Mutex::new(());
+
+/// What is copied; dependencies come from the main target directory.
+const SOURCES: [&str; 5] = ["src", "proto", "build.rs", "Cargo.toml", "Cargo.lock"];
+
+/// Cuts that a broken collector gets before it counts as passed.
+const RANDOM_CUTS: usize = 150;
+const STEP_CUTS: usize = 250;
+
+impl Control {
+    fn read(name: &str) -> Self {
+        let path = root().join("tests/controls").join(format!("{name}.toml"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// A source with this control's edits.
+    fn patched(&self, name: &str, file: &Path, mut text: String) -> String {
+        for edit in self
+            .edit
+            .iter()
+            .filter(|edit| Path::new(&edit.file) == file)
+        {
+            let times = text.matches(&edit.find).count();
+            assert_eq!(
+                times, 1,
+                "the control {name} no longer applies: its text is {times} times in {}",
+                edit.file
+            );
+            text = text.replace(&edit.find, &edit.replace);
+        }
+        text
+    }
+}
+
+/// Builds the control and gives its binary.
+fn build(name: &str, control: &Control) -> PathBuf {
+    let _one = BUILD.lock().unwrap_or_else(PoisonError::into_inner);
+    let base = root().join("target/controls");
+    let tree = base.join("source");
+    let mut hash = DefaultHasher::new();
+    let mut kept = Vec::new();
+    let mut edited = 0;
+    for file in sources() {
+        let bytes = std::fs::read(root().join(&file)).unwrap();
+        let bytes = match String::from_utf8(bytes) {
+            Ok(text) if file == Path::new("Cargo.toml") => manifest(&text).into_bytes(),
+            Ok(text) => {
+                let patched = control.patched(name, &file, text.clone());
+                edited += usize::from(patched != text);
+                patched.into_bytes()
+            }
+            Err(error) => error.into_bytes(),
+        };
+        (&file, &bytes).hash(&mut hash);
+        write_if_other(&tree.join(&file), &bytes);
+        kept.push(tree.join(&file));
+    }
+    assert!(edited > 0, "the control {name} changes nothing");
+    let empty = tree.join("tests/empty.rs");
+    write_if_other(
+        &empty,
+        b"//! Makes cargo resolve dependencies as for the tests.\n",
+    );
+    kept.push(empty);
+    remove_others(&tree, &kept);
+
+    let binary = base.join(name).join("holdfast");
+    let stamp = base.join(name).join("stamp");
+    let hash = hash.finish().to_string();
+    if binary.exists() && std::fs::read_to_string(&stamp).is_ok_and(|old| old == hash) {
+        return binary;
+    }
+    let target = root().join("target");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    for (name, _) in std::env::vars_os() {
+        // What cargo tells these tests of their own package is not meant for another
+        // build: build scripts (ring's) would see it changed and run again.
+        let text = name.to_string_lossy();
+        let is_ours = text.starts_with("CARGO_") && text != "CARGO_HOME";
+        if is_ours || text == "OUT_DIR" {
+            command.env_remove(name);
+        }
+    }
+    let output = command
+        .args([
+            "build",
+            "--locked",
+            "--offline",
+            "--bin",
+            CONTROL_BIN,
+            "--test",
+            "it",
+        ])
+        .current_dir(&tree)
+        .env("CARGO_TARGET_DIR", &target)
+        .output()
+        .unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} does not build: {talk}");
+    std::fs::create_dir_all(base.join(name)).unwrap();
+    std::fs::copy(target.join("debug").join(CONTROL_BIN), &binary).unwrap();
+    std::fs::write(&stamp, hash).unwrap();
+    binary
+}
+
+/// The binary's name, so that nothing of the real target is overwritten.
+const CONTROL_BIN: &str = "holdfast-control";
+
+/// The manifest with that name, an empty test in place of this one (dependencies get
+/// the features that the tests ask for, and need not be built again), and our own code
+/// not optimized.
+fn manifest(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (find, replace) in [
+        (
+            "[[bin]]\nname = \"holdfast\"",
+            "[[bin]]\nname = \"holdfast-control\"",
+        ),
+        ("path = \"tests/it/main.rs\"", "path = \"tests/empty.rs\""),
+        (
+            "\nopt-level = 1\ndebug = \"line-tables-only\"",
+            "\nopt-level = 0\ndebug = false",
+        ),
+    ] {
+        assert_eq!(text.matches(find).count(), 1, "Cargo.toml has no {find:?}");
+        text = text.replace(find, replace);
+    }
+    text
+}
+
+/// The files of [`SOURCES`], relative to the root.
+fn sources() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut todo: Vec<PathBuf> = SOURCES.iter().map(PathBuf::from).collect();
+    while let Some(path) = todo.pop() {
+        let full = root().join(&path);
+        if full.is_dir() {
+            let entries = std::fs::read_dir(full).unwrap();
+            todo.extend(entries.map(|entry| path.join(entry.unwrap().file_name())));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// A file that stays as it is keeps its time, and is not compiled again.
+fn write_if_other(path: &Path, bytes: &[u8]) {
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return;
+    }
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn remove_others(dir: &Path, kept: &[PathBuf]) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            remove_others(&path, kept);
+        } else if !kept.contains(&path) {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+/// Builds a control, runs its proofs, and demands that each finds its fault.
+async fn must_fail(name: &str) {
+    let control = Control::read(name);
+    let binary = build(name, &control);
+    let seed = seed();
+    let scratch = Scratch::new(&format!("control_{name}"));
+    let recording = life(&binary, &scratch, seed).await;
+    for proof in &control.proof {
+        let verdict: Verdict = match proof.name.as_str() {
+            "order" => order::prove(&recording),
+            "cuts" => {
+                let plan = Plan {
+                    seed,
+                    random: RANDOM_CUTS,
+                    steps: Some(STEP_CUTS),
+                    second_every: usize::MAX,
+                    only: None,
+                    until: Some(proof.finds),
+                };
+                campaign::prove(&recording, &plan)
+            }
+            other => panic!("{name}: there is no proof {other:?}"),
+        };
+        assert!(
+            verdict.has(proof.finds),
+            "{name}: {} did not find {:?}: {verdict}",
+            proof.name,
+            proof.finds
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ack_before_the_sync_is_noticed() {
+    must_fail("ack_before_sync").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_fdatasync_is_noticed() {
+    must_fail("no_fdatasync").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_sync_of_directories_is_noticed() {
+    must_fail("no_directory_sync").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_saved_before_the_rows_are_committed_is_noticed() {
+    must_fail("cursor_before_commit").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_before_the_cursors_are_saved_is_noticed() {
+    must_fail("deletion_before_save").await;
+}
+
+#[test]
+fn every_control_applies_and_has_its_test() {
+    let tests = include_str!("controls.rs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(root().join("tests/controls")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let control = Control::read(name);
+        for edit in &control.edit {
+            let file = Path::new(&edit.file);
+            let text = std::fs::read_to_string(root().join(file)).unwrap();
+            control.patched(name, file, text);
+        }
+        assert!(
+            tests.contains(&format!("must_fail(\"{name}\")")),
+            "{name} has no test"
+        );
+        count += 1;
+    }
+    assert!(count >= 5);
+}
