@@ -267,7 +267,7 @@ fn expected(recording: &Recording, findings: &mut Vec<Finding>) -> HashMap<Token
     let skipped = recording.sent.len() - seqs.len();
     if skipped > 0 {
         let text = format!("{skipped} requests were never delivered, without any cut");
-        findings.push(Finding::new(Fault::SkippedByCursor, text));
+        findings.push(Finding::new(Fault::NeverDelivered, text));
     }
     let sent = recording.sent.values();
     sent.map(|request| {

@@ -7,6 +7,8 @@
 //! - An acknowledged record before the saved cursor has its row in SQLite; one at or
 //!   after it is in the journal.
 //! - The journal reports no loss.
+//! - The ledger has each event before the saved cursor as delivered, each one after it
+//!   as pending (the load has one event a request, and no sequence was left out).
 //!
 //! The saved cursor is read by opening a copy of the image without its generations:
 //! an open journal shows the larger of it and the oldest record, which would hide a
@@ -15,7 +17,7 @@
 use super::load::{Token, tokens};
 use super::verdict::{Fault, Finding};
 use holdfast::event::identity::Seq;
-use holdfast::journal::{Journal, Kind, Limits, Options, Record};
+use holdfast::journal::{Journal, JournalLedger, Kind, Limits, Loss, Options, Record};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::process::Command;
@@ -53,15 +55,24 @@ fn options(data_dir: &Path) -> Options {
             min_free_bytes: 0,
             record_bytes_max: 16 << 20,
             generation_bytes: 1 << 20,
+            generation_age: Duration::from_secs(3600),
             queue_bytes_max: 64 << 20,
         },
         ack_deadline: Duration::from_secs(60),
     }
 }
 
+/// What a journal holds and says.
+pub struct Contents {
+    pub records: Vec<Record>,
+    pub oldest: Seq,
+    pub losses: Vec<Loss>,
+    pub ledger: JournalLedger,
+}
+
 /// Opens a journal and reads all of it: the first half of the check, and all that the
-/// process of a second cut does. The records, the oldest sequence, losses.
-pub fn read_all(data_dir: &Path) -> Result<(Vec<Record>, Seq, u64), String> {
+/// process of a second cut does.
+pub fn read_all(data_dir: &Path) -> Result<Contents, String> {
     let journal = Journal::open(&options(data_dir)).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -72,19 +83,20 @@ pub fn read_all(data_dir: &Path) -> Result<(Vec<Record>, Seq, u64), String> {
     let mut records = Vec::new();
     let result = loop {
         match runtime.block_on(reader.read(READ_BYTES)) {
-            Ok(some) if some.is_empty() && reader.position() >= stats.durable_end_seq => {
-                break Ok(());
-            }
-            Ok(some) if some.is_empty() => {
-                break Err(format!("stuck before {}", reader.position()));
-            }
-            Ok(some) => records.extend(some),
+            Ok(some) if !some.is_empty() => records.extend(some),
+            Ok(_) if reader.position() >= stats.durable_end_seq => break Ok(()),
+            Ok(_) => break Err(format!("stuck before {}", reader.position())),
             Err(error) => break Err(error.to_string()),
         }
     };
-    let lost = journal.stats().lost_records;
+    let contents = Contents {
+        records,
+        oldest: stats.oldest_seq,
+        losses: journal.losses(),
+        ledger: journal.ledger(),
+    };
     journal.close();
-    result.map(|()| (records, stats.oldest_seq, lost))
+    result.map(|()| contents)
 }
 
 /// Checks the image in `image`; `acked` are the requests acknowledged before the cut.
@@ -101,18 +113,19 @@ pub fn check(image: &Path, expected: &HashMap<Token, Expected>, acked: &HashSet<
         return held;
     }
     let saved = saved_cursor(image, &data);
-    let (records, oldest, lost) = match read_all(&data) {
-        Ok(all) => all,
+    let contents = match read_all(&data) {
+        Ok(contents) => contents,
         Err(error) => {
             held.findings.push(Finding::new(Fault::NotServed, error));
             return held;
         }
     };
+    let (records, oldest) = (&contents.records, contents.oldest);
     held.records = records.len();
     held.quarantined = std::fs::read_dir(data.join("quarantine")).map_or(0, Iterator::count);
     let mut found = HashSet::new();
     let mut findings = Vec::new();
-    for record in &records {
+    for record in records {
         let token = tokens(&record.content).next();
         let known = token.and_then(|token| expected.get(&token));
         let is_right = known.is_some_and(|known| {
@@ -124,9 +137,11 @@ pub fn check(image: &Path, expected: &HashMap<Token, Expected>, acked: &HashSet<
             findings.push(Finding::new(Fault::Foreign, text));
         }
     }
-    if lost > 0 {
-        findings.push(Finding::new(Fault::LossReported, format!("{lost} records")));
+    if !contents.losses.is_empty() {
+        let text = format!("{:?}", contents.losses);
+        findings.push(Finding::new(Fault::LossReported, text));
     }
+    findings.extend(unbalanced(&contents, saved));
     let rows = rows(&data.join("events.sqlite"), &mut findings);
     held.rows = rows.len();
     for token in rows.iter().filter(|token| !expected.contains_key(token)) {
@@ -161,6 +176,22 @@ pub fn check(image: &Path, expected: &HashMap<Token, Expected>, acked: &HashSet<
     });
     held.findings = findings;
     held
+}
+
+/// Whether the ledger says something else than the records and the cursor.
+fn unbalanced(contents: &Contents, saved: Seq) -> Option<Finding> {
+    let way = contents
+        .ledger
+        .ways
+        .iter()
+        .find(|way| way.way == "sqlite")?;
+    let pending = contents.records.iter().filter(|r| r.seq >= saved).count() as u64;
+    let told = (way.ledger.delivered.total(), way.pending.total());
+    let right = (saved.0 - 1, pending);
+    (told != right || !way.adds_up).then(|| {
+        let text = format!("{told:?} delivered and pending, {right:?} are right: {way:?}");
+        Finding::new(Fault::LedgerWrong, text)
+    })
 }
 
 /// Where the way out to SQLite begins after this cut, by its own file alone.

@@ -15,6 +15,8 @@ pub enum Fault {
     AckedLost,
     /// A record before the saved cursor has no row: it will never be delivered.
     SkippedByCursor,
+    /// A record was not delivered in the recorded life itself, whose cursor is at the end.
+    NeverDelivered,
     /// A record at or after the saved cursor is gone, though its row is there.
     DeletedBeforeSave,
     /// A record was served that nobody sent, or with other bytes, or twice.
@@ -23,6 +25,8 @@ pub enum Fault {
     NotServed,
     /// The journal reported a loss.
     LossReported,
+    /// The ledger does not say what became of the records.
+    LedgerWrong,
 }
 
 /// One finding: what, and where.
