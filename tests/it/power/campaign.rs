@@ -1,21 +1,17 @@
-//! Many cuts of one recording: where, which image, the check, a second cut during the
+//! Many cuts of one recording: an image of each, its check, a second cut during the
 //! recovery for some of them, and a table. Called by the tests and the controls.
 //!
 //! # Invariants
-//! - The same recording, seed and cut give the same image.
 //! - Images are in memory (/dev/shm) where there is such a place; at most a few exist.
 
 use super::check::{Expected, Held, check};
+use super::cuts::{Cut, Plan, choose};
 use super::image::{self, Unsynced};
 use super::load::Token;
-use super::log::{Log, Op};
-use super::recorder;
 use super::recording::Recording;
+use super::second::second_cuts;
 use super::verdict::{Fault, Finding, Verdict};
 use super::world::World;
-use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
-use rand::{Rng as _, SeedableRng as _};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,52 +19,6 @@ use std::sync::Mutex;
 
 /// Checks that run at a time.
 const CHECKERS: usize = 2;
-
-/// Set for the process that opens an image under the recorder.
-pub const IMAGE: &str = "HOLDFAST_TEST_IMAGE";
-
-/// How many cuts, and of what.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    pub seed: u64,
-    /// At random operations.
-    pub random: usize,
-    /// Just before and just after the steps of seals, rotations, cursors and
-    /// deletions; `None`: all of them.
-    pub steps: Option<usize>,
-    /// Every so many images the recovery is cut too.
-    pub second_every: usize,
-    /// Only this cut.
-    pub only: Option<Cut>,
-    /// Ends once this is found: the controls ask no more.
-    pub until: Option<Fault>,
-}
-
-/// A cut: before which operation, and which of several images of that moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cut {
-    pub at: usize,
-    pub variant: usize,
-}
-
-impl Cut {
-    /// Reads `at.variant`, as failures print it.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (at, variant) = text.split_once('.').unwrap_or((text, "0"));
-        Some(Self {
-            at: at.parse().ok()?,
-            variant: variant.parse().ok()?,
-        })
-    }
-
-    fn dice(self, seed: u64, again: u64) -> StdRng {
-        StdRng::seed_from_u64(
-            seed ^ (self.at as u64) << 24
-                ^ (self.variant as u64) << 56
-                ^ again.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        )
-    }
-}
 
 #[derive(Debug, Default)]
 struct Figures {
@@ -161,7 +111,7 @@ impl Shared<'_> {
             .map(|(token, _)| *token)
             .collect();
         let seconds = if job.second {
-            second_cuts(job, self.plan.seed)
+            second_cuts(&job.dir, job.cut, self.plan.seed)
         } else {
             Vec::new()
         };
@@ -196,55 +146,6 @@ impl Shared<'_> {
             }));
         }
     }
-}
-
-/// How many images a recovery is cut into.
-const SECOND_CUTS: usize = 3;
-
-/// Recovers the image in a process of its own under the recorder, on a copy, and
-/// builds images of cuts during that.
-fn second_cuts(job: &Job, seed: u64) -> Vec<(String, PathBuf)> {
-    let sibling = |suffix: &str| {
-        let name = job.dir.file_name().unwrap().to_str().unwrap();
-        job.dir.with_file_name(format!("{name}-{suffix}"))
-    };
-    let (copy, calls) = (sibling("copy"), sibling("calls"));
-    let status = Command::new("cp")
-        .arg("-a")
-        .arg(&job.dir)
-        .arg(&copy)
-        .status()
-        .unwrap();
-    assert!(status.success());
-    let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "power::tests::opens_the_image_it_is_given"])
-        .env(IMAGE, &copy)
-        .envs(recorder::environment(&copy, &calls))
-        .output()
-        .unwrap();
-    let log = Log::read(&calls);
-    // The image itself is still as it was cut.
-    let mut world = World::on(log.clone(), &job.dir);
-    let mut images = Vec::new();
-    if !status.status.success() {
-        // The check of the image itself says why.
-        eprintln!("the recovery of {} failed", job.dir.display());
-    }
-    let mut random = job.cut.dice(seed, 1);
-    let mut cuts: Vec<usize> = (0..SECOND_CUTS)
-        .map(|_| random.random_range(0..=log.ops.len()))
-        .collect();
-    cuts.sort_unstable();
-    for (number, at) in cuts.into_iter().enumerate() {
-        world.advance(at);
-        let dir = sibling(&format!("again-{number}"));
-        std::fs::create_dir(&dir).unwrap();
-        image::build(&world, &mut job.cut.dice(seed, 2 + number as u64), &dir);
-        images.push((format!(", again at {at}"), dir));
-    }
-    std::fs::remove_dir_all(&copy).unwrap();
-    std::fs::remove_file(&calls).unwrap();
-    images
 }
 
 /// What every request must come back as. Its sequence is the one in its row: all were
@@ -293,76 +194,6 @@ fn images_dir() -> PathBuf {
     }
     std::fs::create_dir(&dir).unwrap();
     dir
-}
-
-fn choose(recording: &Recording, plan: &Plan) -> Vec<(Cut, &'static str)> {
-    let mut random = StdRng::seed_from_u64(plan.seed);
-    let steps = steps(&recording.log);
-    if let Some(cut) = plan.only {
-        return vec![(cut, "asked for")];
-    }
-    let mut moments: Vec<(usize, &'static str)> = match plan.steps {
-        None => steps.clone(),
-        Some(count) => steps.choose_multiple(&mut random, count).copied().collect(),
-    };
-    for _ in 0..plan.random {
-        moments.push((random.random_range(1..=recording.log.ops.len()), "random"));
-    }
-    moments.sort_unstable();
-    let mut cuts: Vec<(Cut, &'static str)> = Vec::new();
-    for (at, kind) in moments {
-        let variant = match cuts.last() {
-            Some((last, _)) if last.at == at => last.variant + 1,
-            _ => 0,
-        };
-        cuts.push((Cut { at, variant }, kind));
-    }
-    cuts
-}
-
-/// The moments just before and just after each step of a seal, rotation, cursor or
-/// deletion, known by the paths.
-fn steps(log: &Log) -> Vec<(usize, &'static str)> {
-    let mut paths: HashMap<u64, String> = HashMap::new();
-    let mut steps = Vec::new();
-    for (at, op) in log.ops.iter().enumerate() {
-        let (path, names) = match op {
-            Op::Open {
-                handle,
-                path,
-                created,
-                ..
-            } => {
-                paths.insert(*handle, path.clone());
-                (path.as_str(), *created)
-            }
-            Op::Write { handle, .. }
-            | Op::Resize { handle, .. }
-            | Op::Sync { handle, .. }
-            | Op::Synced { handle, .. } => (paths[handle].as_str(), false),
-            Op::Rename { to, .. } => (to.as_str(), true),
-            Op::Unlink { path } | Op::MakeDir { path } | Op::RemoveDir { path } => {
-                (path.as_str(), true)
-            }
-            _ => continue,
-        };
-        let kind = if path.contains("sqlite") {
-            continue;
-        } else if path.contains("deleted-") {
-            "deletion"
-        } else if path.contains("cursors") {
-            "cursor"
-        } else if path.contains("manifest") || path.contains("header") {
-            "seal"
-        } else if names || path.ends_with("generations") {
-            "rotation"
-        } else {
-            continue;
-        };
-        steps.extend([(at, kind), (at + 1, kind)]);
-    }
-    steps.dedup_by_key(|(at, _)| *at);
-    steps
 }
 
 fn print(plan: &Plan, recording: &Recording, verdict: &Verdict, figures: &Figures) {

@@ -6,10 +6,10 @@
 //! which fault each proof must find then. The text must be there exactly once: a
 //! control that no longer applies is a failure, and is written anew.
 
-use super::campaign::{self, Plan};
-use super::order;
+use super::cuts::Plan;
 use super::recording::life;
 use super::verdict::{Fault, Verdict};
+use super::{campaign, forwarding, order};
 use crate::support::{Scratch, root, seed};
 use serde::Deserialize;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -216,11 +216,15 @@ async fn must_fail(name: &str) {
     let binary = build(name, &control);
     let seed = seed();
     let scratch = Scratch::new(&format!("control_{name}"));
-    let recording = life(&binary, &scratch, seed).await;
+    // The proofs over a recorded life share it.
+    let mut recorded = None;
     for proof in &control.proof {
-        let verdict: Verdict = match proof.name.as_str() {
-            "order" => order::prove(&recording),
-            "cuts" => {
+        if recorded.is_none() && ["order", "cuts"].contains(&proof.name.as_str()) {
+            recorded = Some(life(&binary, &scratch, seed).await);
+        }
+        let verdict: Verdict = match (proof.name.as_str(), &recorded) {
+            ("order", Some(recording)) => order::prove(recording),
+            ("cuts", Some(recording)) => {
                 let plan = Plan {
                     seed,
                     random: RANDOM_CUTS,
@@ -229,9 +233,11 @@ async fn must_fail(name: &str) {
                     only: None,
                     until: Some(proof.finds),
                 };
-                campaign::prove(&recording, &plan)
+                campaign::prove(recording, &plan)
             }
-            other => panic!("{name}: there is no proof {other:?}"),
+            ("unroutable", _) => forwarding::prove_unroutable(&binary, &scratch, seed).await,
+            ("unconfirmed", _) => forwarding::prove_unconfirmed(&binary, &scratch, seed).await,
+            (other, _) => panic!("{name}: there is no proof {other:?}"),
         };
         assert!(
             verdict.has(proof.finds),
@@ -267,6 +273,16 @@ async fn a_deletion_before_the_cursors_are_saved_is_noticed() {
     must_fail("deletion_before_save").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unroutable_message_that_counts_is_noticed() {
+    must_fail("unroutable_counts").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unconfirmed_message_that_counts_is_noticed() {
+    must_fail("unconfirmed_counts").await;
+}
+
 #[test]
 fn every_control_applies_and_has_its_test() {
     let tests = include_str!("controls.rs");
@@ -286,5 +302,5 @@ fn every_control_applies_and_has_its_test() {
         );
         count += 1;
     }
-    assert!(count >= 5);
+    assert!(count >= 7);
 }

@@ -9,22 +9,30 @@
 //! acks       which send told a client "durable"
 //! order      the proof over the log alone: write, sync, ack
 //! world      files and names as the log makes them, and what of them is synced
+//! compare    that log against the real directory: was every call seen?
+//! cuts       where a recording is cut
 //! image      one disk image that a cut at some operation could leave
 //! check      the library opens an image; nothing acknowledged may be missing
+//! second     a cut during the recovery from a cut
 //! campaign   many cuts, second cuts during the recovery, the table
+//! forwarding the proof of the way out to RabbitMQ: no confirm, no cursor
 //! controls   collectors with one promise broken, which the proofs must refuse
 //! ```
 
 mod acks;
 mod campaign;
 mod check;
+mod compare;
 mod controls;
+mod cuts;
+mod forwarding;
 mod image;
 mod load;
 mod log;
 mod order;
 mod recorder;
 mod recording;
+mod second;
 #[cfg(test)]
 mod tests;
 mod verdict;

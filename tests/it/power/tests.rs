@@ -1,8 +1,8 @@
 //! The proofs on the collector as it is.
 
-use super::campaign::{self, Cut, Plan};
+use super::cuts::{Cut, Plan};
 use super::recording::{self, Recorded, Recording, life};
-use super::{check, order};
+use super::{campaign, check, forwarding, order, second};
 use crate::support::collector::binary;
 use crate::support::{Scratch, seed};
 
@@ -66,10 +66,24 @@ async fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
     assert!(plan.only.is_some() || verdict.checked >= plan.random);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_no_queue_takes_is_not_passed_before_the_error_queue_has_it() {
+    let scratch = Scratch::new("forward_unroutable");
+    let verdict = forwarding::prove_unroutable(binary(), &scratch, seed()).await;
+    verdict.assert_holds("unroutable messages");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_was_not_confirmed_is_sent_again() {
+    let scratch = Scratch::new("forward_unconfirmed");
+    let verdict = forwarding::prove_unconfirmed(binary(), &scratch, seed()).await;
+    verdict.assert_holds("unconfirmed messages");
+}
+
 /// The process of a second cut; nothing to do in the suite itself.
 #[test]
 fn opens_the_image_it_is_given() {
-    if let Some(image) = std::env::var_os(campaign::IMAGE) {
+    if let Some(image) = std::env::var_os(second::IMAGE) {
         let data = std::path::Path::new(&image).join("data");
         if data.exists() {
             let read = check::read_all(&data).map(|contents| contents.records.len());
