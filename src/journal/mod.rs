@@ -1,46 +1,86 @@
 //! The journal: makes a request durable on this host's disk before it is
 //! acknowledged, and hands it to every way out until each has delivered it.
-//! Called by `ingest` (append), `forward` and `consume::direct` (read, cursors)
-//! and `app` (open, close).
+//! Called by `ingest` (append), `forward` and `consume::direct` (read, cursors),
+//! `admin` and `cli` (ledger, skip, a look at a directory), `app` (open, close).
 //!
-//! # The contract
-//! Order of an append, each step only after the one before it returned:
+//! # The contract of an acknowledgement
+//! Each step begins only after the one before it returned.
+//!
+//! Append:
 //! 1. the request waits for byte permits (bounded memory) and capacity;
-//! 2. the one writer thread packs waiting requests into blocks (own checksum,
-//!    dense block numbers, dense sequences) and puts them into the store;
-//! 3. the store is flushed and its file fdatasync'ed;
+//! 2. the one writer thread packs waiting requests into blocks (salt, checksum,
+//!    dense numbers, dense sequences) and puts them into the store, at most 1 MiB
+//!    between two syncs;
+//! 3. the store is flushed and its file fdatasync'ed by us;
 //! 4. the durable position is published: only now can readers see the request;
-//! 5. the caller gets its sequence: only now may `SUCCESS` leave.
+//! 5. the caller gets its sequence: only now may `SUCCESS` leave (tests
+//!    `an_append_is_answered_only_after_its_sync`, `readers_see_only_what_is_durable`,
+//!    and on the running binary, call by call,
+//!    `every_acknowledgement_leaves_after_the_sync_that_covers_it`).
 //!
-//! Order of a rotation: last sync, manifest sealed and fsync'ed, next generation
-//! created and its directories fsync'ed, first append into it.
+//! Seal and rotate (by size or age): last sync; the generation takes no more; its
+//! manifest replaced and fsync'ed; the next directory made and synced; its header
+//! fsync'ed; its store made, its files and directories synced; its manifest
+//! fsync'ed; first append.
 //!
-//! Order of a deletion: every cursor past the sealed generation, each cursor's
-//! file fsync'ed, then the generation's directory removed and its parent synced.
+//! Cursor: the way out has its evidence (the broker's confirm, the database's
+//! commit); the position moves in memory; the keeper writes it, with the ledger, to
+//! the slot that does not count, and fdatasyncs (test
+//! `a_torn_write_leaves_the_other`).
+//!
+//! Delete: every cursor's saved position is past the sealed generation, and its
+//! losses are in every ledger; the directory is renamed and its parent synced; its
+//! files are removed (test
+//! `a_generation_is_deleted_only_when_every_cursor_passed_it`).
+//!
+//! # What survives what
+//! - Killing the process at any moment: every acknowledged request, and no event
+//!   shows twice (tests `acked_records_survive_a_kill_at_any_moment`,
+//!   `many_kills_lose_nothing_and_the_ledger_stays_right`).
+//! - A power cut at any moment, with unsynced sectors kept, dropped, reordered or
+//!   torn, and again during the recovery: every acknowledged request, byte for byte
+//!   (test `a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged`). A
+//!   request that was not acknowledged is there wholly or not at all.
+//! - A failed sync: nothing is acknowledged any more until a restart (test
+//!   `a_failed_sync_fences_the_journal`), since the kernel may have dropped what it
+//!   could not write. What is durable is delivered meanwhile.
+//! - A full disk: waiting requests are refused, nothing is fenced, what is there is
+//!   delivered and deleted without new room, and acceptance resumes by itself (test
+//!   `a_full_disk_ends_the_generation_and_acceptance_resumes_by_itself`).
+//! - Damage of any one file, its removal included: the journal opens, gives no wrong
+//!   byte, and tells exactly which records are gone (test
+//!   `damage_of_any_file_loses_nothing_silently_and_never_gives_a_wrong_byte`). One
+//!   exception: of records acknowledged within about a second before a crash,
+//!   damage of the last ones looks like a write that was never synced.
+//! - A clock that jumps: sequences and positions do not depend on it.
+//! - Loss of the disk: nothing. A journal on one disk cannot.
 //!
 //! # Layout of the data directory
 //! ```text
-//! lock                    held while a process owns the directory
-//! host_id                 this host's name in every row and message
-//! cursors/NAME            next sequence that way out NAME has to deliver
-//! generations/gen-N/      one generation: manifest, store/ (sled)
-//! quarantine/gen-N/       a generation that could not be read; kept for salvage
+//! lock                     held while a process owns the directory
+//! host_id, host_id.copy    this host's name in every row and message
+//! cursors/NAME             where way out NAME is, and what became of what it passed
+//! generations/gen-N/       one generation
+//!   header                 number, first sequence, salt: never changes
+//!   manifest               what it is known to hold: synced blocks, events by type
+//!   store/                 sled; the blocks lie in its file `db`
+//! quarantine/gen-N/        a generation that lost something, whole, as evidence;
+//!                          what is intact is delivered from here
+//! reserve                  room that is given back when the disk is full
 //! ```
 //!
-//! # What survives
-//! - Killing the process or the machine at any moment: every acknowledged request
-//!   (test `acked_records_survive_a_kill_at_any_moment`), and a request that was
-//!   not acknowledged is there wholly or not at all.
-//! - A failed sync: nothing is acknowledged any more until a restart (test
-//!   `a_failed_sync_fences_the_journal`), since the kernel may have dropped what
-//!   it could not write.
-//! - Loss of the disk: nothing. A journal on one disk cannot.
+//! # Files, in the order of the data's path
+//! `handle` is the door; `capacity` admits; `writer` commits `record`s as `block`s
+//! to the `store` of a `generation` with its `manifest`; `reader` walks the
+//! `contents`, for sealed generations by a `scan` of the file; `cursor` (in `slots`)
+//! and `ledger` say what became of them; `shared` keeps and deletes. `recovery` and
+//! `survey` make sense of what a crash left, `losses` of what is gone. `directory`,
+//! `verify`, `skip` and `offline` are for operators.
 //!
 //! # Invariants
-//! - An acknowledgement comes after the sync that covers its bytes (test
-//!   `an_append_is_answered_only_after_its_sync`).
-//! - Readers never see what is not durable (test `readers_see_only_what_is_durable`).
-//! - sled is named in `store` only.
+//! - sled is named in `store` only, and opens no store that holds records.
+//! - The whole behaves as its model in memory, through any crashes (test
+//!   `a_journal_is_what_its_model_says`).
 
 mod block;
 mod capacity;
