@@ -72,6 +72,7 @@ fn journal_options(config: &Config) -> journal::Options {
         limits: journal::Limits {
             max_bytes: config.journal.max_bytes.bytes(),
             min_free_bytes: config.journal.min_free_bytes.bytes(),
+            reserve_bytes: config.journal.reserve_bytes.bytes(),
             // The record's meta beside the request's bytes.
             record_bytes_max: config.ingest.max_request_bytes.in_memory() + 4096,
             generation_bytes: config.journal.generation_bytes.bytes(),

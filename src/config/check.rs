@@ -9,6 +9,12 @@ use std::collections::BTreeSet;
 /// could strand a backlog.
 const MIN_FREE_BYTES_MIN: Size = Size::mib(64);
 
+/// Less could not hold what it is kept for: one store and the small files.
+const RESERVE_BYTES_MIN: Size = Size::mib(16);
+
+/// More is never needed at once, and is lost to events.
+const RESERVE_BYTES_MAX: Size = Size::gib(1);
+
 /// A generation smaller than this is mostly sled's own first segments.
 const GENERATION_BYTES_MIN: Size = Size::mib(1);
 
@@ -34,6 +40,10 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
     expect(
         journal.min_free_bytes >= MIN_FREE_BYTES_MIN,
         "journal.min_free_bytes: must be at least 64MiB",
+    );
+    expect(
+        (RESERVE_BYTES_MIN..=RESERVE_BYTES_MAX).contains(&journal.reserve_bytes),
+        "journal.reserve_bytes: must be from 16MiB to 1GiB",
     );
     expect(
         journal.queue_bytes.bytes() >= request.bytes().saturating_mul(2),

@@ -89,6 +89,10 @@ pub struct Journal {
     /// Bytes that the disk must keep free; below it requests are refused. Default
     /// 1 GiB: room to open stores (one segment each) and for everyone else.
     pub min_free_bytes: Size,
+    /// Bytes that the journal keeps for its own needs, beside those, and gives
+    /// back to itself when the disk is full. Default 64 MiB: four stores, or any
+    /// number of manifests, cursors and dead letters.
+    pub reserve_bytes: Size,
     /// Payload after which a generation is sealed; deleted as a whole once
     /// delivered. Default 64 MiB: opens in a fraction of a second and bounds what
     /// a damaged store can cost.
@@ -268,6 +272,7 @@ impl Default for Journal {
         Self {
             max_bytes: Size::gib(16),
             min_free_bytes: Size::gib(1),
+            reserve_bytes: Size::mib(64),
             generation_bytes: Size::mib(64),
             generation_age: Span::secs(600),
             ack_deadline: Span::secs(1),

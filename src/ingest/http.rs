@@ -96,6 +96,7 @@ fn observe_journal(journal: &Journal, metrics: &Metrics) {
     let stats = journal.stats();
     metrics.journal("used_bytes", stats.used_bytes);
     metrics.journal("free_bytes", stats.free_bytes);
+    metrics.journal("pressure", stats.pressure.as_number());
     metrics.journal("generations", stats.generations as u64);
     metrics.journal("oldest_seq", stats.oldest_seq.0);
     metrics.journal("durable_end_seq", stats.durable_end_seq.0);

@@ -1,10 +1,56 @@
 //! How much the journal may hold, and whether one more request fits. Called by
-//! `handle` before a request is queued; measured by the keeper and the writer.
+//! `handle` before a request is queued; measured by the keeper; told of a full disk
+//! by whoever meets one.
+//!
+//! Levels and waits are in `pressure`, the space for the journal's own needs in
+//! `reserve`.
+//!
+//! # What can happen between two measures
+//! Requests that were admitted since the last measure, or were under way at that
+//! time, are charged against it with what sled makes of them ([`AMPLIFICATION`]), so
+//! that a burst cannot pass a bound (test
+//! `a_burst_between_two_measures_is_charged_against_the_last`). Other processes can
+//! take what they want: that is what `journal.min_free_bytes` and the reserve are for.
+//!
+//! # Invariants
+//! - At level `Refuse` every append is refused, and the level is left by itself once
+//!   there is room again (test `refusal_starts_and_ends_once_and_by_itself`).
+//! - Making the reserve or giving it back changes no level: what it misses is
+//!   taken off the free bytes (test `the_reserve_changes_no_level`).
+//! - A change of level is logged once.
 
 use super::error::AppendError;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use super::pressure::{Measure, Pressure};
+use super::reserve::Reserve;
+use super::store::is_no_space;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What a byte of a request becomes on the disk: sled's file grows by twice the
+/// payload (measured at 64-KiB values).
+const AMPLIFICATION: u64 = 2;
+
+/// The disk is nearly full when less than this is free: a step of the reserve is
+/// given back then. Two of sled's segments: less may not make one store.
+const NEARLY_FULL_BYTES: u64 = 16 << 20;
+
+/// At most this part of the floor counts as nearly full: far from where the
+/// reserve is made again, so that it does not come and go.
+const NEARLY_FULL_PART_OF_FLOOR: u64 = 4;
+
+/// A refused request up to this size (one block) shows that the journal is at its
+/// bound; a larger one may just not fit while others do.
+const COMMON_REQUEST_BYTES: usize = 64 << 10;
+
+/// At most this part of a caller's time is spent waiting under pressure: the rest is
+/// for the sync, so that `Slow` does not turn into missed deadlines.
+const WAIT_PART_OF_DEADLINE: u32 = 2;
+
+/// How long requests are refused after a write found the disk full: where the free
+/// bytes do not show why (a quota), one try a second is enough.
+const FULL_HOLD: Duration = Duration::from_secs(1);
 
 /// The journal's bounds.
 #[derive(Debug, Clone)]
@@ -13,6 +59,8 @@ pub struct Limits {
     pub max_bytes: u64,
     /// Bytes that the file system must keep free, `journal.min_free_bytes`.
     pub min_free_bytes: u64,
+    /// Bytes kept for the journal's own needs, beside those, `journal.reserve_bytes`.
+    pub reserve_bytes: u64,
     /// Bytes of one record.
     pub record_bytes_max: usize,
     /// Payload bytes after which a generation is sealed, `journal.generation_bytes`.
@@ -23,81 +71,280 @@ pub struct Limits {
     pub queue_bytes_max: usize,
 }
 
+/// Asks for the free bytes of the file system that holds a directory; tests put in a
+/// disk of their own.
+pub(super) type AskFree = fn(&Path) -> io::Result<u64>;
+
+fn free_of_file_system(dir: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(dir)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// The measured state beside the limits.
 #[derive(Debug)]
 pub(super) struct Capacity {
     pub(super) limits: Limits,
     data_dir: PathBuf,
-    used_bytes: AtomicU64,
-    free_bytes: AtomicU64,
+    ask_free: AskFree,
+    reserve: Reserve,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    used_bytes: u64,
+    free_bytes: u64,
+    /// What the reserve lacked at that time: spoken for, though it is free.
+    reserve_missing_bytes: u64,
+    /// Admitted and not answered.
+    in_flight_bytes: u64,
+    /// What the last measure may not have seen: in flight then, or admitted since.
+    unmeasured_bytes: u64,
+    level: Pressure,
+    /// When the disk was last found full by a write, whatever its free bytes say.
+    full_at: Option<Instant>,
+}
+
+/// A request's place: held until it is answered or given up.
+#[derive(Debug)]
+pub(super) struct Admitted<'a> {
+    capacity: &'a Capacity,
+    bytes: u64,
+    wait: Duration,
+}
+
+impl Admitted<'_> {
+    /// How long the request waits before it is queued, for a caller that has
+    /// `limit` in all.
+    pub(super) fn wait(&self, limit: Duration) -> Duration {
+        self.wait.min(limit / WAIT_PART_OF_DEADLINE)
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.capacity.state().in_flight_bytes -= self.bytes;
+    }
 }
 
 impl Capacity {
+    /// Measures the disk, and makes the reserve where there is room.
     pub(super) fn new(limits: Limits, data_dir: PathBuf) -> Self {
+        Self::with(limits, data_dir, free_of_file_system)
+    }
+
+    fn with(limits: Limits, data_dir: PathBuf, ask_free: AskFree) -> Self {
         let capacity = Self {
+            reserve: Reserve::open(data_dir.join("reserve"), limits.reserve_bytes),
             limits,
             data_dir,
-            used_bytes: AtomicU64::new(0),
-            free_bytes: AtomicU64::new(u64::MAX),
+            ask_free,
+            state: Mutex::new(State {
+                // Unknown until the file system answers.
+                free_bytes: u64::MAX,
+                ..State::default()
+            }),
         };
-        capacity.measure_free();
+        capacity.measure(|| 0);
         capacity
     }
 
     pub(super) fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.state().used_bytes
     }
 
     pub(super) fn free_bytes(&self) -> u64 {
-        self.free_bytes.load(Ordering::Relaxed)
+        self.state().free_bytes
     }
 
-    pub(super) fn set_used(&self, bytes: u64) {
-        self.used_bytes.store(bytes, Ordering::Relaxed);
+    pub(super) fn pressure(&self) -> Pressure {
+        self.state().level
     }
 
-    /// Asks the file system; an unanswered question changes nothing.
-    pub(super) fn measure_free(&self) {
-        match rustix::fs::statvfs(&self.data_dir) {
-            Ok(stat) => self
-                .free_bytes
-                .store(stat.f_bavail * stat.f_frsize, Ordering::Relaxed),
-            Err(error) => tracing::warn!(%error, "cannot ask for the disk's free space"),
+    /// Takes a new measure and does what follows from it; `used_bytes` sums up the
+    /// generations. Called by the keeper, and after a deletion.
+    pub(super) fn measure(&self, used_bytes: impl FnOnce() -> u64) {
+        {
+            // Before the looks, so that what is admitted meanwhile is charged to
+            // the new measure too: twice is safe, not at all is not.
+            let mut state = self.state();
+            state.unmeasured_bytes = state.in_flight_bytes;
         }
+        let used_bytes = used_bytes();
+        let free_bytes = self.tend_reserve(self.ask_free());
+        let mut state = self.state();
+        state.used_bytes = used_bytes;
+        self.set_free(&mut state, free_bytes);
+        let is_held = state.full_at.is_some_and(|at| at.elapsed() < FULL_HOLD);
+        let level = if is_held {
+            Pressure::Refuse
+        } else {
+            self.judged(&state, 0).level_after(state.level)
+        };
+        self.set_level(&mut state, level);
     }
 
-    /// A write was refused for want of room: nothing fits until the next measure.
+    fn set_free(&self, state: &mut State, free_bytes: Option<u64>) {
+        if let Some(bytes) = free_bytes {
+            state.free_bytes = bytes;
+        }
+        state.reserve_missing_bytes = self.reserve.missing_bytes();
+    }
+
+    /// Told of a failed operation of the journal's own; says whether the disk was full.
+    pub(super) fn heed(&self, error: &io::Error) -> bool {
+        let is_full = is_no_space(error);
+        if is_full {
+            self.no_space();
+        }
+        is_full
+    }
+
+    /// A write found the disk full: a step of the reserve is given back, so that trying
+    /// again may help, and requests are refused for a while.
     pub(super) fn no_space(&self) {
-        self.free_bytes.store(0, Ordering::Relaxed);
+        self.reserve.give_back();
+        let free_bytes = self.ask_free();
+        let mut state = self.state();
+        self.set_free(&mut state, free_bytes);
+        state.full_at = Some(Instant::now());
+        self.set_level(&mut state, Pressure::Refuse);
     }
 
-    /// What a caller hears then.
+    /// Whether requests are taken, as far as room goes.
+    pub(super) fn has_room(&self) -> bool {
+        self.state().level < Pressure::Refuse
+    }
+
+    /// What a caller hears whose request found the disk full.
     pub(super) fn disk_low(&self) -> AppendError {
+        self.disk_low_by(&self.state())
+    }
+
+    fn disk_low_by(&self, state: &State) -> AppendError {
         AppendError::DiskLow {
-            free_bytes: self.free_bytes(),
+            free_bytes: state.free_bytes,
             min_free_bytes: self.limits.min_free_bytes,
         }
     }
 
-    /// Whether a record of `bytes` fits now.
-    pub(super) fn admit(&self, bytes: usize) -> Result<(), AppendError> {
+    /// Whether a record of `bytes` fits now, and how long it should wait.
+    pub(super) fn admit(&self, bytes: usize) -> Result<Admitted<'_>, AppendError> {
         if bytes > self.limits.record_bytes_max {
             return Err(AppendError::TooLarge {
                 bytes,
                 max_bytes: self.limits.record_bytes_max,
             });
         }
-        let (used_bytes, max_bytes) = (self.used_bytes(), self.limits.max_bytes);
-        if used_bytes.saturating_add(bytes as u64) > max_bytes {
-            return Err(AppendError::Full {
+        let mut state = self.state();
+        let after = self.judged(&state, bytes as u64);
+        if state.level == Pressure::Refuse || after.level() == Pressure::Refuse {
+            if bytes <= COMMON_REQUEST_BYTES {
+                self.set_level(&mut state, Pressure::Refuse);
+            }
+            return Err(self.refusal(&state, after));
+        }
+        let bytes = bytes as u64;
+        state.in_flight_bytes += bytes;
+        state.unmeasured_bytes += bytes;
+        Ok(Admitted {
+            capacity: self,
+            bytes,
+            wait: after.wait(),
+        })
+    }
+
+    /// The last measure with what came since and `more_bytes` of requests.
+    fn judged(&self, state: &State, more_bytes: u64) -> Measure {
+        let charge = state
+            .unmeasured_bytes
+            .saturating_add(more_bytes)
+            .saturating_mul(AMPLIFICATION);
+        Measure {
+            used_bytes: state.used_bytes.saturating_add(charge),
+            max_bytes: self.limits.max_bytes,
+            free_bytes: state
+                .free_bytes
+                .saturating_sub(state.reserve_missing_bytes)
+                .saturating_sub(charge),
+            min_free_bytes: self.limits.min_free_bytes,
+        }
+    }
+
+    /// Names the bound that refuses.
+    fn refusal(&self, state: &State, judged: Measure) -> AppendError {
+        let by_use = Measure {
+            free_bytes: u64::MAX,
+            ..judged
+        };
+        if by_use.level_after(Pressure::Refuse) == Pressure::Refuse {
+            AppendError::Full {
+                used_bytes: state.used_bytes,
+                max_bytes: self.limits.max_bytes,
+            }
+        } else {
+            self.disk_low_by(state)
+        }
+    }
+
+    fn set_level(&self, state: &mut State, level: Pressure) {
+        let before = state.level;
+        if level == before {
+            return;
+        }
+        state.level = level;
+        let (pressure, before_name) = (level.name(), before.name());
+        let (used_bytes, max_bytes) = (state.used_bytes, self.limits.max_bytes);
+        let (free_bytes, min_free_bytes) = (state.free_bytes, self.limits.min_free_bytes);
+        if level > before {
+            tracing::warn!(
+                pressure,
+                before = before_name,
                 used_bytes,
                 max_bytes,
-            });
+                free_bytes,
+                min_free_bytes,
+                "the journal comes near its bounds"
+            );
+        } else {
+            tracing::info!(
+                pressure,
+                before = before_name,
+                used_bytes,
+                max_bytes,
+                free_bytes,
+                min_free_bytes,
+                "the journal has room again"
+            );
         }
-        let min_free_bytes = self.limits.min_free_bytes;
-        if self.free_bytes() < min_free_bytes.saturating_add(bytes as u64) {
-            return Err(self.disk_low());
-        }
-        Ok(())
+    }
+
+    /// Gives a step back when the disk is nearly full, makes what is missing when
+    /// there is room above the floor; the free bytes after it.
+    fn tend_reserve(&self, free_bytes: Option<u64>) -> Option<u64> {
+        let free = free_bytes?;
+        let floor = self.limits.min_free_bytes;
+        let nearly_full = NEARLY_FULL_BYTES.min(floor / NEARLY_FULL_PART_OF_FLOOR);
+        let changed = if free < nearly_full {
+            self.reserve.give_back() > 0
+        } else {
+            self.reserve.grow(free.saturating_sub(floor))
+        };
+        if changed { self.ask_free() } else { free_bytes }
+    }
+
+    /// Asks the file system; an unanswered question changes nothing.
+    fn ask_free(&self) -> Option<u64> {
+        (self.ask_free)(&self.data_dir)
+            .inspect_err(|error| tracing::warn!(%error, "cannot ask for the disk's free space"))
+            .ok()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[path = "capacity_tests.rs"]
+mod tests;

@@ -9,6 +9,7 @@ use super::error::{AppendError, CursorError, OpenError, PurgeError, SkipError};
 use super::host_id;
 use super::ledger::{self, JournalLedger};
 use super::losses::{Loss, Losses};
+use super::pressure::Pressure;
 use super::reader::Reader;
 use super::record::NewRecord;
 use super::recovery::recover;
@@ -54,6 +55,8 @@ pub struct Stats {
     pub used_bytes: u64,
     /// Bytes that the file system has free.
     pub free_bytes: u64,
+    /// How near the journal is to its bounds.
+    pub pressure: Pressure,
     /// Generations on disk.
     pub generations: usize,
     /// The oldest sequence held.
@@ -152,6 +155,8 @@ impl Journal {
                 while stopped.recv_timeout(TIDY_PERIOD)
                     == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
                 {
+                    // Also when the tidying has to give up.
+                    keeper.measure();
                     keeper.tidy();
                     // A full queue means that the writer is awake: it looks by itself.
                     drop(ticks.try_send(Command::Tick));
@@ -194,7 +199,11 @@ impl Journal {
         let limit = deadline.map_or(self.ack_deadline, |d| d.min(self.ack_deadline));
         let until = Instant::now() + limit;
         let bytes = bytes::Bytes::from(record.encode());
-        self.shared.capacity.admit(bytes.len())?;
+        let admitted = self.shared.capacity.admit(bytes.len())?;
+        let wait = admitted.wait(limit);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         let result = tokio::time::timeout_at(until, self.enqueue(record, bytes)).await;
         result.unwrap_or(Err(AppendError::Deadline))
     }
@@ -244,6 +253,7 @@ impl Journal {
         Stats {
             used_bytes: shared.capacity.used_bytes(),
             free_bytes: shared.capacity.free_bytes(),
+            pressure: shared.capacity.pressure(),
             generations: shared.chain().len(),
             oldest_seq: shared.oldest(),
             durable_end_seq: shared.durable_end(),

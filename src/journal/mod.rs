@@ -7,7 +7,8 @@
 //! Each step begins only after the one before it returned.
 //!
 //! Append:
-//! 1. the request waits for byte permits (bounded memory) and capacity;
+//! 1. the request is admitted (capacity), waits a little where room gets short, and
+//!    waits for byte permits (bounded memory);
 //! 2. the one writer thread packs waiting requests into blocks (salt, checksum,
 //!    dense numbers, dense sequences) and puts them into the store, at most 1 MiB
 //!    between two syncs;
@@ -57,6 +58,7 @@
 //!
 //! # Layout of the data directory
 //! ```text
+<<<<<<< HEAD
 //! lock                     held while a process owns the directory
 //! host_id, host_id.copy    this host's name in every row and message
 //! cursors/NAME             where way out NAME is, and what became of what it passed
@@ -67,6 +69,14 @@
 //! quarantine/gen-N/        a generation that lost something, whole, as evidence;
 //!                          what is intact is delivered from here
 //! reserve                  room that is given back when the disk is full
+=======
+//! lock                    held while a process owns the directory
+//! host_id                 this host's name in every row and message
+//! cursors/NAME            next sequence that way out NAME has to deliver
+//! generations/gen-N/      one generation: manifest, store/ (sled)
+//! reserve                 space for the journal's own needs when the disk is full
+//! quarantine/gen-N/       a generation that could not be read; kept for salvage
+>>>>>>> e447e8b (Pressure levels and a disk reserve for the journal)
 //! ```
 //!
 //! # Files, in the order of the data's path
@@ -97,9 +107,11 @@ mod ledger;
 mod losses;
 mod manifest;
 mod offline;
+mod pressure;
 mod reader;
 mod record;
 mod recovery;
+mod reserve;
 mod scan;
 mod shared;
 mod skip;
@@ -119,6 +131,7 @@ pub use handle::{Journal, Options, Stats};
 pub use ledger::{JournalLedger, WayLedger};
 pub use losses::Loss;
 pub use offline::Offline;
+pub use pressure::Pressure;
 pub use reader::Reader;
 pub use record::{Kind, NewRecord, Record};
 pub use skip::Skipped;

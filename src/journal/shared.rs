@@ -98,9 +98,8 @@ impl Shared {
 
     /// Measures the disk use.
     pub(super) fn measure(&self) {
-        let used = self.chain().iter().map(|g| g.disk_bytes()).sum();
-        self.capacity.set_used(used);
-        self.capacity.measure_free();
+        self.capacity
+            .measure(|| self.chain().iter().map(|g| g.disk_bytes()).sum());
     }
 
     pub(super) fn open_cursor(&self, name: &str) -> Result<Arc<Cursor>, CursorError> {
@@ -135,6 +134,9 @@ impl Shared {
         ledger::settle_losses(self, &cursors);
         for cursor in &cursors {
             if let Err(error) = cursor.save() {
+                if let CursorError::Io { source, .. } = &error {
+                    self.capacity.heed(source);
+                }
                 tracing::error!(cursor = cursor.name(), %error, "cannot save a cursor; nothing is deleted meanwhile");
                 return;
             }

@@ -19,6 +19,7 @@ pub(super) fn options(dir: &Path) -> Options {
         limits: Limits {
             max_bytes: 1 << 30,
             min_free_bytes: MIB,
+            reserve_bytes: MIB,
             record_bytes_max: 8 << 20,
             generation_bytes: 4 * MIB,
             generation_age: Duration::from_secs(600),

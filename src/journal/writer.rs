@@ -307,9 +307,10 @@ impl Writer {
         self.write_sealed()?;
         let Some(active) = &mut self.active else {
             // Tried once the keeper has seen that there is room again.
-            return match self.shared.capacity.admit(0) {
-                Ok(()) if self.unwritten.is_none() => self.begin(),
-                _ => Ok(()),
+            return if self.shared.capacity.has_room() && self.unwritten.is_none() {
+                self.begin()
+            } else {
+                Ok(())
             };
         };
         let limits = &self.shared.capacity.limits;

@@ -56,7 +56,7 @@ impl Metrics {
             .expect(VALID),
             journal: gauges(
                 "holdfast_journal_state",
-                "The journal: used_bytes, free_bytes, generations, oldest_seq, durable_end_seq, lost_records, expired_appends, fenced (0/1)",
+                "The journal: used_bytes, free_bytes, pressure (0 none, 1 warn, 2 slow, 3 refuse), generations, oldest_seq, durable_end_seq, lost_records, expired_appends, fenced (0/1)",
                 &["what"],
             ),
             cursor_backlog: gauges(
