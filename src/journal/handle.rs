@@ -317,6 +317,12 @@ impl Journal {
         }
     }
 
+    /// The measures, for tests that set them.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> &Capacity {
+        &self.shared.capacity
+    }
+
     /// Ends the journal: no more appends, a last commit, cursors saved. Blocking.
     pub fn close(&self) {
         drop(lock(&self.stop_tidy).take());

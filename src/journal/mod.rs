@@ -58,7 +58,6 @@
 //!
 //! # Layout of the data directory
 //! ```text
-<<<<<<< HEAD
 //! lock                     held while a process owns the directory
 //! host_id, host_id.copy    this host's name in every row and message
 //! cursors/NAME             where way out NAME is, and what became of what it passed
@@ -69,14 +68,6 @@
 //! quarantine/gen-N/        a generation that lost something, whole, as evidence;
 //!                          what is intact is delivered from here
 //! reserve                  room that is given back when the disk is full
-=======
-//! lock                    held while a process owns the directory
-//! host_id                 this host's name in every row and message
-//! cursors/NAME            next sequence that way out NAME has to deliver
-//! generations/gen-N/      one generation: manifest, store/ (sled)
-//! reserve                 space for the journal's own needs when the disk is full
-//! quarantine/gen-N/       a generation that could not be read; kept for salvage
->>>>>>> e447e8b (Pressure levels and a disk reserve for the journal)
 //! ```
 //!
 //! # Files, in the order of the data's path

@@ -291,6 +291,37 @@ async fn bounds_refuse_and_free_up() {
 }
 
 #[tokio::test]
+async fn under_pressure_an_append_waits_before_it_is_queued_but_within_its_deadline() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let journal = Journal::open(&options).unwrap();
+    // The keeper's next measure finds the truth again: set it just before each call.
+    let press = || {
+        journal
+            .capacity()
+            .measure(|| options.limits.max_bytes / 100 * 97)
+    };
+    press();
+    assert_eq!(journal.stats().pressure, Pressure::Slow);
+    let started = std::time::Instant::now();
+    journal.append(&record("slow"), None).await.unwrap();
+    let waited = started.elapsed();
+    assert!(waited >= Duration::from_millis(150), "{waited:?}");
+    press();
+    let started = std::time::Instant::now();
+    let deadline = Duration::from_millis(60);
+    // Half of its time is left for the sync, which may or may not be enough here.
+    let result = journal.append(&record("short"), Some(deadline)).await;
+    let waited = started.elapsed();
+    assert!(
+        matches!(result, Ok(_) | Err(AppendError::Deadline)),
+        "{result:?}"
+    );
+    assert!(waited >= Duration::from_millis(29), "{waited:?}");
+    journal.close();
+}
+
+#[tokio::test]
 async fn a_generation_is_deleted_only_when_every_cursor_passed_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(dir.path());

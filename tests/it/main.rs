@@ -18,6 +18,8 @@ mod bad_input;
 mod broker;
 mod brokerless;
 mod crash;
+mod disk_full;
+mod faults;
 mod foreign;
 mod main_path;
 mod outages;

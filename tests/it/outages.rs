@@ -124,6 +124,8 @@ async fn a_full_journal_refuses_with_pushback_and_takes_again_once_drained() {
         tonic::Code::ResourceExhausted,
         "{refusal:?}"
     );
+    let pressure = "holdfast_journal_state{what=\"pressure\"}";
+    assert_eq!(collector.metric(pressure), 3.0, "refusing");
     let pushback = refusal.metadata().get("grpc-retry-pushback-ms").unwrap();
     assert!(pushback.to_str().unwrap().parse::<u64>().unwrap() > 0);
     let body = b"{\"header\":{\"deviceId\":\"d\"},\"events\":[{\"id\":\"1\",\"timestamp\":\"1\"}]}";
@@ -136,5 +138,9 @@ async fn a_full_journal_refuses_with_pushback_and_takes_again_once_drained() {
     })
     .await;
     collector.delivered("rabbitmq", ARRIVAL).await;
+    eventually("no pressure is left", ARRIVAL, || async {
+        collector.metric(pressure) == 0.0
+    })
+    .await;
     assert!(collector.terminate().success());
 }

@@ -14,6 +14,8 @@ pub struct Collector {
     pub dir: PathBuf,
     pub grpc: u16,
     pub http: u16,
+    /// Set for the process, and for it alone (not for its guard).
+    pub environment: Vec<(String, String)>,
     process: Option<Guarded>,
 }
 
@@ -37,6 +39,7 @@ impl Collector {
             dir,
             grpc,
             http,
+            environment: Vec::new(),
             process: None,
         }
     }
@@ -47,6 +50,7 @@ impl Collector {
             dir: self.dir.clone(),
             grpc: self.grpc,
             http: self.http,
+            environment: Vec::new(),
             process: None,
         }
     }
@@ -68,27 +72,42 @@ impl Collector {
     /// Starts it and waits until its heartbeat says that it accepts.
     pub async fn start(&mut self) {
         self.launch();
-        let http = self.http;
-        eventually(
-            "the collector accepts",
-            Duration::from_secs(30),
-            || async move { get(http, "/heartbeat/").is_some_and(|(status, _)| status == 200) },
-        )
+        eventually("the collector accepts", Duration::from_secs(30), || async {
+            self.heartbeat() == Some(200)
+        })
         .await;
     }
 
-    /// Starts the process.
+    /// Starts it without waiting.
     pub fn launch(&mut self) {
         assert!(self.process.is_none());
+        let mut command = vec!["env".to_owned()];
+        let set = self.environment.iter();
+        command.extend(set.map(|(key, value)| format!("{key}={value}")));
         let config = self.dir.join("holdfast.toml").display().to_string();
-        let command = [
+        command.extend([
             binary().display().to_string(),
             "run".into(),
             "--config".into(),
             config,
-        ];
+        ]);
         let log = self.dir.join("collector.log");
         self.process = Some(Guarded::start(&command, &[], &log));
+    }
+
+    /// What its heartbeat answers; `None` while nobody answers.
+    pub fn heartbeat(&self) -> Option<u16> {
+        get(self.http, "/heartbeat/").map(|(status, _)| status)
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.as_mut().expect("it was started").has_ended()
+    }
+
+    /// The exit status of one that ended by itself, or ends now.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        self.process.take().expect("it was started").wait(limit)
     }
 
     /// kill -9

@@ -4,6 +4,7 @@
 use super::eventually;
 use super::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Server};
 use super::shop::Expected;
+use super::traffic::Book;
 use serde_json::Value as Json;
 use sqlx::postgres::PgPool;
 use std::collections::{HashMap, HashSet};
@@ -96,17 +97,34 @@ pub async fn judge_clickhouse(
     acked: &HashMap<String, Expected>,
     limit: Duration,
 ) -> Verdict {
+    clickhouse_rows(server, acked, acked.len(), limit).await
+}
+
+/// The same where not all that was sent was acknowledged: every acknowledged event must
+/// be there; one that was sent and not acknowledged may be.
+pub async fn judge_clickhouse_book(server: &Server, book: &Book, limit: Duration) -> Verdict {
+    let mut verdict = clickhouse_rows(server, &book.sent, book.acked.len(), limit).await;
+    verdict.missing.retain(|id| book.acked.contains(id));
+    verdict
+}
+
+async fn clickhouse_rows(
+    server: &Server,
+    sent: &HashMap<String, Expected>,
+    rows_min: usize,
+    limit: Duration,
+) -> Verdict {
     let count = "SELECT toUInt64(count()) AS n FROM events FINAL";
     eventually(
-        &format!("{} events in ClickHouse", acked.len()),
+        &format!("{rows_min} events in ClickHouse"),
         limit,
         || async {
             let answer = query_clickhouse(server, count).await.unwrap_or_default();
-            answer.first().and_then(|row| row["n"].as_u64()) >= Some(acked.len() as u64)
+            answer.first().and_then(|row| row["n"].as_u64()) >= Some(rows_min as u64)
         },
     )
     .await;
-    let mut judge = Judge::new(acked);
+    let mut judge = Judge::new(sent);
     for slice in 0..SLICES {
         let sql =
             format!("SELECT * FROM events FINAL WHERE cityHash64(event_id) % {SLICES} = {slice}");
@@ -146,6 +164,31 @@ pub async fn judge_postgres(
     }
     pool.close().await;
     judge.verdict()
+}
+
+/// Compares the rows of an SQLite file, once no more come, with what was sent: every
+/// acknowledged event must be there; one that was sent and not acknowledged may be.
+pub fn judge_sqlite(database: &std::path::Path, book: &Book) -> Verdict {
+    let output = std::process::Command::new("sqlite3")
+        .args(["-readonly", "-json"])
+        .arg(database)
+        .arg("SELECT * FROM events")
+        .output()
+        .expect("sqlite3 is installed by tests/run");
+    assert!(output.status.success(), "{output:?}");
+    let mut judge = Judge::new(&book.sent);
+    // Nothing at all for no row.
+    if !output.stdout.is_empty() {
+        let rows: Vec<Json> = serde_json::from_slice(&output.stdout).unwrap();
+        for mut row in rows {
+            let params = row["event_params"].as_str().unwrap();
+            row["event_params"] = serde_json::from_str(params).unwrap();
+            judge.row(&row);
+        }
+    }
+    let mut verdict = judge.verdict();
+    verdict.missing.retain(|id| book.acked.contains(id));
+    verdict
 }
 
 struct Judge<'a> {

@@ -2,6 +2,7 @@
 //! content, and a judge that compares what was acked with what was stored.
 
 pub mod collector;
+pub mod faults;
 pub mod guarded;
 pub mod judge;
 pub mod load;
@@ -9,6 +10,8 @@ pub mod raw;
 pub mod servers;
 pub mod shared;
 pub mod shop;
+pub mod small_disk;
+pub mod traffic;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

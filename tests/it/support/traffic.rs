@@ -1,0 +1,175 @@
+//! Clients that go on whatever they are answered, until they are stopped, and keep
+//! book of what they sent, what was acknowledged, and what they heard instead.
+
+use super::collector::Collector;
+use super::shop::{Batch, Expected, Visitor};
+use holdfast::event::proto::event::EventOf;
+use holdfast::event::proto::event_service_client::EventServiceClient;
+use holdfast::event::proto::{Event, TestEvent};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic::transport::Channel;
+
+/// A call without an answer for so long hangs: deadlines in these tests are far
+/// shorter.
+const HANGS: Duration = Duration::from_secs(10);
+
+/// Between two calls of a client, so that several scenarios fit on a machine.
+const PAUSE: Duration = Duration::from_millis(8);
+
+/// Events of one batch at most, beside the heavy one.
+const BATCH_EVENTS: usize = 8;
+
+/// Text of each batch's heavy event: generations of 1 MiB fill several times a second,
+/// and nobody has to compare a hundred thousand rows for it.
+const HEAVY_BYTES: usize = 32 << 10;
+
+/// What was sent and heard.
+#[derive(Default)]
+pub struct Book {
+    /// Every event sent, by id; acknowledged or not.
+    pub sent: HashMap<String, Expected>,
+    /// Ids of acknowledged events.
+    pub acked: HashSet<String>,
+    /// Answers by name since the last `turn_page`; "OK" among them.
+    answers: BTreeMap<String, usize>,
+    /// Calls that were never answered.
+    pub hung: usize,
+}
+
+impl Book {
+    /// Takes another's entries in.
+    pub fn add(&mut self, other: Self) {
+        self.sent.extend(other.sent);
+        self.acked.extend(other.acked);
+        self.hung += other.hung;
+    }
+}
+
+/// Running clients.
+pub struct Traffic {
+    book: Arc<Mutex<Book>>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Traffic {
+    /// Starts clients with these numbers, each over its own connection. Two traffics
+    /// of one test must not share a number: their ids would be the same.
+    pub fn start(collector: &Collector, seed: u64, clients: Range<usize>) -> Self {
+        let mut traffic = Self {
+            book: Arc::default(),
+            stop: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        for number in clients {
+            let visitor = Visitor::new(seed, number, holdfast::clock::now_ms());
+            let (client, book) = (collector.client(), Arc::clone(&traffic.book));
+            let stop = traffic.stop.clone();
+            traffic.tasks.spawn(visit(visitor, client, book, stop));
+        }
+        traffic
+    }
+
+    /// Answers by name since the last `turn_page`.
+    pub fn answers(&self) -> BTreeMap<String, usize> {
+        self.book.lock().unwrap().answers.clone()
+    }
+
+    /// How often this was answered since the last `turn_page`.
+    pub fn heard(&self, name: &str) -> usize {
+        self.answers().get(name).copied().unwrap_or(0)
+    }
+
+    /// All answers since the last `turn_page`.
+    pub fn heard_in_all(&self) -> usize {
+        self.answers().values().sum()
+    }
+
+    /// Counts answers anew; gives those until now.
+    pub fn turn_page(&self) -> BTreeMap<String, usize> {
+        std::mem::take(&mut self.book.lock().unwrap().answers)
+    }
+
+    /// Ends the clients after the call that they are in; gives the book.
+    pub async fn stop(mut self) -> Book {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        std::mem::take(&mut *self.book.lock().unwrap())
+    }
+}
+
+async fn visit(
+    mut visitor: Visitor,
+    mut client: EventServiceClient<Channel>,
+    book: Arc<Mutex<Book>>,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let mut batch = visitor.batch(BATCH_EVENTS);
+        weigh(&mut batch);
+        let ids: Vec<String> = batch.rows.iter().map(|(id, _)| id.clone()).collect();
+        // Before the call: it may become durable without an answer.
+        book.lock().unwrap().sent.extend(batch.rows);
+        let answer = tokio::time::timeout(HANGS, client.dispatch(batch.request)).await;
+        {
+            let mut book = book.lock().unwrap();
+            let name = match answer {
+                Ok(Ok(answer)) => {
+                    assert_eq!(answer.get_ref().status, "SUCCESS");
+                    book.acked.extend(ids);
+                    "OK".to_owned()
+                }
+                Ok(Err(status)) => {
+                    // Without pushback it was not the collector that answered.
+                    let pushback = status.metadata().get("grpc-retry-pushback-ms");
+                    assert!(
+                        status.code() != Code::ResourceExhausted || pushback.is_some(),
+                        "{status:?}"
+                    );
+                    format!("{:?}", status.code())
+                }
+                Err(_) => {
+                    book.hung += 1;
+                    "hung".to_owned()
+                }
+            };
+            *book.answers.entry(name).or_default() += 1;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Adds the heavy event.
+fn weigh(batch: &mut Batch) {
+    let (first_id, first) = &batch.rows[0];
+    let text = "w".repeat(HEAVY_BYTES);
+    let header = batch.request.header.as_ref().unwrap();
+    let (id, row) = (
+        format!("{first_id}-heavy"),
+        Expected {
+            name: "TestEvent".to_owned(),
+            timestamp_ms: first.timestamp_ms,
+            current_url: header.current_url.clone(),
+            header: Arc::clone(&first.header),
+            params: serde_json::json!({ "testParam1": text }),
+        },
+    );
+    batch.request.events.push(Event {
+        id: id.clone(),
+        timestamp: row.timestamp_ms.to_string(),
+        current_url: String::new(),
+        event_of: Some(EventOf::TestEvent(TestEvent {
+            test_param1: text,
+            test_param2: 0,
+        })),
+    });
+    batch.rows.push((id, row));
+}
