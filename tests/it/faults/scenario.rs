@@ -81,6 +81,11 @@ pub async fn run(number: usize, seed: u64, fault: &Fault) -> Outcome {
         When::Restart => restarting(&mut collector, &faults, seed, fault, &mut outcome).await,
     };
     outcome.hits = faults.hits().len();
+    // A start may have fewer calls than a later one asks for.
+    assert!(
+        outcome.hits > 0 || fault.first > 1,
+        "the fault was never hit"
+    );
     assert_eq!(book.hung, 0, "calls were never answered");
 
     // Once more, with nothing left to fail.
