@@ -52,6 +52,10 @@ const WAIT_PART_OF_DEADLINE: u32 = 2;
 /// bytes do not show why (a quota), one try a second is enough.
 const FULL_HOLD: Duration = Duration::from_secs(1);
 
+/// How long the reserve is not made again after a write found the disk full: the free
+/// bytes may not be for us (a quota), and it must not come and go with each try.
+const REMAKE_AFTER: Duration = Duration::from_secs(10);
+
 /// The journal's bounds.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -103,6 +107,12 @@ struct State {
     level: Pressure,
     /// When the disk was last found full by a write, whatever its free bytes say.
     full_at: Option<Instant>,
+}
+
+impl State {
+    fn was_full_within(&self, time: Duration) -> bool {
+        self.full_at.is_some_and(|at| at.elapsed() < time)
+    }
 }
 
 /// A request's place: held until it is answered or given up.
@@ -175,8 +185,7 @@ impl Capacity {
         let mut state = self.state();
         state.used_bytes = used_bytes;
         self.set_free(&mut state, free_bytes);
-        let is_held = state.full_at.is_some_and(|at| at.elapsed() < FULL_HOLD);
-        let level = if is_held {
+        let level = if state.was_full_within(FULL_HOLD) {
             Pressure::Refuse
         } else {
             self.judged(&state, 0).level_after(state.level)
@@ -327,6 +336,8 @@ impl Capacity {
         let nearly_full = NEARLY_FULL_BYTES.min(floor / NEARLY_FULL_PART_OF_FLOOR);
         let changed = if free < nearly_full {
             self.reserve.give_back() > 0
+        } else if self.state().was_full_within(REMAKE_AFTER) {
+            false
         } else {
             self.reserve.grow(free.saturating_sub(floor))
         };

@@ -35,6 +35,8 @@ struct State {
     /// The manifest's file says the same.
     is_written: bool,
     quarantined: bool,
+    /// Its name is gone; its files are going.
+    deleted: bool,
     disk_bytes: u64,
     /// Held while appends go in.
     active: Option<Arc<dyn BlockStore>>,
@@ -94,6 +96,7 @@ impl Generation {
                 manifest,
                 is_written: true,
                 quarantined: false,
+                deleted: false,
                 disk_bytes: store.disk_bytes(),
                 opened: unopened(),
                 active: Some(store),
@@ -111,6 +114,7 @@ impl Generation {
                 manifest,
                 is_written: true,
                 quarantined,
+                deleted: false,
                 disk_bytes,
                 active: None,
                 opened: unopened(),
@@ -192,7 +196,8 @@ impl Generation {
         self.state().is_written
     }
 
-    /// Writes the manifest as of the last sync, if its file is behind.
+    /// Writes the manifest as of the last sync, if its file is behind and the
+    /// generation is still where it was.
     pub(super) fn write_manifest(&self) -> io::Result<()> {
         let (manifest, dir) = {
             let state = self.state();
@@ -201,8 +206,13 @@ impl Generation {
             }
             (state.manifest.clone(), state.dir.clone())
         };
-        manifest.write(&dir)?;
+        let written = manifest.write(&dir);
         let mut state = self.state();
+        if written.is_err() && (state.deleted || state.dir != dir) {
+            // Delivered and deleted, or set aside with a manifest, in the meantime.
+            return Ok(());
+        }
+        written?;
         state.is_written = state.manifest == manifest;
         Ok(())
     }
@@ -259,14 +269,21 @@ impl Generation {
     /// Deletes the directory: first its name (one atomic step), then its files. One
     /// in quarantine stays, as evidence.
     pub(super) fn delete(&self, generations: &Path) -> io::Result<()> {
-        let state = self.state();
+        let mut state = self.state();
         if state.quarantined {
             return Ok(());
         }
         let doomed = generations.join(format!("deleted-{:012}", self.number()));
-        fs::rename(&state.dir, &doomed)?;
+        if !state.deleted {
+            fs::rename(&state.dir, &doomed)?;
+            state.deleted = true;
+        }
+        // From here on a failure is tried again where it was.
         sync_dir(generations)?;
-        fs::remove_dir_all(&doomed)
+        match fs::remove_dir_all(&doomed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 }
 

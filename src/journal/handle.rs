@@ -109,6 +109,8 @@ impl Journal {
         make_dir(&generations_dir)?;
         make_dir(&cursors_dir)?;
 
+        // First: on a full disk it gives space back that the next steps may need.
+        let capacity = Capacity::new(options.limits.clone(), data_dir.clone());
         let positions = saved_positions(&cursors_dir)?;
         let found = recover(&generations_dir, &quarantine_dir, &positions).map_err(|error| {
             OpenError::Generation {
@@ -120,7 +122,7 @@ impl Journal {
             generations_dir,
             quarantine_dir,
             cursors_dir,
-            capacity: Capacity::new(options.limits.clone(), data_dir.clone()),
+            capacity,
             chain: RwLock::new(found.generations.into_iter().map(Arc::new).collect()),
             cursors: Mutex::new(BTreeMap::new()),
             durable_end: watch::Sender::new(found.next_seq),

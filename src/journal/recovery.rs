@@ -17,7 +17,7 @@ use super::durable_file::sync_dir;
 use super::generation::{Generation, losses_of, move_to_quarantine};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
-use super::store::StoreError;
+use super::store::{StoreError, is_no_space};
 use super::survey::{self, Tail};
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -172,7 +172,14 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
         fs::remove_dir_all(&dir)?;
         return Ok(Taken::Nothing);
     }
-    manifest.write(&dir)?;
+    match manifest.write(&dir) {
+        Err(error) if is_no_space(&error) => {
+            // A full disk keeps nobody from starting. The next start looks through the
+            // blocks again.
+            tracing::warn!(generation = number, %error, "no room for the manifest of a generation; it is delivered all the same");
+        }
+        written => written?,
+    }
     if manifest.lost.is_empty() || quarantined {
         return Ok(Taken::Generation(manifest.into(), dir, quarantined));
     }

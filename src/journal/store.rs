@@ -15,7 +15,8 @@
 //!   begin.
 //! - Values stay far below the size at which sled writes `blobs/` files, which
 //!   nothing syncs; `sync` fails when one appears.
-//! - sled panics on some damage: every call is caught.
+//! - sled panics on some damage, and in its drop on a failed sync: every call is
+//!   caught.
 
 use super::durable_file::sync_dir;
 use bytes::Bytes;
@@ -87,7 +88,8 @@ pub(super) trait BlockStore: Blocks {
 /// A store on sled.
 #[derive(Debug)]
 pub(super) struct SledStore {
-    db: sled::Db,
+    /// `None` only while the store is dropped.
+    db: Option<sled::Db>,
     /// sled's log file, opened a second time for our own sync.
     file: File,
     blobs: PathBuf,
@@ -104,7 +106,17 @@ impl SledStore {
             .flush_every_ms(None)
             .mode(sled::Mode::HighThroughput);
         let db = guarded(|| Ok(config.open()?))?;
-        let file = File::open(dir.join("db"))?;
+        let store = match File::open(dir.join("db")) {
+            Ok(file) => Self {
+                db: Some(db),
+                file,
+                blobs: dir.join("blobs"),
+            },
+            Err(error) => {
+                end(db);
+                return Err(error.into());
+            }
+        };
         for name in ["conf", "db"] {
             File::open(dir.join(name))?.sync_all()?;
         }
@@ -112,18 +124,39 @@ impl SledStore {
         if let Some(parent) = dir.parent() {
             sync_dir(parent)?;
         }
-        Ok(Self {
-            db,
-            file,
-            blobs: dir.join("blobs"),
-        })
+        Ok(store)
+    }
+
+    fn db(&self) -> Result<&sled::Db, StoreError> {
+        let ended = || StoreError::Panicked("the store has ended".to_owned());
+        self.db.as_ref().ok_or_else(ended)
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        if let Some(db) = self.db.take() {
+            end(db);
+        }
+    }
+}
+
+/// Drops sled's handle. It syncs once more then, and panics when that fails: on a full
+/// or broken disk, where nothing of it counts any more.
+fn end(db: sled::Db) {
+    let dropped = guarded(|| {
+        drop(db);
+        Ok(())
+    });
+    if let Err(error) = dropped {
+        tracing::warn!(%error, "a store did not end cleanly");
     }
 }
 
 impl Blocks for SledStore {
     fn get(&self, block: u64) -> Result<Option<Bytes>, StoreError> {
         guarded(|| {
-            let value = self.db.get(block.to_be_bytes())?;
+            let value = self.db()?.get(block.to_be_bytes())?;
             Ok(value.map(|value| Bytes::copy_from_slice(&value)))
         })
     }
@@ -131,11 +164,11 @@ impl Blocks for SledStore {
 
 impl BlockStore for SledStore {
     fn put(&self, block: u64, bytes: Vec<u8>) -> Result<(), StoreError> {
-        guarded(|| Ok(self.db.insert(block.to_be_bytes(), bytes).map(|_| ())?))
+        guarded(|| Ok(self.db()?.insert(block.to_be_bytes(), bytes).map(|_| ())?))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        guarded(|| Ok(self.db.flush().map(|_| ())?))?;
+        guarded(|| Ok(self.db()?.flush().map(|_| ())?))?;
         self.file.sync_data().map_err(StoreError::Sync)?;
         match fs::read_dir(&self.blobs)?.next() {
             None => Ok(()),

@@ -18,7 +18,7 @@ use super::error::AppendError;
 use super::generation::Generation;
 use super::manifest::Header;
 use super::shared::{Shared, lock};
-use super::store::{BlockStore, SYNC_BYTES_MAX, StoreError, is_no_space};
+use super::store::{BlockStore, SYNC_BYTES_MAX, StoreError};
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -329,7 +329,7 @@ impl Writer {
             match active.generation.write_manifest() {
                 Ok(()) => {}
                 // No room: the blocks themselves prove what was synced.
-                Err(error) if is_no_space(&error) => {}
+                Err(error) if self.shared.capacity.heed(&error) => {}
                 Err(error) => return Err(error.into()),
             }
             active.manifest_written = Instant::now();
@@ -404,7 +404,7 @@ impl Writer {
             match generation.write_manifest() {
                 Ok(()) => self.unwritten = None,
                 // Tried again at the next tick; a crash finds it by its blocks.
-                Err(error) if is_no_space(&error) => {}
+                Err(error) if self.shared.capacity.heed(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -176,11 +176,28 @@ async fn running(
             .await;
         }
     }
+    if collector.heartbeat() == Some(200) {
+        let before = oldest_generation(collector);
+        eventually("delivered generations are deleted", PROMPT, || async {
+            oldest_generation(collector) > before + 1
+        })
+        .await;
+    }
     assert!(!collector.has_ended(), "it died");
     outcome.after = describe(&traffic.turn_page(), collector.heartbeat());
     // Killed under load, so that nothing is put right by a clean stop.
     collector.kill();
     traffic.stop().await
+}
+
+/// The lowest number of a generation, whole or half deleted; 0 when there is none.
+fn oldest_generation(collector: &Collector) -> u64 {
+    let entries = std::fs::read_dir(collector.data_dir().join("generations")).unwrap();
+    let number = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        name.rsplit_once('-')?.1.parse().ok()
+    };
+    entries.filter_map(number).min().unwrap_or(0)
 }
 
 /// Health says that nothing is taken, and nothing is.

@@ -88,12 +88,13 @@ pub const STEPS: &[Step] = &[
         Refused,
         Fenced,
     ),
+    // Whatever the reason, a failed sync may have dropped what was taken before.
     step(
         "append: fdatasync",
         Running,
         "fdatasync",
         "*/gen-*/store/db",
-        Refused,
+        Fenced,
         Fenced,
     ),
     // The next generation.
