@@ -20,7 +20,7 @@ use std::time::Duration;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _};
 
 use self::statements::Cell;
 use super::convert::{Place, brief, check_shape, refused, unavailable};
@@ -84,6 +84,15 @@ impl Sqlite {
             SqlitePoolOptions::new()
                 .max_connections(1)
                 .acquire_timeout(WRITE_TIMEOUT)
+                // SQLite ends a transaction by itself when the disk is full or fails, and
+                // sqlx, whose ROLLBACK finds none then, would never begin another on
+                // this connection. The ping waits for that ROLLBACK.
+                .after_release(|connection, _| {
+                    Box::pin(async move {
+                        connection.ping().await?;
+                        Ok(!connection.is_in_transaction())
+                    })
+                })
                 // Nothing is gained by closing a file now and then.
                 .idle_timeout(None)
                 .max_lifetime(None)
