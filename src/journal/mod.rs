@@ -46,8 +46,12 @@
 //!   `a_failed_sync_fences_the_journal`), since the kernel may have dropped what it
 //!   could not write. What is durable is delivered meanwhile.
 //! - A full disk: waiting requests are refused, nothing is fenced, what is there is
-//!   delivered and deleted without new room, and acceptance resumes by itself (test
-//!   `a_full_disk_ends_the_generation_and_acceptance_resumes_by_itself`).
+//!   delivered and deleted without new room, and acceptance resumes by itself (tests
+//!   `a_full_disk_ends_the_generation_and_acceptance_resumes_by_itself`,
+//!   `a_disk_full_to_the_last_byte_loses_nothing_and_drains_by_itself`).
+//! - An error of the disk at any step: the process goes on, fenced where a write or
+//!   sync failed, and no acknowledgement was a lie (test
+//!   `a_fault_at_any_step_kills_nothing_and_no_ack_is_a_lie`).
 //! - Damage of any one file, its removal included: the journal opens, gives no wrong
 //!   byte, and tells exactly which records are gone (test
 //!   `damage_of_any_file_loses_nothing_silently_and_never_gives_a_wrong_byte`). One
@@ -71,7 +75,8 @@
 //! ```
 //!
 //! # Files, in the order of the data's path
-//! `handle` is the door; `capacity` admits; `writer` commits `record`s as `block`s
+//! `handle` is the door; `capacity` admits, by the `pressure`, and keeps a `reserve`
+//! for itself; `writer` commits `record`s as `block`s
 //! to the `store` of a `generation` with its `manifest`; `reader` walks the
 //! `contents`, for sealed generations by a `scan` of the file; `cursor` (in `slots`)
 //! and `ledger` say what became of them; `shared` keeps and deletes. `recovery` and

@@ -69,7 +69,7 @@ const fn step(
     }
 }
 
-/// `?` twelve times, as in a generation's directory.
+/// All steps. Twelve `?` are a generation's number.
 pub const STEPS: &[Step] = &[
     // An append.
     step(
