@@ -53,6 +53,7 @@ fn options(data_dir: &Path) -> Options {
         limits: Limits {
             max_bytes: 16 << 30,
             min_free_bytes: 0,
+            reserve_bytes: 0,
             record_bytes_max: 16 << 20,
             generation_bytes: 1 << 20,
             generation_age: Duration::from_secs(3600),
