@@ -8,9 +8,11 @@
 use super::door::Door;
 use super::health::Health;
 use super::refusal::Refusal;
+use crate::clock::now_ms;
 use crate::event::descriptor::SCHEMA;
 use crate::event::json;
-use crate::journal::Journal;
+use crate::event::tally::Tally;
+use crate::journal::{Journal, JournalLedger};
 use crate::telemetry::Metrics;
 use axum::Router;
 use axum::body::Bytes;
@@ -21,7 +23,7 @@ use axum::routing::{get, post};
 use futures::stream::{self, StreamExt as _};
 use prost::Message as _;
 use serde_json::value::RawValue;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use tower_http::decompression::RequestDecompressionLayer;
 
 /// Batches of one `POST /events` that are made durable at the same time: enough to
@@ -106,6 +108,42 @@ fn observe_journal(journal: &Journal, metrics: &Metrics) {
     for (cursor, next) in &stats.cursors {
         metrics.backlog(cursor, stats.durable_end_seq.0.saturating_sub(next.0));
     }
+    observe_ledger(&journal.ledger(), metrics);
+}
+
+/// Every state of every type that was ever accepted is set, so that no series
+/// keeps an old value.
+fn observe_ledger(ledger: &JournalLedger, metrics: &Metrics) {
+    let accepted = by_name(&ledger.accepted);
+    for (event, count) in &accepted {
+        metrics.ledger_accepted(event, *count);
+    }
+    for way in &ledger.ways {
+        let states = [
+            ("delivered", by_name(&way.ledger.delivered)),
+            ("pending", by_name(&way.pending)),
+            ("dead_lettered", by_name(&way.ledger.dead_lettered)),
+            ("purged", by_name(&way.ledger.purged)),
+            ("lost", by_name(&way.ledger.lost)),
+        ];
+        for (state, counts) in &states {
+            for event in accepted.keys().chain(counts.keys()) {
+                let count = counts.get(event).copied().unwrap_or(0);
+                metrics.ledger(&way.way, event, state, count);
+            }
+        }
+        let age_ms = way
+            .oldest_pending_at_ms
+            .map_or(0, |at_ms| now_ms().saturating_sub(at_ms));
+        metrics.oldest_pending(&way.way, u64::try_from(age_ms).unwrap_or(0) / 1000);
+    }
+}
+
+fn by_name(tally: &Tally) -> BTreeMap<&'static str, u64> {
+    tally
+        .iter()
+        .map(|(key, count)| (key.name(), count))
+        .collect()
 }
 
 /// `POST /events`: one `event.Events` as protobuf JSON, or several one after the

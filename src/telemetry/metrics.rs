@@ -27,6 +27,9 @@ pub struct Metrics {
     consumed: IntCounterVec,
     sink_writes: IntCounterVec,
     dead_letters: IntCounterVec,
+    ledger: IntGaugeVec,
+    ledger_accepted: IntGaugeVec,
+    oldest_pending: IntGaugeVec,
     ready: IntGauge,
 }
 
@@ -97,6 +100,21 @@ impl Metrics {
                 "Events set aside on this host by the way out that could not deliver them",
                 &["way_out"],
             ),
+            ledger: gauges(
+                "holdfast_ledger_events",
+                "What became of the events accepted since the way out exists, by state: delivered, pending, dead_lettered, purged, lost",
+                &["way", "event", "state"],
+            ),
+            ledger_accepted: gauges(
+                "holdfast_ledger_accepted_events",
+                "Events ever accepted by this host, by type",
+                &["event"],
+            ),
+            oldest_pending: gauges(
+                "holdfast_oldest_pending_age_seconds",
+                "How long the oldest request waits that a way out has not delivered; 0 without one",
+                &["way"],
+            ),
             ready: IntGauge::new("holdfast_ready", "1 while requests are accepted").expect(VALID),
             registry,
         };
@@ -105,7 +123,7 @@ impl Metrics {
     }
 
     fn register(&self) {
-        let all: [Box<dyn prometheus::core::Collector>; 13] = [
+        let all: [Box<dyn prometheus::core::Collector>; 16] = [
             Box::new(self.requests.clone()),
             Box::new(self.events.clone()),
             Box::new(self.ack_latency.clone()),
@@ -117,6 +135,9 @@ impl Metrics {
             Box::new(self.consumed.clone()),
             Box::new(self.sink_writes.clone()),
             Box::new(self.dead_letters.clone()),
+            Box::new(self.ledger.clone()),
+            Box::new(self.ledger_accepted.clone()),
+            Box::new(self.oldest_pending.clone()),
             Box::new(self.ready.clone()),
             Box::new(build_info()),
         ];
@@ -150,6 +171,27 @@ impl Metrics {
         self.cursor_backlog
             .with_label_values(&[cursor])
             .set(requests);
+    }
+
+    /// What became of events of one type on a way out. The type is a
+    /// name of `event::tally`, whose number is bounded.
+    pub fn ledger(&self, way: &str, event: &str, state: &'static str, events: u64) {
+        let events = i64::try_from(events).unwrap_or(i64::MAX);
+        self.ledger
+            .with_label_values(&[way, event, state])
+            .set(events);
+    }
+
+    /// Events of one type that were accepted.
+    pub fn ledger_accepted(&self, event: &str, events: u64) {
+        let events = i64::try_from(events).unwrap_or(i64::MAX);
+        self.ledger_accepted.with_label_values(&[event]).set(events);
+    }
+
+    /// How long a way out's oldest request has been waiting.
+    pub fn oldest_pending(&self, way: &str, seconds: u64) {
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        self.oldest_pending.with_label_values(&[way]).set(seconds);
     }
 
     /// A way out or consumer has its connection, or has lost it.
