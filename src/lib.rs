@@ -25,13 +25,14 @@
 //! - [`forward`]: journal to RabbitMQ.
 //! - [`consume`]: RabbitMQ, or the journal, to sinks.
 //! - [`sink`]: one file or folder for each destination.
+//! - [`admin`]: the admin socket, and the changes that an operator may make.
 //! - [`dead_letters`]: what could not be handed on at all.
 //! - [`app`]: wiring and the order of a stop. [`cli`]: the commands.
 //! - Leaves: [`config`], [`telemetry`], [`retry`], [`clock`].
 //!
 //! # Architecture invariants
 //!
-//! - `cli → app → ingest, forward, consume → journal, broker, sink, dead_letters →
+//! - `cli → app → ingest, forward, consume, admin → journal, broker, sink, dead_letters →
 //!   event`; siblings do not name each other (test `layers_point_one_way`).
 //! - An event's identity is (host, sequence, index). It is minted when the journal
 //!   takes the request and travels in headers to the row's last three columns.
@@ -42,6 +43,7 @@
 //! - sled is named in one file, lapin in one module, status codes and metric names
 //!   in one file each.
 
+pub mod admin;
 pub mod app;
 pub mod broker;
 pub mod cli;

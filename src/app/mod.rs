@@ -14,6 +14,7 @@ mod shutdown;
 
 pub use setup::{sinks, topology};
 
+use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::ingest::Health;
@@ -23,6 +24,7 @@ use anyhow::Context as _;
 use doors::Doors;
 use pumps::Pumps;
 use shutdown::Signals;
+use std::sync::Arc;
 
 /// Runs the service until a signal ends it.
 ///
@@ -42,6 +44,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics)?;
     let doors = Doors::open(&config, bound, &journal, &health, &metrics)?;
     health.set_open(true);
+    let admin = Admin::start(admin_options(&config, &journal, &health));
     let stats = journal.stats();
     tracing::info!(
         host = %journal.host(), grpc = %doors.grpc_address, http = %doors.http_address,
@@ -59,11 +62,27 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     shutdown::phase("doors", grace, doors.close()).await;
     shutdown::phase("ways out", grace, pumps.stop()).await;
     dead_letters.close().await;
+    // Late, so that an operator can ask how the stop goes.
+    shutdown::phase("admin socket", grace, admin.close()).await;
     tokio::task::spawn_blocking(move || journal.close())
         .await
         .context("close the journal")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn admin_options(config: &Config, journal: &Journal, health: &Health) -> admin::Options {
+    let health = health.clone();
+    admin::Options {
+        journal: journal.clone(),
+        data_dir: config.data.dir.clone(),
+        max_bytes: config.journal.max_bytes.bytes(),
+        min_free_bytes: config.journal.min_free_bytes.bytes(),
+        serving: Arc::new(move || admin::Serving {
+            open: health.is_open(),
+            beat: health.beat(),
+        }),
+    }
 }
 
 fn journal_options(config: &Config) -> journal::Options {

@@ -55,6 +55,18 @@ impl Health {
         beat && open && self.journal.stats().fence.is_none()
     }
 
+    /// Whether the operator's switch is on.
+    #[must_use]
+    pub fn beat(&self) -> bool {
+        self.state.borrow().beat
+    }
+
+    /// Whether the doors are open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state.borrow().open
+    }
+
     /// The operator's switch.
     pub fn set_beat(&self, beat: bool) {
         self.state.send_modify(|state| state.beat = beat);

@@ -14,7 +14,7 @@ const LINES_MAX: usize = 450;
 const LAYERS: [&[&str]; 6] = [
     &["cli"],
     &["app"],
-    &["ingest", "forward", "consume"],
+    &["ingest", "forward", "consume", "admin"],
     &["journal", "broker", "sink", "dead_letters"],
     &["event"],
     &["config", "telemetry", "retry", "clock"],

@@ -1,0 +1,37 @@
+//! What an operator may ask of the running service and change in its journal:
+//! the admin socket, and what a change does wherever it is made. Called by `app`
+//! (serve) and by the `cli` (ask, change a directory that no service uses).
+//!
+//! ```text
+//! GET  /status          everything that `holdfast status` shows
+//! GET  /ledger          the ways out and their accounts alone
+//! POST /journal/skip    one way out passes records over
+//! POST /journal/purge   ways out pass records over, or a quarantined generation goes
+//! ```
+//! Both changes are dry runs unless the body says `"apply": true`.
+//!
+//! # Invariants
+//! - The socket is the owner's alone (mode 0600), and each change is put down to
+//!   the user that the kernel names for its connection (tests in `listener`,
+//!   `a_change_is_in_the_audit_before_and_after_it`).
+//! - A change that cannot be written to the audit is not made (test
+//!   `without_an_audit_nothing_is_changed`).
+//! - Only the owner of the data directory's lock changes the journal: the running
+//!   service, or this process when there is none (test
+//!   `nobody_changes_the_journal_behind_a_running_service`).
+
+mod audit;
+mod change;
+mod client;
+mod connection;
+mod listener;
+mod request;
+mod serve;
+mod status;
+
+pub use audit::{Audit, Who};
+pub use change::{ChangeError, Ground, change};
+pub use client::{CallError, get, post};
+pub use request::{Change, Move, Outcome, PurgeRequest, Removed, SkipRequest};
+pub use serve::{Admin, Options, Serving};
+pub use status::{Account, Counts, Disk, Ledger, State, Status, Way, counts};

@@ -1,0 +1,291 @@
+//! What the service says of itself, as one document: made by `serve`, sent over the
+//! socket, and shown by the `cli`, which makes the part that a directory can tell.
+//!
+//! # Invariants
+//! - An account adds up when accepted = delivered + pending + dead-lettered +
+//!   purged + lost, for each event type by itself (test
+//!   `an_account_adds_up_by_type`).
+
+use crate::clock::now_ms;
+use crate::event::tally::Tally;
+use crate::journal::{JournalLedger, Loss};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Events by type.
+pub type Counts = BTreeMap<String, u64>;
+
+/// A tally as a document has it.
+#[must_use]
+pub fn counts(tally: &Tally) -> Counts {
+    let named = tally
+        .iter()
+        .map(|(key, count)| (key.name().to_owned(), count));
+    named.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Whether requests are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// They are.
+    Serving,
+    /// They are not, or clients are told to go elsewhere; the reasons stand beside.
+    NotServing,
+    /// The service is ending.
+    Stopping,
+    /// A process holds the directory but does not answer: it is starting, or hangs.
+    NoAnswer,
+    /// There is no service; the rest is what its directory tells.
+    NotRunning,
+}
+
+/// The whole document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether requests are taken.
+    pub state: State,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// The service's version.
+    pub version: Option<String>,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Seconds since it opened its journal.
+    pub up_seconds: Option<u64>,
+    /// The name of this host in rows and messages.
+    pub host: Option<String>,
+    /// The data directory.
+    pub data_dir: String,
+    /// The disk and its bounds.
+    pub disk: Disk,
+    /// Generations on disk, without those in quarantine.
+    pub generations: u64,
+    /// The oldest sequence held.
+    pub oldest_seq: u64,
+    /// The sequence that the next request gets.
+    pub next_seq: u64,
+    /// What cannot be read back; absent when nobody has looked.
+    pub losses: Option<Vec<Loss>>,
+    /// The accounts.
+    pub ledger: Ledger,
+}
+
+/// Bytes on the disk, and the bounds where they are known.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Disk {
+    /// What the journal holds.
+    pub used_bytes: u64,
+    /// `journal.max_bytes`.
+    pub max_bytes: Option<u64>,
+    /// What the file system has free.
+    pub free_bytes: Option<u64>,
+    /// `journal.min_free_bytes`.
+    pub min_free_bytes: Option<u64>,
+}
+
+/// What became of everything accepted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Events ever accepted by this host, by type; absent when there is no service to say so.
+    pub accepted: Option<Counts>,
+    /// Each way out.
+    pub ways: Vec<Way>,
+}
+
+/// One way out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Way {
+    /// Its name.
+    pub way: String,
+    /// The first sequence that it has not delivered.
+    pub next_seq: u64,
+    /// Requests that it has not delivered.
+    pub pending_requests: u64,
+    /// Events in them.
+    pub pending_events: u64,
+    /// Since when the oldest of them waits, epoch milliseconds.
+    pub oldest_pending_at_ms: Option<i64>,
+    /// Its age.
+    pub oldest_pending_age_seconds: Option<u64>,
+    /// Its accounts, by event type.
+    pub events: BTreeMap<String, Account>,
+    /// Whether all of them add up; absent where accepted is not known.
+    pub adds_up: Option<bool>,
+}
+
+/// What became of the events of one type on one way out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Accepted since this way out exists; absent where it is not known.
+    pub accepted: Option<u64>,
+    /// Delivered, with evidence.
+    pub delivered: u64,
+    /// Still to be delivered.
+    pub pending: u64,
+    /// Set aside with a reason.
+    pub dead_lettered: u64,
+    /// Passed over by an operator.
+    pub purged: u64,
+    /// Not readable any more.
+    pub lost: u64,
+}
+
+impl Account {
+    /// What became of all of them.
+    #[must_use]
+    pub fn accounted(&self) -> u64 {
+        self.delivered + self.pending + self.dead_lettered + self.purged + self.lost
+    }
+
+    /// Whether that is what was accepted.
+    #[must_use]
+    pub fn adds_up(&self) -> Option<bool> {
+        Some(self.accepted? == self.accounted())
+    }
+
+    /// Adds another type's account.
+    pub fn add(&mut self, other: &Self) {
+        self.accepted = match (self.accepted, other.accepted) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        self.delivered += other.delivered;
+        self.pending += other.pending;
+        self.dead_lettered += other.dead_lettered;
+        self.purged += other.purged;
+        self.lost += other.lost;
+    }
+}
+
+impl Way {
+    /// A way out's accounts, from what is known of it.
+    #[must_use]
+    pub fn new(
+        way: &str,
+        next_seq: u64,
+        end_seq: u64,
+        accepted: Option<&Counts>,
+        pending: &Counts,
+        ledger: &crate::journal::Ledger,
+    ) -> Self {
+        let delivered = counts(&ledger.delivered);
+        let dead_lettered = counts(&ledger.dead_lettered);
+        let purged = counts(&ledger.purged);
+        let lost = counts(&ledger.lost);
+        let all = [&delivered, pending, &dead_lettered, &purged, &lost];
+        let names: BTreeSet<&String> = all
+            .into_iter()
+            .chain(accepted)
+            .flat_map(BTreeMap::keys)
+            .collect();
+        let of = |counts: &Counts, name: &String| counts.get(name).copied().unwrap_or(0);
+        let events: BTreeMap<_, _> = names
+            .into_iter()
+            .map(|name| {
+                let account = Account {
+                    accepted: accepted.map(|accepted| of(accepted, name)),
+                    delivered: of(&delivered, name),
+                    pending: of(pending, name),
+                    dead_lettered: of(&dead_lettered, name),
+                    purged: of(&purged, name),
+                    lost: of(&lost, name),
+                };
+                (name.clone(), account)
+            })
+            .collect();
+        Self {
+            way: way.to_owned(),
+            next_seq,
+            pending_requests: end_seq.saturating_sub(next_seq),
+            pending_events: pending.values().sum(),
+            oldest_pending_at_ms: None,
+            oldest_pending_age_seconds: None,
+            adds_up: accepted.map(|_| events.values().all(|a| a.adds_up() == Some(true))),
+            events,
+        }
+    }
+
+    /// Says since when the oldest pending request waits.
+    #[must_use]
+    pub fn waiting_since(mut self, at_ms: Option<i64>) -> Self {
+        self.oldest_pending_at_ms = at_ms;
+        self.oldest_pending_age_seconds =
+            at_ms.map(|at_ms| u64::try_from(now_ms().saturating_sub(at_ms)).unwrap_or(0) / 1000);
+        self
+    }
+
+    /// All types together.
+    #[must_use]
+    pub fn total(&self) -> Account {
+        let mut total = Account {
+            accepted: self.adds_up.map(|_| 0),
+            ..Account::default()
+        };
+        for account in self.events.values() {
+            total.add(account);
+        }
+        total
+    }
+}
+
+impl Ledger {
+    /// The running journal's accounts.
+    #[must_use]
+    pub fn new(ledger: &JournalLedger, end_seq: u64) -> Self {
+        let ways = ledger.ways.iter().map(|way| {
+            let (accepted, pending) = (counts(&way.accepted), counts(&way.pending));
+            let (name, next) = (&way.way, way.next.0);
+            let mut shown = Way::new(name, next, end_seq, Some(&accepted), &pending, &way.ledger)
+                .waiting_since(way.oldest_pending_at_ms);
+            // The journal knows more: such as that nothing can be pending at its end.
+            shown.adds_up = shown.adds_up.map(|adds_up| adds_up && way.adds_up);
+            shown
+        });
+        Self {
+            ways: ways.collect(),
+            accepted: Some(counts(&ledger.accepted)),
+        }
+    }
+}
+
+impl Status {
+    /// Whether nothing is wrong: requests are taken, the accounts add up, nothing
+    /// is lost.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        let adds_up = self
+            .ledger
+            .ways
+            .iter()
+            .all(|way| way.adds_up != Some(false));
+        self.state == State::Serving && adds_up && self.losses.as_ref().is_none_or(Vec::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(name: &str, count: u64) -> Counts {
+        Counts::from([(name.to_owned(), count)])
+    }
+
+    #[test]
+    fn an_account_adds_up_by_type() {
+        let ledger = crate::journal::Ledger::default();
+        let way = |accepted: &Counts, pending: &Counts| {
+            Way::new("w", 3, 5, Some(accepted), pending, &ledger)
+        };
+        let good = way(&counted("A", 2), &counted("A", 2));
+        assert_eq!(good.adds_up, Some(true));
+        assert_eq!(good.pending_requests, 2);
+        // The same total, but of another type: something is wrong.
+        let wrong = way(&counted("A", 2), &counted("B", 2));
+        assert_eq!(wrong.adds_up, Some(false));
+        assert_eq!(wrong.total().adds_up(), Some(true));
+        let unknown = Way::new("w", 3, 5, None, &counted("A", 2), &ledger);
+        assert_eq!(unknown.adds_up, None);
+        assert_eq!(unknown.total().accepted, None);
+    }
+}
