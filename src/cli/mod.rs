@@ -1,12 +1,19 @@
 //! The command line. Called by `main`.
 //!
-//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage,
-//! 78 wrong configuration.
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed or something is
+//! wrong or lost, 2 wrong usage, 3 no service runs (`status`), 78 wrong
+//! configuration.
 
+mod detached;
 mod dispatch;
+mod journal;
 mod schema;
+mod site;
+mod status;
+mod text;
 
 use crate::config::{self, Config};
+use crate::journal::Loss;
 use crate::{app, telemetry};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -15,9 +22,12 @@ use std::process::ExitCode;
 /// sysexits.h EX_CONFIG: systemd can tell it from a crash.
 const EX_CONFIG: u8 = 78;
 
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, or something is wrong or lost;
+2 wrong usage; 3 no service runs (status); 78 wrong configuration.";
+
 /// An edge event collector that does not lose events.
 #[derive(Debug, Parser)]
-#[command(name = "holdfast", version, about)]
+#[command(name = "holdfast", version, about, after_help = EXIT_CODES)]
 struct Cli {
     /// Configuration file (TOML); HOLDFAST__SECTION__KEY variables win over it.
     #[arg(long, short, global = true, env = "HOLDFAST_CONFIG")]
@@ -37,6 +47,11 @@ enum Verb {
     Schema(schema::Verb),
     /// Send events from a file of protobuf JSON batches, one a line.
     Dispatch(dispatch::Args),
+    /// Say whether the service takes events, what waits, and whether it adds up.
+    Status(status::Args),
+    /// Look into the log, and change what the ways out still deliver.
+    #[command(subcommand)]
+    Journal(journal::Verb),
 }
 
 /// Parses the arguments and does what they say.
@@ -52,10 +67,22 @@ pub fn main() -> ExitCode {
         eprintln!("holdfast: a TLS provider was installed before");
     }
     let verb = cli.verb.unwrap_or(Verb::Run);
-    if let Verb::Dispatch(args) = verb {
-        return finish(block_on(dispatch::run(args)));
-    }
-    let config = match config::load(cli.config.as_deref()) {
+    let file = cli.config.as_deref();
+    let verb = match verb {
+        Verb::Dispatch(args) => return finish(block_on(dispatch::run(args))),
+        Verb::Status(args) => {
+            return at(args.place.find(file), |site| {
+                block_on(status::run(site, &args))
+            });
+        }
+        Verb::Journal(verb) => {
+            return at(verb.place().find(file), |site| {
+                block_on(journal::run(site, verb))
+            });
+        }
+        verb => verb,
+    };
+    let config = match config::load(file) {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("holdfast: {errors}");
@@ -70,8 +97,34 @@ pub fn main() -> ExitCode {
         Verb::Run => finish(block_on(app::run(config)).map(|()| ExitCode::SUCCESS)),
         Verb::CheckConfig => check_config(&config),
         Verb::Schema(verb) => finish(block_on(schema::run(&config, &verb))),
-        Verb::Dispatch(_) => unreachable!("answered above"),
+        Verb::Dispatch(_) | Verb::Status(_) | Verb::Journal(_) => {
+            unreachable!("answered above")
+        }
     }
+}
+
+/// Does an operator's verb at its directory.
+fn at(
+    site: Result<site::Site, config::Errors>,
+    work: impl FnOnce(site::Site) -> anyhow::Result<ExitCode>,
+) -> ExitCode {
+    match site {
+        Ok(site) => finish(work(site)),
+        Err(errors) => {
+            eprintln!("holdfast: {errors}");
+            ExitCode::from(EX_CONFIG)
+        }
+    }
+}
+
+/// Names lost sequences.
+fn lost(loss: &Loss) -> String {
+    let last = loss.end.0.saturating_sub(1);
+    let requests = text::count(loss.records(), "request");
+    format!(
+        "sequences {} to {last} of generation {} ({requests})",
+        loss.first, loss.generation
+    )
 }
 
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
@@ -83,6 +136,11 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
+        let closed = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
+        if error.downcast_ref::<std::io::Error>().is_some_and(closed) {
+            // Whoever reads our output has seen enough, such as `head`.
+            return ExitCode::FAILURE;
+        }
         eprintln!("holdfast: {error:#}");
         ExitCode::FAILURE
     })

@@ -98,6 +98,22 @@ fn read(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, P
     Ok(message)
 }
 
+/// Whether JSON carries all of a message: the mapping has no place for fields that
+/// this build does not know, at any depth.
+#[must_use]
+pub fn carries(message: &DynamicMessage) -> bool {
+    fn value_is_known(value: &Value) -> bool {
+        match value {
+            Value::Message(message) => carries(message),
+            Value::List(list) => list.iter().all(value_is_known),
+            Value::Map(map) => map.values().all(value_is_known),
+            _ => true,
+        }
+    }
+    message.unknown_fields().next().is_none()
+        && message.fields().all(|(_, value)| value_is_known(value))
+}
+
 /// The `event_params` column: the event's set case as a JSON object.
 ///
 /// # Errors
@@ -149,6 +165,31 @@ mod tests {
         }
         let over = br#"{"events":[{"goToPaymentsEvent":{"chargeableAmount":3.5e38}}]}"#;
         assert!(parse(&SCHEMA.events, over).is_err());
+    }
+
+    #[test]
+    fn fields_that_json_cannot_carry_are_noticed_at_any_depth() {
+        use prost::Message as _;
+        let unknown = [0xc2, 0x0c, 0x02, b'h', b'i'];
+        let nested = |inner: &[u8], tag: u8| {
+            let mut bytes = vec![tag, u8::try_from(inner.len()).unwrap()];
+            bytes.extend(inner);
+            bytes
+        };
+        let read = |bytes: &[u8]| DynamicMessage::decode(SCHEMA.events.clone(), bytes).unwrap();
+        // In the batch, in its header, in an event, in an event's case.
+        let case = nested(&nested(&unknown, 0x4a), 0x2a);
+        for bytes in [
+            &unknown[..],
+            &nested(&unknown, 0x22),
+            &nested(&unknown, 0x2a),
+            &case,
+        ] {
+            assert!(!carries(&read(bytes)), "{bytes:?}");
+        }
+        let known = br#"{"header":{"deviceId":"d"},"events":[{"id":"e","widgetViewEvent":{"recoInfo":{"recoInfoKV":{"a":"b"}}}}]}"#;
+        let known = parse(&SCHEMA.events, known).unwrap();
+        assert!(carries(&known) && !known.encode_to_vec().is_empty());
     }
 
     #[test]

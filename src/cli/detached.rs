@@ -1,0 +1,101 @@
+//! What a data directory tells without its service, in the form of the service's
+//! own status. Called by `status`.
+
+use super::site::Site;
+use crate::admin::{Counts, Disk, Ledger, State, Status, Way, counts};
+use crate::event::identity::Seq;
+use crate::journal::{CursorInfo, Directory, Found, GenerationInfo, InspectError};
+use anyhow::Context as _;
+use std::ops::ControlFlow;
+
+pub(super) fn status(site: &Site) -> anyhow::Result<Status> {
+    let directory = Directory::open(&site.data_dir)
+        .with_context(|| format!("look at {}", site.data_dir.display()))?;
+    // A process that starts or hangs has the directory, but answers nobody.
+    let state = if directory.is_running() {
+        State::NoAnswer
+    } else {
+        State::NotRunning
+    };
+    let generations = directory.generations();
+    let serving = generations.iter().filter(|g| !g.quarantined);
+    let oldest = serving.clone().map(|g| g.first.0).min();
+    // Where everything was delivered and deleted, the cursors remember.
+    let ends = generations.iter().map(|g| g.end);
+    let ends = ends.chain(directory.cursors().iter().map(|cursor| cursor.next));
+    let next_seq = ends.max().unwrap_or(Seq::FIRST).0;
+    let bounds = site.config.as_ref().map(|config| &config.journal);
+    let mut ways = Vec::new();
+    for cursor in directory.cursors() {
+        ways.push(way(&directory, cursor, next_seq)?);
+    }
+    Ok(Status {
+        state,
+        reasons: Vec::new(),
+        version: None,
+        pid: None,
+        up_seconds: None,
+        host: directory.host().map(ToString::to_string),
+        data_dir: site.data_dir.display().to_string(),
+        disk: Disk {
+            used_bytes: generations.iter().map(|g| g.disk_bytes).sum(),
+            max_bytes: bounds.map(|bounds| bounds.max_bytes.bytes()),
+            free_bytes: free_bytes(site),
+            min_free_bytes: bounds.map(|bounds| bounds.min_free_bytes.bytes()),
+        },
+        generations: serving.count() as u64,
+        oldest_seq: oldest.unwrap_or(next_seq),
+        next_seq,
+        // A generation in quarantine may still have all its records: `verify` reads it.
+        losses: None,
+        ledger: Ledger {
+            accepted: None,
+            ways,
+        },
+    })
+}
+
+fn free_bytes(site: &Site) -> Option<u64> {
+    let stat = rustix::fs::statvfs(&site.data_dir).ok()?;
+    Some(stat.f_bavail * stat.f_frsize)
+}
+
+fn way(directory: &Directory, cursor: &CursorInfo, next_seq: u64) -> anyhow::Result<Way> {
+    let pending = pending(directory, cursor.next)?;
+    let mut oldest = None;
+    directory.walk(cursor.next, Seq(u64::MAX), &mut |found| match found {
+        Found::Record(record) => {
+            oldest = Some(record.received_at_ms);
+            ControlFlow::Break(())
+        }
+        Found::Lost(_) => ControlFlow::Continue(()),
+    })?;
+    let (name, next) = (&cursor.name, cursor.next.0);
+    Ok(Way::new(name, next, next_seq, None, &pending, &cursor.ledger).waiting_since(oldest))
+}
+
+/// The events from a sequence on: whole generations by their own counts, the one
+/// that the sequence is in by reading it.
+fn pending(directory: &Directory, from: Seq) -> Result<Counts, InspectError> {
+    let mut all = Counts::new();
+    let mut add = |counts: Counts| {
+        for (name, count) in counts {
+            *all.entry(name).or_default() += count;
+        }
+    };
+    let is_cut = |g: &&GenerationInfo| g.first < from && from < g.end;
+    for generation in directory.generations() {
+        if generation.first >= from {
+            add(counts(&generation.events));
+        }
+    }
+    for generation in directory.generations().iter().filter(is_cut) {
+        directory.walk(from, generation.end, &mut |found| {
+            if let Found::Record(record) = found {
+                add(counts(&record.events));
+            }
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(all)
+}

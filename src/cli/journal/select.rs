@@ -1,0 +1,103 @@
+//! Which events an operator means: by type and by time. Called by `peek` and
+//! `export`.
+
+use crate::clock::now_ms;
+use crate::event::descriptor::{EventType, NO_TYPE_NAME, UNKNOWN_PREFIX, event_names};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// One type, or all types that this build does not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum TypeFilter {
+    /// By its name.
+    Named(String),
+    /// Every unknown one.
+    Unknown,
+}
+
+impl TypeFilter {
+    /// Reads a type's name.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text == "Unknown" {
+            return Ok(Self::Unknown);
+        }
+        let number = text.strip_prefix(UNKNOWN_PREFIX);
+        let is_unknown = number.is_some_and(|number| number.parse::<u32>().is_ok());
+        if is_unknown || text == NO_TYPE_NAME || event_names().iter().any(|name| name == text) {
+            return Ok(Self::Named(text.to_owned()));
+        }
+        let lower = text.to_lowercase();
+        let similar: Vec<_> = event_names()
+            .into_iter()
+            .filter(|name| name.to_lowercase().contains(&lower))
+            .collect();
+        Err(if similar.is_empty() {
+            "no event type has this name (LaunchEvent, …; Unknown, Unknown.<field>, <nil>)".into()
+        } else {
+            format!(
+                "no event type has this name; similar: {}",
+                similar.join(", ")
+            )
+        })
+    }
+
+    fn takes(&self, event_type: &EventType) -> bool {
+        match self {
+            Self::Named(name) => *name == event_type.name(),
+            Self::Unknown => matches!(event_type, EventType::Unknown(_)),
+        }
+    }
+}
+
+/// Whether an event is of one of the types; no types mean all.
+pub(super) fn takes(types: &[TypeFilter], event_type: &EventType) -> bool {
+    types.is_empty() || types.iter().any(|filter| filter.takes(event_type))
+}
+
+/// Reads a moment, as epoch milliseconds: RFC 3339, or how long ago.
+pub(super) fn parse_moment(text: &str) -> Result<i64, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(now_ms().saturating_sub(ms(ago)));
+    }
+    let moment = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "not a time such as 2026-01-31T12:00:00Z, nor how long ago, such as 90m")?;
+    Ok(moment.duration_since(UNIX_EPOCH).map_or(0, ms))
+}
+
+fn ms(length: Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_checked_before_anything_is_read() {
+        let unknown = TypeFilter::parse("Unknown").unwrap();
+        let one = TypeFilter::parse("Unknown.200").unwrap();
+        let launch = TypeFilter::parse("LaunchEvent").unwrap();
+        assert!(takes(&[], &EventType::Unknown(200)));
+        assert!(takes(
+            &[launch.clone(), unknown.clone()],
+            &EventType::Unknown(7)
+        ));
+        assert!(takes(std::slice::from_ref(&one), &EventType::Unknown(200)));
+        assert!(!takes(&[one, launch], &EventType::Unknown(201)));
+        assert!(!takes(&[unknown], &EventType::None));
+        assert!(
+            TypeFilter::parse("launchevent")
+                .unwrap_err()
+                .contains("LaunchEvent")
+        );
+        assert!(TypeFilter::parse("Unknown.x").is_err());
+    }
+
+    #[test]
+    fn moments_are_times_or_ages() {
+        assert_eq!(parse_moment("1970-01-01T00:00:05Z"), Ok(5000));
+        assert_eq!(parse_moment("1970-01-01 00:01:00"), Ok(60_000));
+        let ago = parse_moment("90m").unwrap();
+        assert!((now_ms() - ago - 5_400_000).abs() < 60_000);
+        assert!(parse_moment("yesterday").is_err());
+    }
+}

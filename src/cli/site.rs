@@ -1,0 +1,47 @@
+//! Which data directory an operator's verb is about. Called by `cli` for `status`
+//! and `journal`.
+//!
+//! # Invariants
+//! - `--data-dir` alone reads no configuration: a directory can be looked at
+//!   wherever it is, and whatever the configuration of this machine says.
+
+use crate::config::{self, Config};
+use crate::telemetry;
+use clap::Args as ClapArgs;
+use std::path::{Path, PathBuf};
+
+/// Which directory.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct Place {
+    /// The data directory, instead of the configuration's: of a stopped or a
+    /// running service, or a copy of one.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// A directory, and the configuration where one was read.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) data_dir: PathBuf,
+    pub(super) config: Option<Config>,
+}
+
+impl Place {
+    /// Finds the directory; reads the configuration unless the directory is named
+    /// and the configuration is not.
+    pub(super) fn find(&self, file: Option<&Path>) -> Result<Site, config::Errors> {
+        let config = match (&self.data_dir, file) {
+            (Some(_), None) => None,
+            (_, file) => Some(config::load(file)?),
+        };
+        let mut log = config.clone().unwrap_or_default().log;
+        if log.level == config::Log::default().level {
+            // What a running service says at this level is no news here.
+            log.level = "warn".to_owned();
+        }
+        telemetry::log::start(&log).map_err(|error| config::Errors(vec![error.to_string()]))?;
+        let configured = config.as_ref().map(|config| config.data.dir.clone());
+        let data_dir = self.data_dir.clone().or(configured).unwrap_or_default();
+        Ok(Site { data_dir, config })
+    }
+}
