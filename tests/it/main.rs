@@ -22,6 +22,7 @@ mod disk_full;
 mod faults;
 mod foreign;
 mod main_path;
+mod operator;
 mod outages;
 mod power;
 mod sinks;
