@@ -30,6 +30,7 @@ impl Site {
             limits: Limits {
                 max_bytes: 1 << 30,
                 min_free_bytes: 0,
+                reserve_bytes: 1 << 20,
                 record_bytes_max: 1 << 20,
                 generation_bytes: 1 << 20,
                 generation_age: Duration::from_secs(600),

@@ -122,7 +122,7 @@ async fn a_sealed_generation_that_lost_blocks_is_quarantined_when_it_is_read() {
         first: Seq(2),
         end: Seq(3),
     };
-    assert_eq!(journal.losses(), [expected.clone()]);
+    assert_eq!(journal.losses(), std::slice::from_ref(&expected));
     assert!(dir.path().join("quarantine/gen-000000000001").is_dir());
     late.advance(Seq(13), &[passed(1, 2), passed(3, 13)].concat());
     early.advance(Seq(13), &passed(3, 13));
