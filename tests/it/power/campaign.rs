@@ -9,7 +9,7 @@ use super::cuts::{Cut, Plan, choose};
 use super::image::{self, Unsynced};
 use super::load::Token;
 use super::recording::Recording;
-use super::second::second_cuts;
+use super::second::{Recovery, second_cuts};
 use super::verdict::{Fault, Finding, Verdict};
 use super::world::World;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,6 +26,8 @@ struct Figures {
     with_unsynced_data: usize,
     with_unsynced_names: usize,
     second_cuts: usize,
+    /// Acknowledgements of second lives that were judged.
+    acked_again: usize,
     records: usize,
     rows: usize,
     quarantined: usize,
@@ -110,16 +112,25 @@ impl Shared<'_> {
             .filter(|(_, at)| **at < job.cut.at)
             .map(|(token, _)| *token)
             .collect();
-        let seconds = if job.second {
+        let mut acked_again = 0;
+        let recovery = if job.second {
             second_cuts(&job.dir, job.cut, self.plan.seed)
         } else {
-            Vec::new()
+            Recovery::default()
         };
-        let mut all = vec![(String::new(), check(&job.dir, &self.expected, &acked))];
-        for (name, dir) in seconds {
-            let held = check(&dir, &self.expected, &acked);
-            std::fs::remove_dir_all(&dir).unwrap();
-            all.push((name, held));
+        let mut held = check(&job.dir, &self.expected, &acked);
+        held.findings.extend(recovery.finding);
+        let mut all = vec![(String::new(), held)];
+        if !recovery.images.is_empty() {
+            let mut expected = self.expected.clone();
+            expected.extend(recovery.expected);
+            for second in recovery.images {
+                let acked = acked.iter().chain(&second.acked).copied().collect();
+                let held = check(&second.dir, &expected, &acked);
+                std::fs::remove_dir_all(&second.dir).unwrap();
+                acked_again += second.acked.len();
+                all.push((second.name, held));
+            }
         }
         let mut result = self.result.lock().unwrap();
         let (verdict, figures) = &mut *result;
@@ -127,6 +138,7 @@ impl Shared<'_> {
         figures.with_unsynced_data += usize::from(job.unsynced.files > 0);
         figures.with_unsynced_names += usize::from(job.unsynced.names > 0);
         figures.second_cuts += all.len() - 1;
+        figures.acked_again += acked_again;
         for (name, held) in all {
             let Held {
                 findings,
@@ -174,7 +186,7 @@ fn expected(recording: &Recording, findings: &mut Vec<Finding>) -> HashMap<Token
     sent.map(|request| {
         let expected = Expected {
             seq: seqs.get(&request.token).copied(),
-            content: request.content.clone(),
+            content: request.content.clone().into(),
         };
         (request.token, expected)
     })
@@ -207,8 +219,8 @@ fn print(plan: &Plan, recording: &Recording, verdict: &Verdict, figures: &Figure
         eprintln!("  {count:>6} cuts: {kind}");
     }
     eprintln!(
-        "  {:>6} second cuts during the recovery",
-        figures.second_cuts
+        "  {:>6} second cuts during the recovery, with {} more acknowledgements",
+        figures.second_cuts, figures.acked_again
     );
     eprintln!(
         "  {:>6} of {cuts} images had unsynced data",

@@ -16,6 +16,7 @@
 
 use super::load::{Token, tokens};
 use super::verdict::{Fault, Finding};
+use bytes::Bytes;
 use holdfast::event::identity::Seq;
 use holdfast::journal::{Journal, JournalLedger, Kind, Limits, Loss, Options, Record};
 use std::collections::{HashMap, HashSet};
@@ -28,7 +29,7 @@ use std::time::Duration;
 pub struct Expected {
     /// `None`: it was never delivered, so nobody said.
     pub seq: Option<u64>,
-    pub content: Vec<u8>,
+    pub content: Bytes,
 }
 
 /// Bytes of records taken at a time.
@@ -47,7 +48,8 @@ pub struct Held {
     pub quarantined: usize,
 }
 
-fn options(data_dir: &Path) -> Options {
+/// How images are opened.
+pub fn options(data_dir: &Path) -> Options {
     Options {
         data_dir: data_dir.to_owned(),
         limits: Limits {

@@ -89,6 +89,13 @@ impl Request {
     }
 }
 
+/// A small request that follows from its token alone.
+pub fn small(token: Token) -> Request {
+    let mut random = StdRng::seed_from_u64(token.0);
+    let content = events(token, &mut random, false).encode_to_vec();
+    Request { token, content }
+}
+
 /// How much a load is.
 #[derive(Debug, Clone)]
 pub struct Load {
