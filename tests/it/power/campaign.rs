@@ -9,6 +9,7 @@ use super::cuts::{Cut, Plan, choose};
 use super::image::{self, Unsynced};
 use super::load::Token;
 use super::recording::Recording;
+use super::restart::deliver;
 use super::second::{Recovery, second_cuts};
 use super::verdict::{Fault, Finding, Verdict};
 use super::world::World;
@@ -26,6 +27,7 @@ struct Figures {
     with_unsynced_data: usize,
     with_unsynced_names: usize,
     second_cuts: usize,
+    restarts: usize,
     /// Acknowledgements of second lives that were judged.
     acked_again: usize,
     records: usize,
@@ -39,8 +41,8 @@ struct Job {
     dir: PathBuf,
     kind: &'static str,
     unsynced: Unsynced,
-    /// Seconds cuts of this image's recovery.
-    second: bool,
+    /// Which of the plan's cuts this is.
+    number: usize,
 }
 
 struct Shared<'a> {
@@ -91,7 +93,7 @@ pub fn prove(recording: &Recording, plan: &Plan) -> Verdict {
                 dir,
                 kind,
                 unsynced,
-                second: number % plan.second_every == plan.second_every - 1,
+                number,
             };
             jobs.send(job).unwrap();
         }
@@ -113,13 +115,17 @@ impl Shared<'_> {
             .map(|(token, _)| *token)
             .collect();
         let mut acked_again = 0;
-        let recovery = if job.second {
+        let (second, restart) = self.plan.more(job.number);
+        let recovery = if second {
             second_cuts(&job.dir, job.cut, self.plan.seed)
         } else {
             Recovery::default()
         };
+        // Before the check, which changes the image.
+        let delivery = restart.map(|binary| deliver(binary, &job.dir, &acked));
         let mut held = check(&job.dir, &self.expected, &acked);
         held.findings.extend(recovery.finding);
+        held.findings.extend(delivery.into_iter().flatten());
         let mut all = vec![(String::new(), held)];
         if !recovery.images.is_empty() {
             let mut expected = self.expected.clone();
@@ -139,6 +145,7 @@ impl Shared<'_> {
         figures.with_unsynced_names += usize::from(job.unsynced.names > 0);
         figures.second_cuts += all.len() - 1;
         figures.acked_again += acked_again;
+        figures.restarts += usize::from(restart.is_some());
         for (name, held) in all {
             let Held {
                 findings,
@@ -222,6 +229,7 @@ fn print(plan: &Plan, recording: &Recording, verdict: &Verdict, figures: &Figure
         "  {:>6} second cuts during the recovery, with {} more acknowledgements",
         figures.second_cuts, figures.acked_again
     );
+    eprintln!("  {:>6} starts of the collector", figures.restarts);
     eprintln!(
         "  {:>6} of {cuts} images had unsynced data",
         figures.with_unsynced_data

@@ -223,7 +223,7 @@ fn saved_cursor(image: &Path, data: &Path) -> Seq {
 }
 
 /// The requests with a row, read as an operator would.
-fn rows(database: &Path, findings: &mut Vec<Finding>) -> HashSet<Token> {
+pub fn rows(database: &Path, findings: &mut Vec<Finding>) -> HashSet<Token> {
     if !database.exists() {
         return HashSet::new();
     }

@@ -230,6 +230,7 @@ async fn must_fail(name: &str) {
                     random: RANDOM_CUTS,
                     steps: Some(STEP_CUTS),
                     second_every: usize::MAX,
+                    restart: None,
                     only: None,
                     until: Some(proof.finds),
                 };

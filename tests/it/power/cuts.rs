@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 /// Images of each step's moment when all steps are cut.
 const STEP_VARIANTS: usize = 3;
@@ -26,6 +27,8 @@ pub struct Plan {
     pub steps: Option<usize>,
     /// Every so many images the recovery is cut too.
     pub second_every: usize,
+    /// On every so many images this collector is started too.
+    pub restart: Option<(usize, PathBuf)>,
     /// Only this cut.
     pub only: Option<Cut>,
     /// Ends once this is found: the controls ask no more.
@@ -37,6 +40,19 @@ pub struct Plan {
 pub struct Cut {
     pub at: usize,
     pub variant: usize,
+}
+
+impl Plan {
+    /// What is done with one of the images beside its check: whether its recovery is
+    /// cut, and the collector that is started on it.
+    pub fn more(&self, number: usize) -> (bool, Option<&Path>) {
+        let is_due = |every: usize| self.only.is_some() || number % every == every - 1;
+        let restart = self.restart.as_ref().filter(|(every, _)| is_due(*every));
+        (
+            is_due(self.second_every),
+            restart.map(|(_, binary)| binary.as_path()),
+        )
+    }
 }
 
 impl Cut {

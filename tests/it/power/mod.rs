@@ -14,6 +14,7 @@
 //! image      one disk image that a cut at some operation could leave
 //! check      the library opens an image; nothing acknowledged may be missing
 //! second     a cut during the recovery from a cut
+//! restart    the collector started on an image delivers by itself
 //! campaign   many cuts, second cuts during the recovery, the table
 //! forwarding the proof of the way out to RabbitMQ: no confirm, no cursor
 //! controls   collectors with one promise broken, which the proofs must refuse
@@ -32,6 +33,7 @@ mod log;
 mod order;
 mod recorder;
 mod recording;
+mod restart;
 mod second;
 #[cfg(test)]
 mod tests;

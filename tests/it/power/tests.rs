@@ -31,6 +31,9 @@ const STEP_CUTS: usize = 60;
 /// How many images go through a second cut.
 const SECOND_EVERY: usize = 10;
 
+/// On how many the collector is started.
+const RESTART_EVERY: usize = 40;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
     let seed = seed();
@@ -57,6 +60,7 @@ async fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
             Some(STEP_CUTS)
         },
         second_every: SECOND_EVERY,
+        restart: Some((RESTART_EVERY, binary().to_owned())),
         only,
         until: None,
     };
