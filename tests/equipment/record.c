@@ -37,6 +37,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum kind {
@@ -66,7 +68,8 @@ enum kind {
     SENT = 15,   /* a: number of the SEND; b: result */
     RECV = 16,   /* a: bytes in all; second part: the first of them */
     HANGUP = 17, /* a connection was closed */
-    FOREIGN = 18 /* first part: what was done and cannot be followed */
+    FOREIGN = 18, /* first part: what was done and cannot be followed */
+    BOUND = 19    /* a socket of the file system; first part: path */
 };
 
 enum { FDS = 1 << 16, SOCKET_BYTES = 16 << 10, RECV_BYTES = 4 << 10 };
@@ -159,6 +162,12 @@ static uint64_t track(int fd, enum fd_kind kind) {
 static const char *below(int dir, const char *path, char out[PATH_MAX]) {
     if (log_fd < 0 || !path) return NULL;
     char base[PATH_MAX] = "", link[64], full[2 * PATH_MAX + 2];
+    /* The short form of a long path: an open directory's. */
+    if (!strncmp(path, "/proc/self/fd/", 14)) {
+        char *rest;
+        dir = strtol(path + 14, &rest, 10);
+        path = *rest == '/' ? rest + 1 : rest;
+    }
     if (path[0] != '/') {
         if (dir == AT_FDCWD) {
             if (!getcwd(base, sizeof base)) return NULL;
@@ -472,6 +481,23 @@ void *mmap64(void *at, size_t n, int protection, int flags, int fd, off_t offset
 void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset) { return mmap64(at, n, protection, flags, fd, offset); }
 
 /* ---- connections ---- */
+
+int bind(int fd, const struct sockaddr *address, socklen_t len) {
+    char text[sizeof(struct sockaddr_un) + 1] = "", buffer[PATH_MAX];
+    const char *name = NULL;
+    if (address && address->sa_family == AF_UNIX && len > offsetof(struct sockaddr_un, sun_path)) {
+        size_t n = len - offsetof(struct sockaddr_un, sun_path);
+        if (n >= sizeof text) n = sizeof text - 1;
+        memcpy(text, ((const struct sockaddr_un *)address)->sun_path, n);
+        if (text[0]) name = below(AT_FDCWD, text, buffer);
+    }
+    if (!name) return syscall(SYS_bind, fd, address, len);
+    lock();
+    int result = syscall(SYS_bind, fd, address, len);
+    if (result == 0) brief(BOUND, 0, 0, 0, name);
+    unlock();
+    return result;
+}
 
 int accept4(int fd, struct sockaddr *address, socklen_t *len, int flags) {
     int accepted = syscall(SYS_accept4, fd, address, len, flags);

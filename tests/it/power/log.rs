@@ -70,6 +70,10 @@ pub enum Op {
     RemoveDir {
         path: String,
     },
+    /// A socket of the file system was made.
+    Bound {
+        path: String,
+    },
     Accept {
         handle: Handle,
     },
@@ -182,6 +186,7 @@ fn record(bytes: &[u8], at: usize, base: usize) -> (usize, Op, usize) {
         16 => Op::Received { handle, data },
         17 => Op::HangUp,
         18 => panic!("the recorder cannot follow: {}", text(&first)),
+        19 => Op::Bound { path: text(&first) },
         other => panic!("record of kind {other} at byte {at}"),
     };
     (number as usize, op, end)

@@ -146,6 +146,11 @@ impl Recorded {
                 "HOLDFAST__DATA__DIR".to_owned(),
                 base.join("box/data").display().to_string(),
             ),
+            // The least: it is copied into every image.
+            (
+                "HOLDFAST__JOURNAL__RESERVE_BYTES".to_owned(),
+                "16MiB".to_owned(),
+            ),
             // No request of the load is refused for being late.
             (
                 "HOLDFAST__JOURNAL__ACK_DEADLINE".to_owned(),

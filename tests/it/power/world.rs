@@ -11,6 +11,7 @@
 
 use super::log::{Handle, Log, Op, Span};
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 pub type NodeId = usize;
@@ -30,7 +31,7 @@ pub struct Node {
     pub is_dir: bool,
     /// Where it was made.
     pub made_as: String,
-    /// SQLite's shared memory: mapped, not needed after a cut.
+    /// SQLite's shared memory (mapped) or a socket: not needed after a cut.
     pub is_memory: bool,
     /// Synced content.
     pub synced: Vec<u8>,
@@ -113,9 +114,10 @@ impl World {
         for entry in std::fs::read_dir(dir).unwrap() {
             let entry = entry.unwrap();
             let name = entry.file_name().into_string().unwrap();
-            let is_dir = entry.file_type().unwrap().is_dir();
+            let kind = entry.file_type().unwrap();
+            let (is_dir, is_socket) = (kind.is_dir(), kind.is_socket());
             let made_as = format!("{path}{name}");
-            let synced = if is_dir {
+            let synced = if is_dir || is_socket {
                 Vec::new()
             } else {
                 std::fs::read(entry.path()).unwrap()
@@ -123,7 +125,7 @@ impl World {
             let id = self.nodes.len();
             self.nodes.push(Node {
                 is_dir,
-                is_memory: made_as.ends_with("-shm"),
+                is_memory: is_socket || made_as.ends_with("-shm"),
                 size: synced.len() as u64,
                 synced,
                 made_as: made_as.clone(),
@@ -211,6 +213,10 @@ impl World {
             }
             Op::MakeDir { path } => {
                 self.make(at, path, true);
+            }
+            Op::Bound { path } => {
+                let node = self.make(at, path, false);
+                self.nodes[node].is_memory = true;
             }
             Op::Start
             | Op::Accept { .. }
