@@ -183,6 +183,8 @@ impl Writer {
                 Err(_) => "the journal's writer panicked".to_owned(),
             };
             self.shared.fence(failure);
+            // A store that failed may not answer: what is durable is read from its bytes.
+            self.seal();
             for (_, reply) in std::mem::take(&mut self.waiting) {
                 self.refuse(reply);
             }
