@@ -105,6 +105,12 @@ impl Directory {
     /// # Errors
     /// See [`InspectError`]; damage is none, it is shown.
     pub fn open(data_dir: &Path) -> Result<Self, InspectError> {
+        let running = data_lock::is_held(data_dir).map_err(read_error(data_dir))?;
+        Self::of(data_dir, running)
+    }
+
+    /// As [`Directory::open`], by someone who knows whether a service runs on it.
+    pub(super) fn of(data_dir: &Path, running: bool) -> Result<Self, InspectError> {
         let generations = data_dir.join("generations");
         if !generations.is_dir() {
             return Err(InspectError::NotOne(data_dir.to_owned()));
@@ -112,7 +118,7 @@ impl Directory {
         let mut directory = Self {
             data_dir: data_dir.to_owned(),
             host: host_id::read(data_dir),
-            running: data_lock::is_held(data_dir).map_err(read_error(data_dir))?,
+            running,
             entries: Vec::new(),
             infos: Vec::new(),
             cursors: Vec::new(),

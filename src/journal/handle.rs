@@ -1,6 +1,7 @@
 //! The journal as the rest of the program sees it. Called by `app` (open, close),
 //! `ingest` (append) and the pumps (reader, cursor).
 
+use super::append::{Append, Command, Reply};
 use super::capacity::{Capacity, Limits};
 use super::cursor::{Cursor, Position, is_name};
 use super::data_lock;
@@ -16,7 +17,7 @@ use super::recovery::recover;
 use super::shared::{Shared, lock};
 use super::skip::{self, Skipped};
 use super::store::SledStore;
-use super::writer::{Append, Command, MakeStore, Reply, Writer};
+use super::writer::{MakeStore, Writer};
 use crate::event::identity::{HostId, Seq};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -157,8 +158,6 @@ impl Journal {
                 while stopped.recv_timeout(TIDY_PERIOD)
                     == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
                 {
-                    // Also when the tidying has to give up.
-                    keeper.measure();
                     keeper.tidy();
                     // A full queue means that the writer is awake: it looks by itself.
                     drop(ticks.try_send(Command::Tick));
@@ -299,7 +298,13 @@ impl Journal {
     /// See [`PurgeError`].
     pub fn purge_quarantined(&self, generation: u64, apply: bool) -> Result<u64, PurgeError> {
         let needed = |number| self.shared.chain().iter().any(|g| g.number() == number);
-        skip::purge_quarantined(&self.shared.quarantine_dir, generation, needed, apply)
+        let quarantine = &self.shared.quarantine_dir;
+        let bytes = skip::purge_quarantined(quarantine, generation, needed, apply)?;
+        if apply {
+            // As the next start would see it.
+            lock(&self.shared.losses).forget(generation);
+        }
+        Ok(bytes)
     }
 
     /// What the keeper does every now and then, now.

@@ -59,6 +59,11 @@ impl Losses {
         new
     }
 
+    /// An operator has removed the generation's files: its losses are history.
+    pub(super) fn forget(&mut self, generation: u64) {
+        self.0.retain(|known| known.generation != generation);
+    }
+
     pub(super) fn list(&self) -> &[Loss] {
         &self.0
     }

@@ -88,6 +88,7 @@
 //! - The whole behaves as its model in memory, through any crashes (test
 //!   `a_journal_is_what_its_model_says`).
 
+mod append;
 mod block;
 mod capacity;
 mod contents;

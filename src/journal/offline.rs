@@ -2,7 +2,8 @@
 //! service runs on it.
 //!
 //! # Invariants
-//! - Holds the directory's lock: no service starts on it meanwhile.
+//! - Holds the directory's lock: no service starts on it meanwhile, and what a
+//!   killed one left unsealed counts (test `a_killed_directory_is_skipped_to_its_end`).
 //! - Changes nothing unless told to apply; opens no store, begins no generation.
 
 use super::cursor::{Cursor, is_name};
@@ -42,7 +43,7 @@ impl Offline {
     /// See [`SkipError`].
     pub fn skip(&self, way: &str, to: Seq, apply: bool) -> Result<Skipped, SkipError> {
         let read = |error: InspectError| SkipError::Read(error.to_string());
-        let directory = Directory::open(&self.data_dir).map_err(read)?;
+        let directory = Directory::of(&self.data_dir, false).map_err(read)?;
         let known = directory.cursors().iter().find(|c| c.name == way);
         let Some(info) = known.filter(|_| is_name(way)) else {
             return Err(SkipError::Unknown(way.to_owned()));
@@ -79,7 +80,7 @@ impl Offline {
             path: self.data_dir.clone(),
             source,
         };
-        let directory = Directory::open(&self.data_dir)
+        let directory = Directory::of(&self.data_dir, false)
             .map_err(|error| io_error(std::io::Error::other(error.to_string())))?;
         let Some(passed) = directory.cursors().iter().map(|c| c.next).min() else {
             return Ok(Vec::new());
@@ -107,7 +108,7 @@ impl Offline {
     /// See [`PurgeError`].
     pub fn purge_quarantined(&self, generation: u64, apply: bool) -> Result<u64, PurgeError> {
         let quarantine = self.data_dir.join("quarantine");
-        let directory = Directory::open(&self.data_dir).ok();
+        let directory = Directory::of(&self.data_dir, false).ok();
         let needed = |number| {
             let Some(directory) = &directory else {
                 return false;

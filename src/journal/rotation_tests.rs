@@ -153,6 +153,44 @@ async fn a_sealed_generation_that_lost_blocks_is_quarantined_when_it_is_read() {
     ));
     assert!(journal.purge_quarantined(1, false).unwrap() > 0);
     journal.purge_quarantined(1, true).unwrap();
+    assert_eq!(journal.losses(), []);
     assert!(!dir.path().join("quarantine/gen-000000000001").exists());
+    journal.close();
+}
+
+#[tokio::test]
+async fn a_killed_directory_is_skipped_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    journal.cursor("out").unwrap();
+    for i in 0..9 {
+        journal
+            .append(&record(content(i, 2000)), None)
+            .await
+            .unwrap();
+    }
+    assert!(matches!(
+        Offline::open(dir.path()),
+        Err(OpenError::Locked(_))
+    ));
+    journal.crash();
+    let offline = Offline::open(dir.path()).unwrap();
+    assert!(matches!(
+        offline.skip("out", Seq(11), true),
+        Err(SkipError::Beyond { .. })
+    ));
+    assert!(matches!(
+        offline.skip("in", Seq(2), true),
+        Err(SkipError::Unknown(_))
+    ));
+    let planned = offline.skip("out", Seq(10), false).unwrap();
+    assert_eq!((planned.from, planned.events.total()), (Seq(1), 9));
+    assert_eq!(offline.skip("out", Seq(10), true).unwrap(), planned);
+    drop(offline);
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    assert_eq!(journal.cursor("out").unwrap().next(), Seq(10));
+    let ledger = journal.ledger();
+    assert!(ledger.ways[0].adds_up, "{ledger:?}");
+    assert_eq!(ledger.ways[0].ledger.purged.total(), 9);
     journal.close();
 }

@@ -13,6 +13,7 @@
 //!   room. Sequences that were put and not synced are never given again.
 //! - A request whose caller gave up is left out if it was not put yet.
 
+use super::append::{Append, Command, Reply};
 use super::block::{BLOCK_BYTES_MAX, Builder, PART_BYTES_MAX};
 use super::error::AppendError;
 use super::generation::Generation;
@@ -22,13 +23,12 @@ use super::store::{BlockStore, SYNC_BYTES_MAX, StoreError};
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
-use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// How often a growing generation's manifest is written: bounds how much a
 /// silent loss could hide, at the price of one more small sync.
@@ -36,61 +36,6 @@ const MANIFEST_PERIOD: Duration = Duration::from_secs(1);
 
 /// Makes the store of a new generation; tests put in one that fails or waits.
 pub(super) type MakeStore = Box<dyn FnMut(&Path) -> Result<Arc<dyn BlockStore>, StoreError> + Send>;
-
-/// What the writer is told.
-pub(super) enum Command {
-    /// Make a request durable.
-    Append(Append),
-    /// Look after what time brings: an aged generation, a manifest that is behind.
-    Tick,
-}
-
-/// A request on its way to the disk.
-pub(super) struct Append {
-    pub(super) record: Bytes,
-    pub(super) received_at_ms: i64,
-    pub(super) events: Tally,
-    pub(super) reply: Reply,
-}
-
-/// The caller's slot. Dropped without an answer (a panic, a shutdown), it says
-/// so: nobody waits for ever.
-pub(super) struct Reply {
-    sender: Option<oneshot::Sender<Result<Seq, AppendError>>>,
-    /// Memory that the request holds until it is answered.
-    _bytes: OwnedSemaphorePermit,
-}
-
-impl Reply {
-    pub(super) fn new(
-        sender: oneshot::Sender<Result<Seq, AppendError>>,
-        bytes: OwnedSemaphorePermit,
-    ) -> Self {
-        Self {
-            sender: Some(sender),
-            _bytes: bytes,
-        }
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.sender.as_ref().is_none_or(oneshot::Sender::is_closed)
-    }
-
-    fn send(mut self, result: Result<Seq, AppendError>) {
-        if let Some(sender) = self.sender.take() {
-            // A caller that gave up has dropped its end; it was told "deadline".
-            drop(sender.send(result));
-        }
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if let Some(sender) = self.sender.take() {
-            drop(sender.send(Err(AppendError::Closed)));
-        }
-    }
-}
 
 /// The writer's state; `run` is its thread.
 pub(super) struct Writer {
