@@ -38,6 +38,8 @@ pub struct Book {
     pub acked: HashSet<String>,
     /// Answers by name since the last `turn_page`; "OK" among them.
     answers: BTreeMap<String, usize>,
+    /// Clients that were answered since then.
+    answered: HashSet<usize>,
     /// Calls that were never answered.
     pub hung: usize,
 }
@@ -56,6 +58,7 @@ pub struct Traffic {
     book: Arc<Mutex<Book>>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    clients: usize,
 }
 
 impl Traffic {
@@ -66,12 +69,15 @@ impl Traffic {
             book: Arc::default(),
             stop: CancellationToken::new(),
             tasks: JoinSet::new(),
+            clients: clients.len(),
         };
         for number in clients {
             let visitor = Visitor::new(seed, number, holdfast::clock::now_ms());
             let (client, book) = (collector.client(), Arc::clone(&traffic.book));
             let stop = traffic.stop.clone();
-            traffic.tasks.spawn(visit(visitor, client, book, stop));
+            traffic
+                .tasks
+                .spawn(visit(number, visitor, client, book, stop));
         }
         traffic
     }
@@ -91,9 +97,17 @@ impl Traffic {
         self.answers().values().sum()
     }
 
+    /// Whether every client was answered since the last `turn_page`: what it hears
+    /// from now on answers a call that it made after that.
+    pub fn all_answered(&self) -> bool {
+        self.book.lock().unwrap().answered.len() == self.clients
+    }
+
     /// Counts answers anew; gives those until now.
     pub fn turn_page(&self) -> BTreeMap<String, usize> {
-        std::mem::take(&mut self.book.lock().unwrap().answers)
+        let mut book = self.book.lock().unwrap();
+        book.answered.clear();
+        std::mem::take(&mut book.answers)
     }
 
     /// Ends the clients after the call that they are in; gives the book.
@@ -107,6 +121,7 @@ impl Traffic {
 }
 
 async fn visit(
+    number: usize,
     mut visitor: Visitor,
     mut client: EventServiceClient<Channel>,
     book: Arc<Mutex<Book>>,
@@ -142,6 +157,7 @@ async fn visit(
                 }
             };
             *book.answers.entry(name).or_default() += 1;
+            book.answered.insert(number);
         }
         tokio::time::sleep(PAUSE).await;
     }
