@@ -4,13 +4,14 @@
 use super::setup::{error_routes, is_declared, sinks, topology};
 use crate::broker::{self, Broker};
 use crate::config::{Config, SinkKind};
+use crate::consume::handlers::Context;
 use crate::consume::{Consumers, Direct, SafePublisher};
 use crate::dead_letters::DeadLetters;
 use crate::forward::{self, Forwarder};
 use crate::journal::Journal;
 use crate::retry::Backoff;
 use crate::sink::Sink;
-use crate::sink::schema::TABLES;
+use crate::sink::schema::EVENT_TABLES;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
@@ -121,6 +122,7 @@ impl Pumps {
             setup,
             publisher: publisher.clone(),
             metrics: metrics.clone(),
+            context: Context::default(),
         };
         self.publisher = Some(publisher);
         for consumer in config.consumers() {
@@ -180,7 +182,7 @@ async fn prepare_sink(sink: Arc<dyn Sink>, create: bool, stop: CancellationToken
     }
     let mut backoff = Backoff::new();
     let mut failing = false;
-    while let Err(error) = sink.create_missing(TABLES).await {
+    while let Err(error) = sink.create_missing(EVENT_TABLES).await {
         if !failing {
             tracing::warn!(sink = sink.name(), %error, "cannot create missing tables yet; trying again");
             failing = true;

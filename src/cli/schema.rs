@@ -2,7 +2,7 @@
 
 use crate::app::sinks;
 use crate::config::Config;
-use crate::sink::schema::TABLES;
+use crate::sink::schema::EVENT_TABLES;
 use anyhow::Context as _;
 use clap::Subcommand;
 use std::io::Write as _;
@@ -23,7 +23,7 @@ pub(super) async fn run(config: &Config, verb: &Verb) -> anyhow::Result<ExitCode
         match verb {
             Verb::Print => {
                 writeln!(out, "-- {}", sink.name())?;
-                for statement in sink.ddl(TABLES) {
+                for statement in sink.ddl(EVENT_TABLES) {
                     writeln!(out, "{};\n", statement.trim_end_matches(';'))?;
                 }
             }
@@ -32,7 +32,7 @@ pub(super) async fn run(config: &Config, verb: &Verb) -> anyhow::Result<ExitCode
                     std::fs::create_dir_all(&config.data.dir)
                         .with_context(|| format!("create {}", config.data.dir.display()))?;
                 }
-                sink.create_missing(TABLES)
+                sink.create_missing(EVENT_TABLES)
                     .await
                     .with_context(|| format!("create tables in {}", sink.name()))?;
                 eprintln!("{}: tables are there", sink.name());

@@ -146,6 +146,7 @@ impl Config {
             SinkKind::ClickHouse => self.clickhouse.is_some(),
             SinkKind::Postgres => self.postgres.is_some(),
             SinkKind::Sqlite => self.sqlite_path().is_some(),
+            SinkKind::WebEngage => self.webengage.is_some(),
         }
     }
 
@@ -159,7 +160,7 @@ impl Config {
     /// The sinks that are configured.
     #[must_use]
     pub fn sinks(&self) -> Vec<SinkKind> {
-        [SinkKind::ClickHouse, SinkKind::Postgres, SinkKind::Sqlite]
+        SinkKind::ALL
             .into_iter()
             .filter(|&sink| self.has_sink(sink))
             .collect()

@@ -2,18 +2,71 @@
 //! The shipped table is the default; `[[consumer]]` entries change it by queue
 //! name or add to it. Called by `app` and `check`.
 
+use super::shipped::{consumer, shipped};
 use super::units::Span;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What turns a message into rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// What turns a message into rows or calls. Each is described at its function in
+/// `consume/handlers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Handler {
     /// Dispatched events, protobuf JSON, into `events`.
     Events,
     /// Refused events, into `error_events`.
     ErrorEvents,
+    /// Clicks on short links, into `events` as `ClickEvent`.
+    Click,
+    /// Starts of an app, into `app_init_events`.
+    AppInit,
+    /// Starts of an app through a referral link, into `launch_refer_events`.
+    LaunchRefer,
+    /// New accounts, into `signup_referral_events` where a launch led to them.
+    AccountCreated,
+    /// Completed profiles, into `profile_completion_referral_events`.
+    ProfileCompleted,
+    /// Assignments to experiments, into `ab_assignments`.
+    AbAssignments,
+    /// Branch's webhooks, into `branch_events`.
+    Branch,
+    /// Graphy's webhooks, into `graphy_events`.
+    Graphy,
+    /// Graphy's webhooks, as WebEngage events of the learner.
+    GraphyCall,
+    /// HTTP exchanges of other services, into `trace_log_events`.
+    TraceLog,
+    /// Affiliates' orders, into `affiliate_order_events`.
+    AffiliateOrder,
+    /// Votes, into `bigboss_vote_log`.
+    BigbossVote,
+    /// Scraped posts, into `post_log_events`.
+    PostLog,
+    /// Sentiments of comments, into `sentiment_log_events`.
+    SentimentLog,
+    /// What happened at posts, into `post_activity_log_events`.
+    PostActivityLog,
+    /// Scraped profiles, into `profile_log_events`.
+    ProfileLog,
+    /// Relations of profiles, into `profile_relationship_log_events`.
+    ProfileRelationshipLog,
+    /// What the scraper was asked for, into `scrape_request_log_events`.
+    ScrapeRequestLog,
+    /// Scraped orders, into `order_log_events`.
+    OrderLog,
+    /// Shops' events, into `shopify_events`.
+    Shopify,
+    /// Events, as calls of WebEngage.
+    WebEngageCall,
+    /// The same events, into `webengage_events`.
+    WebEngageEvent,
+    /// Users, as calls of WebEngage.
+    WebEngageUserCall,
+    /// Partners' activities, into `partner_activity_log_events`.
+    PartnerActivity,
+    /// Flat JSON, into the consumer's own `table` with its own `columns`.
+    FlatJson,
 }
 
 /// Where rows go.
@@ -26,9 +79,19 @@ pub enum SinkKind {
     Postgres,
     /// `[sqlite]`
     Sqlite,
+    /// `[webengage]`: calls instead of rows.
+    WebEngage,
 }
 
 impl SinkKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::ClickHouse,
+        Self::Postgres,
+        Self::Sqlite,
+        Self::WebEngage,
+    ];
+
     /// The sink's name in configuration, cursors, metrics and logs.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -36,6 +99,7 @@ impl SinkKind {
             Self::ClickHouse => "clickhouse",
             Self::Postgres => "postgres",
             Self::Sqlite => "sqlite",
+            Self::WebEngage => "webengage",
         }
     }
 }
@@ -68,12 +132,62 @@ pub struct Consumer {
     pub sink: SinkKind,
     /// ClickHouse database or Postgres schema other than the sink's default.
     pub namespace: Option<String>,
+    /// The table, for [`Handler::FlatJson`].
+    pub table: Option<String>,
+    /// Its columns, for [`Handler::FlatJson`]: keys of the message.
+    pub columns: Vec<FlatColumn>,
+    /// Columns that identify a row, for [`Handler::FlatJson`].
+    pub row_key: Vec<String>,
     /// Deliveries after which a refused message goes to the error exchange.
     pub max_attempts: u32,
     /// Wait between two attempts.
     pub retry_delay: Duration,
     /// Whether it is declared and run at all; unset: by its sink.
     pub enabled: Option<bool>,
+}
+
+/// A column of a flat table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlatColumn {
+    /// Its name, and the key of the message.
+    pub name: String,
+    /// What it holds.
+    pub kind: FlatType,
+}
+
+/// What a column of a flat table holds. A `?` behind the name allows NULL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum FlatType {
+    /// Text.
+    #[serde(rename = "text")]
+    Text,
+    /// Text or NULL.
+    #[serde(rename = "text?")]
+    NullableText,
+    /// A whole number.
+    #[serde(rename = "int")]
+    Int,
+    /// A whole number or NULL.
+    #[serde(rename = "int?")]
+    NullableInt,
+    /// A number.
+    #[serde(rename = "float")]
+    Float,
+    /// A number or NULL.
+    #[serde(rename = "float?")]
+    NullableFloat,
+    /// true or false, kept as 1 or 0.
+    #[serde(rename = "bool")]
+    Bool,
+    /// A time: epoch seconds or milliseconds, or text.
+    #[serde(rename = "time")]
+    Time,
+    /// A time or NULL.
+    #[serde(rename = "time?")]
+    NullableTime,
+    /// A JSON object.
+    #[serde(rename = "json")]
+    Json,
 }
 
 /// An entry of `[[consumer]]`: what is set replaces the shipped value of the same
@@ -94,90 +208,12 @@ pub struct ConsumerEntry {
     pub handler: Option<Handler>,
     pub sink: Option<SinkKind>,
     pub namespace: Option<String>,
+    pub table: Option<String>,
+    pub columns: Option<BTreeMap<String, FlatType>>,
+    pub row_key: Option<Vec<String>>,
     pub max_attempts: Option<u32>,
     pub retry_delay: Option<Span>,
     pub enabled: Option<bool>,
-}
-
-/// Rows of a batch where nothing else is said: sinks take thousands at the price
-/// of one, and a worker holds as many messages.
-const BATCH_ROWS: usize = 1000;
-/// Age of a batch: what a row waits at most before it is written, when traffic is
-/// thin. ClickHouse makes a part for each insert, so not much less.
-const BATCH_AGE: Duration = Duration::from_secs(1);
-/// Attempts for content that a sink refuses, as queues in the field expect.
-const MAX_ATTEMPTS: u32 = 3;
-/// Wait between attempts: long enough for a schema change to settle, short enough
-/// that a refused message does not hold its place in the prefetch for long.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
-/// Workers where nothing else is said.
-const WORKERS: usize = 2;
-
-fn consumer(
-    queue: &str,
-    exchange: &str,
-    keys: &[&str],
-    handler: Handler,
-    sink: SinkKind,
-) -> Consumer {
-    Consumer {
-        queue: queue.to_owned(),
-        exchange: exchange.to_owned(),
-        keys: keys.iter().map(|&key| key.to_owned()).collect(),
-        workers: WORKERS,
-        batch_rows: BATCH_ROWS,
-        batch_age: BATCH_AGE,
-        error_exchange: "grpc_event_error.dx".to_owned(),
-        error_key: format!("error.{queue}"),
-        error_queue: format!("{queue}_error"),
-        handler,
-        sink,
-        namespace: None,
-        max_attempts: MAX_ATTEMPTS,
-        retry_delay: RETRY_DELAY,
-        enabled: None,
-    }
-}
-
-/// The shipped consumers. `Unknown.*` is bound beside `*`: in a topic exchange `*`
-/// stands for one word, and a type that this build does not know has two.
-#[must_use]
-pub(super) fn shipped() -> Vec<Consumer> {
-    let event_keys = ["*", "Unknown.*"];
-    let errors = "grpc_event_error.dx";
-    vec![
-        Consumer {
-            error_queue: "grpc_clickhouse_event_error_q".to_owned(),
-            ..consumer(
-                "grpc_clickhouse_event_q",
-                "grpc_event.tx",
-                &event_keys,
-                Handler::Events,
-                SinkKind::ClickHouse,
-            )
-        },
-        consumer(
-            "grpc_clickhouse_event_error_q",
-            errors,
-            &["error.grpc_clickhouse_event_q"],
-            Handler::ErrorEvents,
-            SinkKind::ClickHouse,
-        ),
-        consumer(
-            "grpc_postgres_event_q",
-            "grpc_event.tx",
-            &event_keys,
-            Handler::Events,
-            SinkKind::Postgres,
-        ),
-        consumer(
-            "grpc_postgres_event_q_error",
-            errors,
-            &["error.grpc_postgres_event_q"],
-            Handler::ErrorEvents,
-            SinkKind::Postgres,
-        ),
-    ]
 }
 
 /// Applies entries to the shipped consumers; what is wrong goes to `errors`.
@@ -216,7 +252,6 @@ fn new_consumer(entry: &ConsumerEntry) -> Result<Consumer, &'static str> {
     let sink = entry.sink.ok_or("sink")?;
     entry.keys.as_ref().ok_or("keys")?;
     let mut new = consumer(&entry.queue, exchange, &[], handler, sink);
-    new.error_exchange = exchange.to_owned();
     apply(&mut new, entry);
     Ok(new)
 }
@@ -248,6 +283,17 @@ fn apply(consumer: &mut Consumer, entry: &ConsumerEntry) {
     if entry.namespace.is_some() {
         consumer.namespace.clone_from(&entry.namespace);
     }
+    if entry.table.is_some() {
+        consumer.table.clone_from(&entry.table);
+    }
+    if let Some(columns) = &entry.columns {
+        let column = |(name, kind): (&String, &FlatType)| FlatColumn {
+            name: name.clone(),
+            kind: *kind,
+        };
+        consumer.columns = columns.iter().map(column).collect();
+    }
+    set(&mut consumer.row_key, entry.row_key.as_ref());
     if entry.enabled.is_some() {
         consumer.enabled = entry.enabled;
     }

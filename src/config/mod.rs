@@ -9,13 +9,20 @@
 //! - Secrets never appear in Debug output or error texts.
 
 mod check;
+mod clicks;
 mod consumers;
 mod load;
+mod outgoing;
+mod shipped;
 mod units;
+mod webhooks;
 
-pub use consumers::{Consumer, ConsumerEntry, Handler, SinkKind};
+pub use clicks::Clicks;
+pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
 pub use load::{Errors, load, load_from};
+pub use outgoing::{Graphy, Identity, Sentry, SocialStream, WebEngage};
 pub use units::{Secret, Size, Span};
+pub use webhooks::Webhooks;
 
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -43,6 +50,20 @@ pub struct Config {
     pub postgres: Option<Postgres>,
     /// The SQLite sink; absent: only where no other sink and no broker is set.
     pub sqlite: Option<Sqlite>,
+    /// The webhooks of partners.
+    pub webhooks: Webhooks,
+    /// WebEngage's API; absent: no calls.
+    pub webengage: Option<WebEngage>,
+    /// The Identity service's search; absent: Graphy's learners are not looked up.
+    pub identity: Option<Identity>,
+    /// The Social stream service.
+    pub social_stream: Option<SocialStream>,
+    /// What Graphy's events become.
+    pub graphy: Graphy,
+    /// What makes a click a bot's.
+    pub clicks: Clicks,
+    /// Where errors and panics are reported; absent: nowhere.
+    pub sentry: Option<Sentry>,
     /// Whether `run` makes missing tables.
     pub schema: Schema,
     /// Changes to the shipped consumers, and new ones.

@@ -30,6 +30,8 @@ pub struct Consumers {
     pub publisher: SafePublisher,
     /// For figures.
     pub metrics: Metrics,
+    /// For handlers.
+    pub context: handlers::Context,
 }
 
 impl Consumers {
@@ -44,6 +46,7 @@ impl Consumers {
                 metrics: self.metrics.clone(),
             },
             publisher: self.publisher.clone(),
+            context: self.context.clone(),
             consumer: Arc::new(consumer),
         };
         let queue = worker.consumer.queue.clone();

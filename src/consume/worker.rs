@@ -9,17 +9,18 @@
 //!   written rows are recognised when the messages come again.
 
 use super::deliver::{Stopped, Target, Verdict};
-use super::handlers::{self, Input, Item};
+use super::handlers::{self, Context, Input, Item, KEPT_HEADERS};
 use super::publisher::SafePublisher;
-use crate::broker::{Acker, Delivery, Message, Session, Subscription, Tag};
+use crate::broker::{Acker, Delivery, Headers, Message, Session, Subscription, Tag};
 use crate::clock::now_ms;
 use crate::config::Consumer;
 use crate::event::envelope::{
-    self, HOST_HEADER, INDEXES_HEADER, Origins, QUEUE_HEADER, REASON_HEADER, RETRY_COUNT_HEADER,
-    ROUTING_KEY_HEADER, SEQ_HEADER,
+    self, HOST_HEADER, INDEXES_HEADER, Origins, QUEUE_HEADER, REASON_HEADER, RECEIVED_HEADER,
+    RETRY_COUNT_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER,
 };
 use crate::event::limits;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
@@ -43,6 +44,7 @@ pub(super) struct Worker {
     pub(super) consumer: Arc<Consumer>,
     pub(super) target: Target,
     pub(super) publisher: SafePublisher,
+    pub(super) context: Context,
 }
 
 /// A message with what its handler made of it.
@@ -136,6 +138,7 @@ impl Worker {
         let work = AssertUnwindSafe(|| {
             let headers = &message.headers;
             let (host, indexes) = (headers.text(HOST_HEADER), headers.text(INDEXES_HEADER));
+            let sent_at_s = message.timestamp_s.and_then(|s| i64::try_from(s).ok());
             let input = Input {
                 content_type: message.content_type.as_deref(),
                 body: &message.body,
@@ -145,8 +148,13 @@ impl Worker {
                     indexes.as_deref(),
                 ),
                 reason: headers.text(REASON_HEADER).map(|r| r.into_owned()),
+                headers: kept_headers(headers),
+                message_id: message.message_id.as_deref(),
+                sent_at_ms: headers
+                    .int(RECEIVED_HEADER)
+                    .or_else(|| sent_at_s?.checked_mul(1000)),
             };
-            handlers::run(self.consumer.handler, &input, now_ms())
+            handlers::run(self.consumer.handler, &input, &self.context, now_ms())
         });
         let items = catch_unwind(work)
             .unwrap_or_else(|_| Err("the handler panicked on this message".to_owned()));
@@ -278,6 +286,18 @@ impl Worker {
         }
         Ok(delivery.tag)
     }
+}
+
+/// The headers that handlers may read; producers differ in their case.
+fn kept_headers(headers: &Headers) -> BTreeMap<&'static str, String> {
+    let mut kept = BTreeMap::new();
+    for (name, _) in headers.iter() {
+        let known = KEPT_HEADERS.iter().find(|k| k.eq_ignore_ascii_case(name));
+        if let (Some(&known), Some(text)) = (known, headers.text(name)) {
+            kept.insert(known, text.into_owned());
+        }
+    }
+    kept
 }
 
 /// A copy of the message with one event of it, or all of it.

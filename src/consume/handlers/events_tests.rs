@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Handler;
-use crate::consume::handlers::{Input, run};
+use crate::consume::handlers::{Context, Input, run};
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{AddToCartEvent, Event, Events, GoToPaymentsEvent, Header};
 use crate::event::split;
@@ -77,8 +77,9 @@ fn run_on(handler: Handler, batch: &Events, reason: Option<&str>) -> Vec<Item> {
         body: &body,
         origins,
         reason: reason.map(str::to_owned),
+        ..Input::default()
     };
-    run(handler, &input, 5_000).unwrap()
+    run(handler, &input, &Context::default(), 5_000).unwrap()
 }
 
 #[test]
@@ -167,8 +168,12 @@ fn a_message_that_is_not_events_is_unreadable() {
             body,
             origins: Origins::default(),
             reason: None,
+            ..Input::default()
         };
-        assert!(run(Handler::Events, &input, 0).is_err(), "{body:?}");
+        assert!(
+            run(Handler::Events, &input, &Context::default(), 0).is_err(),
+            "{body:?}"
+        );
     }
 }
 

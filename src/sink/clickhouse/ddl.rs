@@ -63,6 +63,7 @@ fn define(column: &Column, native_json: bool) -> String {
         ColumnType::Int64 => "Int64",
         ColumnType::UInt64 => "UInt64",
         ColumnType::UInt32 => "UInt32",
+        ColumnType::Flag => "UInt8",
         ColumnType::Float64 => "Float64",
         ColumnType::TimeMs => "DateTime64(3, 'UTC')",
         ColumnType::Json if native_json => "JSON",

@@ -114,7 +114,7 @@ pub(super) fn lines(
 fn field(place: Place<'_>, value: &Value, native_json: bool) -> Result<Option<String>, WriteError> {
     Ok(match place.column.kind {
         ColumnType::Text => place.text(value)?.map(text_as_json),
-        ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 => {
+        ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag => {
             place.integer(value)?.map(|n| n.to_string())
         }
         ColumnType::Float64 => place.float(value)?.map(float_as_json),

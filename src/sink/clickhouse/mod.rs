@@ -258,7 +258,7 @@ fn failed(what: &str, error: &Error) -> SchemaError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::schema::TABLES;
+    use crate::sink::schema::EVENT_TABLES;
 
     fn options(url: &str) -> Options {
         Options {
@@ -290,8 +290,8 @@ mod tests {
     #[test]
     fn ddl_covers_each_database_once() {
         let sink = ClickHouse::new(options("http://localhost:8123")).unwrap();
-        let ddl = sink.ddl(TABLES);
-        assert_eq!(ddl.len(), 2 * (1 + TABLES.len()));
+        let ddl = sink.ddl(EVENT_TABLES);
+        assert_eq!(ddl.len(), 2 * (1 + EVENT_TABLES.len()));
         assert_eq!(ddl[0], "CREATE DATABASE IF NOT EXISTS `a`");
     }
 }

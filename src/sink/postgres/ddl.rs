@@ -143,7 +143,9 @@ fn kind(column: &Column) -> String {
         (ColumnType::Text, Some(chars)) => format!("varchar({chars})"),
         (ColumnType::Text, None) => "text".to_owned(),
         // Unsigned ones beyond 63 bits do not occur; they would be refused.
-        (ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32, _) => "bigint".to_owned(),
+        (ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag, _) => {
+            "bigint".to_owned()
+        }
         (ColumnType::Float64, _) => "double precision".to_owned(),
         (ColumnType::TimeMs, _) => "timestamp".to_owned(),
         (ColumnType::Json, _) => "jsonb".to_owned(),

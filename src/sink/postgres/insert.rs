@@ -61,11 +61,13 @@ fn array<'a>(batch: &'a Batch, index: usize, column: &Column) -> Result<Array<'a
         ColumnType::Text => Array::Text(cells.map(|(at, v)| at.text(v)).collect::<Result<_, _>>()?),
         // Sent as text: it is the server that knows what its jsonb can hold.
         ColumnType::Json => Array::Text(cells.map(|(at, v)| at.json(v)).collect::<Result<_, _>>()?),
-        ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 => Array::Int(
-            cells
-                .map(|(at, v)| at.signed(v))
-                .collect::<Result<_, _>>()?,
-        ),
+        ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag => {
+            Array::Int(
+                cells
+                    .map(|(at, v)| at.signed(v))
+                    .collect::<Result<_, _>>()?,
+            )
+        }
         ColumnType::Float64 => {
             Array::Float(cells.map(|(at, v)| at.float(v)).collect::<Result<_, _>>()?)
         }
@@ -87,7 +89,9 @@ pub(super) fn statement(schema: &str, table: &Table) -> String {
         let (array, cast) = match column.kind {
             ColumnType::Text => ("text", ""),
             ColumnType::Json => ("text", "::jsonb"),
-            ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 => ("int8", ""),
+            ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag => {
+                ("int8", "")
+            }
             ColumnType::Float64 => ("float8", ""),
             ColumnType::TimeMs => ("timestamp", ""),
         };

@@ -25,7 +25,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use self::tables::Warned;
 use super::convert::{check_shape, unavailable};
-use super::schema::{Partition, TABLES, Table};
+use super::schema::{EVENT_TABLES, Partition, Table};
 use super::{Batch, OptionsError, SchemaError, Sink, WriteError};
 
 /// Bound on getting a connection, a new one included. A LAN takes milliseconds; the
@@ -118,7 +118,7 @@ impl Postgres {
             schema: options.schema,
             pool_max: options.pool_max,
             pool: OnceLock::new(),
-            tables: Mutex::new(TABLES.to_vec()),
+            tables: Mutex::new(EVENT_TABLES.to_vec()),
             warned: Warned::default(),
         })
     }
@@ -287,7 +287,7 @@ mod tests {
     fn ddl_prints_the_partitions_too() {
         let ddl = Postgres::new(options("postgres://u@localhost/db"))
             .unwrap()
-            .ddl(TABLES);
+            .ddl(EVENT_TABLES);
         assert_eq!(ddl[0], "CREATE SCHEMA IF NOT EXISTS \"_e\"");
         assert_eq!(
             ddl.iter()

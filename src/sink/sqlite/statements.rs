@@ -30,7 +30,7 @@ pub(super) fn cell<'a>(place: Place<'_>, value: &'a Value) -> Result<Cell<'a>, W
     Ok(match place.column.kind {
         ColumnType::Text => Cell::Text(place.text(value)?),
         ColumnType::Json => Cell::Text(place.json(value)?),
-        ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 => {
+        ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag => {
             Cell::Int(place.signed(value)?)
         }
         ColumnType::Float64 => match place.float(value)? {
@@ -103,7 +103,7 @@ pub(super) fn add_column(table: &Table, column: &Column) -> String {
 fn define(column: &Column) -> String {
     let kind = match column.kind {
         ColumnType::Text | ColumnType::TimeMs | ColumnType::Json => "TEXT",
-        ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 => "INTEGER",
+        ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag => "INTEGER",
         ColumnType::Float64 => "REAL",
     };
     format!("{} {kind}", quoted(column.name))

@@ -11,7 +11,7 @@ use crate::support::judge::query_clickhouse;
 use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
 use crate::support::shared::Shared;
 use holdfast::sink::clickhouse::{ClickHouse, Options};
-use holdfast::sink::schema::{ERROR_EVENTS, EVENTS, TABLES};
+use holdfast::sink::schema::{ERROR_EVENTS, EVENT_TABLES, EVENTS};
 use holdfast::sink::{Batch, Sink, Value};
 use serde_json::{Value as Json, json};
 
@@ -215,8 +215,8 @@ async fn clickhouse_makes_what_is_missing_and_only_that() {
     );
     one.unwrap();
     other.unwrap();
-    ch.sink.create_missing(TABLES).await.unwrap();
-    ch.sink.create_missing(TABLES).await.unwrap();
+    ch.sink.create_missing(EVENT_TABLES).await.unwrap();
+    ch.sink.create_missing(EVENT_TABLES).await.unwrap();
     ch.sink.maintain().await.unwrap();
     ch.sink.write(&extremes()).await.unwrap();
     ch.sink.write(&events(10, &EVENTS)).await.unwrap();

@@ -6,7 +6,7 @@ use super::rows::{KINDS, OLD_KINDS, events, extremes};
 use super::unavailable;
 use futures::future::join_all;
 use holdfast::sink::Sink;
-use holdfast::sink::schema::{ERROR_EVENTS, EVENTS, TABLES};
+use holdfast::sink::schema::{ERROR_EVENTS, EVENT_TABLES, EVENTS};
 
 /// Partitions of the table `events`.
 const PARTS: &str = "pg_inherits WHERE inhparent = '{s}.events'::regclass";
@@ -20,8 +20,8 @@ async fn postgres_makes_what_is_missing_and_only_that() {
     pg.sink.create_missing(&[&OLD_KINDS]).await.unwrap();
     pg.sink.create_missing(&[&KINDS]).await.unwrap();
     pg.sink.write(&extremes()).await.unwrap();
-    pg.sink.create_missing(TABLES).await.unwrap();
-    pg.sink.create_missing(TABLES).await.unwrap();
+    pg.sink.create_missing(EVENT_TABLES).await.unwrap();
+    pg.sink.create_missing(EVENT_TABLES).await.unwrap();
     pg.sink.maintain().await.unwrap();
     assert_eq!(pg.count(PARTS).await, ALL_PARTS);
     pg.sink.write(&events(100, &EVENTS)).await.unwrap();
@@ -52,7 +52,7 @@ async fn postgres_makes_tables_from_many_hosts_at_once() {
     let pg = PostgresTest::start("hosts").await;
     let hosts = (0..4).map(|_| {
         let sink = pg.another_sink();
-        tokio::spawn(async move { sink.create_missing(TABLES).await })
+        tokio::spawn(async move { sink.create_missing(EVENT_TABLES).await })
     });
     for host in join_all(hosts).await {
         host.unwrap().unwrap();
@@ -84,7 +84,7 @@ async fn postgres_makes_do_with_the_fields_tables() {
     .await;
     let reason = unavailable(pg.sink.write(&events(1, &EVENTS)).await);
     assert!(reason.contains("42703"), "{reason}");
-    pg.sink.create_missing(TABLES).await.unwrap();
+    pg.sink.create_missing(EVENT_TABLES).await.unwrap();
     let parts = pg.count(PARTS).await;
     assert_eq!(parts, ALL_PARTS - 1, "all days but today");
     pg.sink.write(&events(10, &EVENTS)).await.unwrap();

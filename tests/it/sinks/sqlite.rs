@@ -4,7 +4,7 @@
 use super::rows::{KINDS, OLD_KINDS, assert_rows, events, extremes, good_and_bad, one};
 use super::{refused, unavailable};
 use crate::support::Scratch;
-use holdfast::sink::schema::{EVENTS, TABLES};
+use holdfast::sink::schema::{EVENT_TABLES, EVENTS};
 use holdfast::sink::sqlite::{Options, Sqlite};
 use holdfast::sink::{Sink, Value};
 use serde_json::Value as Json;
@@ -73,7 +73,7 @@ async fn sqlite_keeps_every_value() {
 #[tokio::test]
 async fn sqlite_takes_more_rows_than_one_statement_holds() {
     let file = SqliteTest::new("many");
-    file.sink.create_missing(TABLES).await.unwrap();
+    file.sink.create_missing(EVENT_TABLES).await.unwrap();
     file.sink.write(&events(5000, &EVENTS)).await.unwrap();
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events")
         .fetch_one(&file.open().await)

@@ -5,7 +5,24 @@
 //! - Column names are what downstream models read; they do not change.
 //! - Every table has a key made of the event's identity, so that a redelivery
 //!   never shows twice (FINAL in ClickHouse, ON CONFLICT elsewhere).
-//! - The last three columns say where the row came from; see [`ORIGIN_COLUMNS`].
+//! - The last three columns of tables that are fed from the journal say where the
+//!   row came from; see [`ORIGIN_COLUMNS`].
+
+mod apps;
+mod calls;
+mod events;
+mod logs;
+mod vendors;
+
+#[allow(unused_imports, unreachable_pub, reason = "its tables follow")]
+pub use apps::*;
+#[allow(unused_imports, unreachable_pub, reason = "its tables follow")]
+pub use calls::*;
+pub use events::*;
+#[allow(unused_imports, unreachable_pub, reason = "its tables follow")]
+pub use logs::*;
+#[allow(unused_imports, unreachable_pub, reason = "its tables follow")]
+pub use vendors::*;
 
 /// What a column holds; each sink has its own type for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +35,8 @@ pub enum ColumnType {
     UInt64,
     /// Unsigned 32 bits.
     UInt32,
+    /// 0 or 1.
+    Flag,
     /// Double precision.
     Float64,
     /// A point in time with milliseconds, UTC.
@@ -111,86 +130,22 @@ const fn plain(name: &'static str, kind: ColumnType) -> Column {
     column(name, kind, "")
 }
 
-/// Columns that `events` and `error_events` share: identity, header, parameters.
-macro_rules! event_columns {
-    ($text:ident, $timestamp:expr $(, $more:expr)*) => {
-        &[
-            $text("event_id", 55),
-            $text("event_name", 55),
-            $timestamp,
-            column("insert_timestamp", ColumnType::TimeMs, "when the row was made"),
-            $text("session_id", 50),
-            plain("bb_device_id", ColumnType::Int64),
-            plain("user_id", ColumnType::Int64),
-            $text("device_id", 50),
-            $text("android_advertising_id", 50),
-            $text("client_id", 30),
-            $text("channel", 20),
-            $text("os", 30),
-            $text("client_type", 20),
-            $text("app_language", 20),
-            $text("app_version", 20),
-            $text("app_version_code", 20),
-            plain("current_url", ColumnType::Text),
-            $text("merchant_id", 20),
-            plain("utm_referrer", ColumnType::Text),
-            $text("utm_platform", 50),
-            $text("utm_source", 80),
-            $text("utm_medium", 80),
-            $text("utm_campaign", 80),
-            plain("pp_id", ColumnType::Text),
-            column("event_params", ColumnType::Json, "the event's own fields, zero values left out"),
-            $($more,)*
-            ORIGIN_COLUMNS[0],
-            ORIGIN_COLUMNS[1],
-            ORIGIN_COLUMNS[2],
-        ]
-    };
+#[allow(dead_code, reason = "tables that need it follow")]
+const fn nullable(name: &'static str, kind: ColumnType) -> Column {
+    Column {
+        nullable: true,
+        ..plain(name, kind)
+    }
 }
 
-const EVENT_TIMESTAMP: Column = column(
-    "event_timestamp",
-    ColumnType::TimeMs,
-    "when it happened on the device; never later than its receipt",
-);
-
-const fn unbounded(name: &'static str, _max_chars: u32) -> Column {
-    plain(name, ColumnType::Text)
+impl Table {
+    /// Whether its rows end with [`ORIGIN_COLUMNS`].
+    #[must_use]
+    pub fn has_origin(&self) -> bool {
+        let last = self.columns.last();
+        last.is_some_and(|column| column.name == ORIGIN_COLUMNS[2].name)
+    }
 }
 
-/// The events that clients dispatched.
-pub static EVENTS: Table = Table {
-    name: "events",
-    columns: event_columns!(varchar, EVENT_TIMESTAMP),
-    key: &["event_id", "event_timestamp"],
-    order_by: &["event_name", "event_timestamp", "event_id"],
-    partition: Partition::ByTime("event_timestamp"),
-    comment: "Events dispatched by apps and sites, one row each under FINAL",
-};
-
-/// Events that could not be taken as what they wanted to be, with the reason.
-pub static ERROR_EVENTS: Table = Table {
-    name: "error_events",
-    // No length bounds: what was refused elsewhere for its length must fit here.
-    columns: event_columns!(
-        unbounded,
-        Column {
-            nullable: true,
-            ..EVENT_TIMESTAMP
-        },
-        column("error_reason", ColumnType::Text, "why it is here")
-    ),
-    key: &["event_id", "ingest_host", "ingest_seq", "ingest_index"],
-    order_by: &[
-        "event_name",
-        "event_id",
-        "ingest_host",
-        "ingest_seq",
-        "ingest_index",
-    ],
-    partition: Partition::None,
-    comment: "Events that were refused, with the reason, for diagnosis and replay",
-};
-
-/// All tables, in the order in which they are created.
-pub static TABLES: &[&Table] = &[&EVENTS, &ERROR_EVENTS];
+/// The tables of dispatched events, in the order in which they are created.
+pub static EVENT_TABLES: &[&Table] = &[&EVENTS, &ERROR_EVENTS];

@@ -1,0 +1,1 @@
+//! Tables of logs that other services write through the broker.

@@ -1,0 +1,1 @@
+//! Tables of what partners post: Branch, Graphy, Shopify, WebEngage.
