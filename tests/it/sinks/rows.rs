@@ -143,7 +143,7 @@ pub fn events(count: usize, table: &'static Table) -> Batch {
             ("event_id", _) => Value::Text(format!("01890000-0000-7000-8000-{n:012}")),
             (_, ColumnType::Text) => Value::Text("some text".into()),
             (_, ColumnType::Int64) => Value::Int(42),
-            (_, ColumnType::UInt64 | ColumnType::UInt32) => Value::UInt(n as u64),
+            (_, ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag) => Value::UInt(n as u64),
             (_, ColumnType::Float64) => Value::Float(1.5),
             (_, ColumnType::TimeMs) => Value::TimeMs(at),
             (_, ColumnType::Json) => {
