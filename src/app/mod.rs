@@ -12,7 +12,7 @@ mod pumps;
 mod setup;
 mod shutdown;
 
-pub use setup::{sinks, topology};
+pub use setup::{consumers, sinks, tables, topology};
 
 use crate::admin::{self, Admin};
 use crate::config::Config;

@@ -1,9 +1,9 @@
 //! The ways out: forwarder and consumers with a broker, one pump for each sink
 //! without. Called by `app::run`.
 
-use super::setup::{error_routes, is_declared, sinks, topology};
+use super::setup::{consumers, error_routes, sinks, tables, topology};
 use crate::broker::{self, Broker};
-use crate::config::{Config, SinkKind};
+use crate::config::{Config, Consumer, SinkKind};
 use crate::consume::handlers::Context;
 use crate::consume::{Consumers, Direct, SafePublisher};
 use crate::dead_letters::DeadLetters;
@@ -11,7 +11,7 @@ use crate::forward::{self, Forwarder};
 use crate::journal::Journal;
 use crate::retry::Backoff;
 use crate::sink::Sink;
-use crate::sink::schema::EVENT_TABLES;
+use crate::sink::schema::Table;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
 use std::collections::BTreeMap;
@@ -26,6 +26,9 @@ const MAINTENANCE_PERIOD: Duration = Duration::from_secs(3600);
 
 /// How long a connection to the broker may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The configured sinks.
+type Sinks = BTreeMap<SinkKind, Arc<dyn Sink>>;
 
 /// The running ways out.
 pub(super) struct Pumps {
@@ -48,14 +51,17 @@ impl Pumps {
             publisher: None,
         };
         let sinks = sinks(config)?;
-        for sink in sinks.values() {
+        let consumers = consumers(config);
+        for (&kind, sink) in &sinks {
             let (sink, create) = (Arc::clone(sink), config.schema.create_missing);
+            let tables = tables(config, &consumers, kind);
             pumps.spawn("schema", move |stop| {
-                prepare_sink(Arc::clone(&sink), create, stop)
+                prepare_sink(Arc::clone(&sink), tables.clone(), create, stop)
             });
         }
         if config.rabbitmq.is_some() {
-            pumps.start_brokered(config, journal, dead_letters, metrics, &sinks)?;
+            let parts = (&sinks, consumers);
+            pumps.start_brokered(config, journal, dead_letters, metrics, parts)?;
         } else {
             for sink in sinks.into_values() {
                 let cursor = journal.cursor(sink.name())?;
@@ -81,7 +87,7 @@ impl Pumps {
         journal: &Journal,
         dead_letters: &DeadLetters,
         metrics: &Metrics,
-        sinks: &BTreeMap<SinkKind, Arc<dyn Sink>>,
+        (sinks, declared): (&Sinks, Vec<(Consumer, &'static Table)>),
     ) -> anyhow::Result<()> {
         let section = config.rabbitmq.clone().unwrap_or_default();
         let broker = Broker::new(broker::Options {
@@ -125,11 +131,8 @@ impl Pumps {
             context: Context::default(),
         };
         self.publisher = Some(publisher);
-        for consumer in config.consumers() {
-            let Some(sink) = sinks
-                .get(&consumer.sink)
-                .filter(|_| is_declared(config, &consumer))
-            else {
+        for (consumer, table) in declared {
+            let Some(sink) = sinks.get(&consumer.sink) else {
                 continue;
             };
             let (consumers, sink) = (consumers.clone(), Arc::clone(sink));
@@ -137,7 +140,7 @@ impl Pumps {
             self.spawn(&name, move |stop| {
                 let (consumers, consumer) = (consumers.clone(), consumer.clone());
                 let sink = Arc::clone(&sink);
-                async move { Box::pin(consumers.run(consumer, sink, stop)).await }
+                async move { Box::pin(consumers.run(consumer, table, sink, stop)).await }
             });
         }
         Ok(())
@@ -176,13 +179,18 @@ impl Pumps {
 }
 
 /// Creates what the sink lacks, as soon as it answers, then keeps it up.
-async fn prepare_sink(sink: Arc<dyn Sink>, create: bool, stop: CancellationToken) {
+async fn prepare_sink(
+    sink: Arc<dyn Sink>,
+    tables: Vec<&'static Table>,
+    create: bool,
+    stop: CancellationToken,
+) {
     if !create {
         return;
     }
     let mut backoff = Backoff::new();
     let mut failing = false;
-    while let Err(error) = sink.create_missing(EVENT_TABLES).await {
+    while let Err(error) = sink.create_missing(&tables).await {
         if !failing {
             tracing::warn!(sink = sink.name(), %error, "cannot create missing tables yet; trying again");
             failing = true;

@@ -3,9 +3,11 @@
 
 use crate::broker::{Binding, DeclareMode, Exchange, ExchangeKind, Queue, Setup, Topology};
 use crate::config::{Config, Consumer, Declare, Handler, QueueType, SinkKind};
+use crate::consume::handlers;
 use crate::forward::ErrorRoute;
 use crate::sink::clickhouse::{self, ClickHouse};
 use crate::sink::postgres::{self, Postgres};
+use crate::sink::schema::{EVENT_TABLES, Table};
 use crate::sink::sqlite::{self, Sqlite};
 use crate::sink::{OptionsError, Sink};
 use std::collections::BTreeMap;
@@ -50,6 +52,39 @@ pub(super) fn is_declared(config: &Config, consumer: &Consumer) -> bool {
         let edge_only = config.sinks().is_empty();
         config.has_sink(consumer.sink) || (edge_only && consumer.sink == SinkKind::ClickHouse)
     })
+}
+
+/// The consumers whose queues this host declares, each with the table that it fills.
+/// Call it once: tables of an operator's own live as long as the process.
+#[must_use]
+pub fn consumers(config: &Config) -> Vec<(Consumer, &'static Table)> {
+    let all = config.consumers().into_iter();
+    all.filter(|consumer| is_declared(config, consumer))
+        .map(|consumer| {
+            let table = handlers::table_of(&consumer);
+            (consumer, table)
+        })
+        .collect()
+}
+
+/// The tables that a sink needs: those of events, and those of its consumers.[must_use]
+pub fn tables(
+    config: &Config,
+    consumers: &[(Consumer, &'static Table)],
+    sink: SinkKind,
+) -> Vec<&'static Table> {
+    let mut tables = EVENT_TABLES.to_vec();
+    if config.rabbitmq.is_some() {
+        let own = consumers
+            .iter()
+            .filter(|(consumer, _)| consumer.sink == sink);
+        for (_, table) in own {
+            if !tables.iter().any(|other| other.name == table.name) {
+                tables.push(table);
+            }
+        }
+    }
+    tables
 }
 
 /// The error routes of the declared event consumers: where the forwarder sends
@@ -154,22 +189,25 @@ mod tests {
 
     #[test]
     fn a_host_declares_the_queues_of_its_sinks() {
-        let clickhouse = [
+        let clickhouse = queues("[rabbitmq]");
+        // Each consumer has its queue and its error queue, and the error queue of the
+        // first is the queue of the second.
+        assert_eq!(clickhouse.len(), 24 * 2 - 1, "an edge host: {clickhouse:?}");
+        for queue in [
             "grpc_clickhouse_event_error_q",
-            "grpc_clickhouse_event_error_q_error",
-            "grpc_clickhouse_event_q",
-        ];
+            "trace_log",
+            "trace_log_error",
+        ] {
+            assert!(clickhouse.iter().any(|name| name == queue), "{queue}");
+        }
         let postgres = [
             "grpc_postgres_event_q",
             "grpc_postgres_event_q_error",
             "grpc_postgres_event_q_error_error",
         ];
-        assert_eq!(queues("[rabbitmq]"), clickhouse, "an edge host");
         assert_eq!(queues("[rabbitmq]\n[postgres]"), postgres);
-        assert_eq!(
-            queues("[rabbitmq]\n[postgres]\n[clickhouse]"),
-            [&clickhouse[..], &postgres[..]].concat()
-        );
+        let both = queues("[rabbitmq]\n[postgres]\n[clickhouse]");
+        assert_eq!(both.len(), clickhouse.len() + postgres.len());
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! `holdfast schema print|apply`.
 
-use crate::app::sinks;
+use crate::app::{consumers, sinks, tables};
 use crate::config::Config;
-use crate::sink::schema::EVENT_TABLES;
 use anyhow::Context as _;
 use clap::Subcommand;
 use std::io::Write as _;
@@ -19,11 +18,13 @@ pub(super) enum Verb {
 
 pub(super) async fn run(config: &Config, verb: &Verb) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
-    for sink in sinks(config)?.into_values() {
+    let consumers = consumers(config);
+    for (kind, sink) in sinks(config)? {
+        let tables = tables(config, &consumers, kind);
         match verb {
             Verb::Print => {
                 writeln!(out, "-- {}", sink.name())?;
-                for statement in sink.ddl(EVENT_TABLES) {
+                for statement in sink.ddl(&tables) {
                     writeln!(out, "{};\n", statement.trim_end_matches(';'))?;
                 }
             }
@@ -32,7 +33,7 @@ pub(super) async fn run(config: &Config, verb: &Verb) -> anyhow::Result<ExitCode
                     std::fs::create_dir_all(&config.data.dir)
                         .with_context(|| format!("create {}", config.data.dir.display()))?;
                 }
-                sink.create_missing(EVENT_TABLES)
+                sink.create_missing(&tables)
                     .await
                     .with_context(|| format!("create tables in {}", sink.name()))?;
                 eprintln!("{}: tables are there", sink.name());

@@ -1,9 +1,9 @@
 //! What types cannot say: bounds, and values that contradict each other. Called
 //! by `load` after the layers were read; every finding names its key.
 
+use super::bindings;
 use super::consumers::{Consumer, SinkKind, resolve};
 use super::{Config, Size};
-use std::collections::BTreeSet;
 
 /// sled needs a free segment to open a store; less free disk than some of them
 /// could strand a backlog.
@@ -102,15 +102,17 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
 }
 
 fn check_consumers(config: &Config, consumers: &[Consumer], errors: &mut Vec<String>) {
-    let mut queues = BTreeSet::new();
+    errors.extend(bindings::conflicts(consumers));
     for consumer in consumers {
+        for problem in bindings::problems(consumer, config) {
+            errors.push(format!("consumer {:?}: {problem}", consumer.queue));
+        }
         let queue = &consumer.queue;
         let mut expect = |holds: bool, text: &str| {
             if !holds {
                 errors.push(format!("consumer {queue:?}: {text}"));
             }
         };
-        expect(queues.insert(queue), "its queue is used twice");
         expect(
             (1..=64).contains(&consumer.workers),
             "workers must be from 1 to 64",
@@ -124,10 +126,6 @@ fn check_consumers(config: &Config, consumers: &[Consumer], errors: &mut Vec<Str
         expect(
             consumer.max_attempts > 0,
             "max_attempts must be more than 0",
-        );
-        expect(
-            consumer.error_queue != *queue,
-            "error_queue must not be the queue itself",
         );
         if consumer.enabled == Some(true) && config.rabbitmq.is_some() {
             expect(

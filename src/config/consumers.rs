@@ -69,6 +69,23 @@ pub enum Handler {
     FlatJson,
 }
 
+impl Handler {
+    /// Whether it makes calls of an API, not rows.
+    #[must_use]
+    pub fn makes_calls(self) -> bool {
+        matches!(
+            self,
+            Self::GraphyCall | Self::WebEngageCall | Self::WebEngageUserCall
+        )
+    }
+
+    /// Whether its rows need a look into another table first.
+    #[must_use]
+    pub fn looks_up(self) -> bool {
+        matches!(self, Self::AccountCreated | Self::ProfileCompleted)
+    }
+}
+
 /// Where rows go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -188,6 +205,14 @@ pub enum FlatType {
     /// A JSON object.
     #[serde(rename = "json")]
     Json,
+}
+
+impl FlatType {
+    /// Whether equal values mean the same thing: a column of a row's key.
+    #[must_use]
+    pub fn identifies(self) -> bool {
+        matches!(self, Self::Text | Self::Int | Self::Time)
+    }
 }
 
 /// An entry of `[[consumer]]`: what is set replaces the shipped value of the same

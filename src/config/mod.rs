@@ -8,6 +8,7 @@
 //!   are reported at once, each with its key (test `all_errors_are_reported_at_once`).
 //! - Secrets never appear in Debug output or error texts.
 
+mod bindings;
 mod check;
 mod clicks;
 mod consumers;

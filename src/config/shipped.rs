@@ -307,3 +307,41 @@ fn logs() -> Vec<Consumer> {
         ),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_consumers_are_the_contract() {
+        let all = shipped();
+        let contract = include_str!("contract_consumers.txt");
+        let rows: Vec<_> = contract.lines().filter(|l| !l.starts_with('#')).collect();
+        assert_eq!(rows.len(), 27);
+        for row in &rows {
+            let queue = row.split(" | ").next().unwrap();
+            let found = all.iter().find(|consumer| consumer.queue == queue);
+            let c = found.unwrap_or_else(|| panic!("no consumer of {queue}"));
+            let is = [
+                c.queue.clone(),
+                c.exchange.clone(),
+                c.keys.join(","),
+                c.workers.to_string(),
+                c.error_exchange.clone(),
+                c.error_key.clone(),
+                c.error_queue.clone(),
+                format!("{:?}", c.handler),
+                c.batch_rows.to_string(),
+            ];
+            assert_eq!(is.join(" | "), *row);
+        }
+        // Of the contract's 26 consumers, "80 in all".
+        let workers: usize = rows[..26]
+            .iter()
+            .map(|row| row.split(" | ").nth(3).unwrap().parse::<usize>().unwrap())
+            .sum();
+        assert_eq!(workers, 80);
+        // Beside them: the error events of Postgres, and Graphy's calls.
+        assert_eq!(all.len(), rows.len() + 2);
+    }
+}

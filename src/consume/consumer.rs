@@ -14,6 +14,7 @@ use crate::broker::{Broker, Session, Setup};
 use crate::config::Consumer;
 use crate::retry::Backoff;
 use crate::sink::Sink;
+use crate::sink::schema::Table;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -35,12 +36,18 @@ pub struct Consumers {
 }
 
 impl Consumers {
-    /// Runs one consumer until `stop`.
-    pub async fn run(&self, consumer: Consumer, sink: Arc<dyn Sink>, stop: CancellationToken) {
+    /// Runs one consumer into its table until `stop`.
+    pub async fn run(
+        &self,
+        consumer: Consumer,
+        table: &'static Table,
+        sink: Arc<dyn Sink>,
+        stop: CancellationToken,
+    ) {
         let worker = Worker {
             target: Target {
                 sink,
-                table: handlers::table(consumer.handler),
+                table,
                 namespace: consumer.namespace.clone(),
                 who: consumer.queue.clone(),
                 metrics: self.metrics.clone(),

@@ -154,7 +154,14 @@ impl Worker {
                     .int(RECEIVED_HEADER)
                     .or_else(|| sent_at_s?.checked_mul(1000)),
             };
-            handlers::run(self.consumer.handler, &input, &self.context, now_ms())
+            let table = self.target.table;
+            handlers::run(
+                self.consumer.handler,
+                table,
+                &input,
+                &self.context,
+                now_ms(),
+            )
         });
         let items = catch_unwind(work)
             .unwrap_or_else(|_| Err("the handler panicked on this message".to_owned()));

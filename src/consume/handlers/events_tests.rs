@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Handler;
-use crate::consume::handlers::{Context, Input, run};
+use crate::consume::handlers::{Context, Input, run, table};
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{AddToCartEvent, Event, Events, GoToPaymentsEvent, Header};
 use crate::event::split;
@@ -79,7 +79,14 @@ fn run_on(handler: Handler, batch: &Events, reason: Option<&str>) -> Vec<Item> {
         reason: reason.map(str::to_owned),
         ..Input::default()
     };
-    run(handler, &input, &Context::default(), 5_000).unwrap()
+    run(
+        handler,
+        table(handler).unwrap(),
+        &input,
+        &Context::default(),
+        5_000,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -171,7 +178,7 @@ fn a_message_that_is_not_events_is_unreadable() {
             ..Input::default()
         };
         assert!(
-            run(Handler::Events, &input, &Context::default(), 0).is_err(),
+            run(Handler::Events, &EVENTS, &input, &Context::default(), 0).is_err(),
             "{body:?}"
         );
     }

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub struct Fields<'a> {
     values: BTreeMap<String, &'a RawValue>,
+    /// The object in its own words.
+    whole: &'a str,
     /// What the object is called in errors; empty for the message itself.
     path: String,
 }
@@ -32,6 +34,7 @@ impl<'a> Fields<'a> {
             serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))?;
         Ok(Self {
             values,
+            whole: text.trim(),
             path: String::new(),
         })
     }
@@ -42,6 +45,12 @@ impl<'a> Fields<'a> {
         } else {
             format!("{}.{key}", self.path)
         }
+    }
+
+    /// The object as it came.
+    #[must_use]
+    pub fn whole(&self) -> &'a str {
+        self.whole
     }
 
     /// Whether the key is there, be it with `null`.
@@ -123,6 +132,23 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// A whole number that is not negative, also as text; `None` when it is missing or
+    /// null.
+    ///
+    /// # Errors
+    /// When it is something else, or beyond 64 bits.
+    pub fn uint(&self, key: &str) -> Result<Option<u64>, String> {
+        let Some(text) = self.loose_text(key)? else {
+            return Ok(None);
+        };
+        let text = text.trim();
+        let number = text.parse().ok().or_else(|| whole(text)?.try_into().ok());
+        number.map(Some).ok_or_else(|| {
+            let name = self.named(key);
+            format!("{name}: a whole number from 0, of 64 bits, expected")
+        })
+    }
+
     /// A number, also as text; `None` when it is missing or null.
     ///
     /// # Errors
@@ -150,6 +176,43 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Text; a value of another kind in its own words; empty when it is missing or
+    /// null. For columns of text that senders also fill with documents.
+    #[must_use]
+    pub fn words(&self, key: &str) -> String {
+        let raw = self.raw(key).unwrap_or_default();
+        serde_json::from_str(raw).unwrap_or_else(|_| raw.to_owned())
+    }
+
+    /// The object as JSON again, without keys that are null if `drop_nulls`, and with
+    /// these keys set to these JSON texts.
+    #[must_use]
+    pub fn with(&self, drop_nulls: bool, set: &[(&str, &str)]) -> String {
+        let kept = self.values.iter().filter(|(key, value)| {
+            let is_dropped = drop_nulls && value.get() == "null";
+            !is_dropped && !set.iter().any(|(name, _)| name == key)
+        });
+        let kept = kept.map(|(key, value)| (key.as_str(), value.get()));
+        let mut text = String::from("{");
+        for (key, value) in kept.chain(set.iter().copied()) {
+            if text.len() > 1 {
+                text.push(',');
+            }
+            text.push_str(&serde_json::Value::from(key).to_string());
+            text.push(':');
+            text.push_str(value);
+        }
+        text.push('}');
+        text
+    }
+
+    /// The object without these keys.
+    #[must_use]
+    pub fn without(mut self, keys: &[&str]) -> Self {
+        self.values.retain(|key, _| !keys.contains(&key.as_str()));
+        self
+    }
+
     /// An object's text, `{}` where it is missing, null or something else.
     #[must_use]
     pub fn object_or_empty(&self, key: &str) -> String {
@@ -171,6 +234,7 @@ impl<'a> Fields<'a> {
             .map_err(|_| format!("{}: an object expected, not {}", self.named(key), kind(raw)))?;
         Ok(Some(Self {
             values,
+            whole: raw,
             path: self.named(key),
         }))
     }
@@ -228,6 +292,10 @@ const ZONED_FORMS: [&str; 3] = [
 fn time_ms(text: &str, zone: FixedOffset) -> Option<i64> {
     let text = text.trim();
     if let Some(number) = whole(text) {
+        // What an unset clock is written as.
+        if number == 0 {
+            return None;
+        }
         let is_seconds = number.abs() < SECONDS_MAX;
         return Some(if is_seconds { number * 1000 } else { number });
     }

@@ -5,15 +5,25 @@
 //! - No I/O and no clock: the time comes in. The same message gives the same rows
 //!   (but for `insert_timestamp`) and the same ids.
 
+mod affiliate;
+mod bigboss;
+mod branch;
+mod cells;
 mod events;
 pub mod fields;
+mod flat;
+mod graphy;
+mod partner_activity;
+mod shopify;
+mod trace_log;
+mod webengage_event;
 
 pub use events::{error_rows, rows};
 
-use crate::config::Handler;
+use crate::config::{Consumer, Handler};
 use crate::event::envelope::{self, Origins};
 use crate::event::limits;
-use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
+use crate::sink::schema::{self, Table};
 use crate::sink::{Row, Value};
 use std::collections::BTreeMap;
 
@@ -69,51 +79,97 @@ pub struct NewRow {
 #[derive(Debug, Clone, Default)]
 pub struct Context {}
 
-/// The table that a handler fills.
+/// The table that a handler fills; [`Handler::FlatJson`] has the consumer's own.
 #[must_use]
-pub fn table(handler: Handler) -> &'static Table {
-    match handler {
-        Handler::Events => &EVENTS,
-        Handler::ErrorEvents => &ERROR_EVENTS,
-        other => unimplemented_table(other),
-    }
+pub fn table(handler: Handler) -> Option<&'static Table> {
+    Some(match handler {
+        Handler::Events | Handler::Click => &schema::EVENTS,
+        Handler::ErrorEvents => &schema::ERROR_EVENTS,
+        Handler::AppInit => &schema::APP_INIT_EVENTS,
+        Handler::LaunchRefer => &schema::LAUNCH_REFER_EVENTS,
+        Handler::AccountCreated => &schema::SIGNUP_REFERRAL_EVENTS,
+        Handler::ProfileCompleted => &schema::PROFILE_COMPLETION_REFERRAL_EVENTS,
+        Handler::AbAssignments => &schema::AB_ASSIGNMENTS,
+        Handler::Branch => &schema::BRANCH_EVENTS,
+        Handler::Graphy => &schema::GRAPHY_EVENTS,
+        Handler::TraceLog => &schema::TRACE_LOG_EVENTS,
+        Handler::AffiliateOrder => &schema::AFFILIATE_ORDER_EVENTS,
+        Handler::BigbossVote => &schema::BIGBOSS_VOTE_LOG,
+        Handler::PostLog => &schema::POST_LOG_EVENTS,
+        Handler::SentimentLog => &schema::SENTIMENT_LOG_EVENTS,
+        Handler::PostActivityLog => &schema::POST_ACTIVITY_LOG_EVENTS,
+        Handler::ProfileLog => &schema::PROFILE_LOG_EVENTS,
+        Handler::ProfileRelationshipLog => &schema::PROFILE_RELATIONSHIP_LOG_EVENTS,
+        Handler::ScrapeRequestLog => &schema::SCRAPE_REQUEST_LOG_EVENTS,
+        Handler::OrderLog => &schema::ORDER_LOG_EVENTS,
+        Handler::Shopify => &schema::SHOPIFY_EVENTS,
+        Handler::WebEngageEvent => &schema::WEBENGAGE_EVENTS,
+        Handler::PartnerActivity => &schema::PARTNER_ACTIVITY_LOG_EVENTS,
+        Handler::GraphyCall | Handler::WebEngageCall | Handler::WebEngageUserCall => {
+            unreachable!("calls")
+        }
+        Handler::FlatJson => return None,
+    })
 }
 
-fn unimplemented_table(_handler: Handler) -> &'static Table {
-    &EVENTS
+/// The table that a consumer fills. Makes a new one, for good, for each call with a
+/// consumer that has columns of its own: call it once at the start.
+#[must_use]
+pub fn table_of(consumer: &Consumer) -> &'static Table {
+    table(consumer.handler).unwrap_or_else(|| flat::table(consumer))
 }
 
-/// Runs a handler. `Err` is why the message as a whole cannot be read.
+/// Runs a handler on a message for `table`. `Err` is why the message as a whole cannot
+/// be read.
 ///
 /// # Errors
 /// The reason, fit for headers and logs.
 pub fn run(
     handler: Handler,
+    table: &'static Table,
     input: &Input<'_>,
     _context: &Context,
     now_ms: i64,
 ) -> Result<Vec<Item>, String> {
-    match handler {
+    let row = match handler {
         Handler::Events => {
             let items = rows(&batch(input)?, &input.origins, now_ms);
             if items.is_empty() {
                 return Err("the message has no events".to_owned());
             }
-            Ok(items)
+            return Ok(items);
         }
         Handler::ErrorEvents => {
             let reason = input.reason.as_deref().unwrap_or_default();
             let batch = batch(input)?;
-            Ok(error_rows(
+            return Ok(error_rows(
                 &batch,
                 &input.origins,
                 reason,
                 input.body,
                 now_ms,
-            ))
+            ));
         }
+        Handler::Branch => branch::row(input, now_ms),
+        Handler::Graphy => graphy::row(input, now_ms),
+        Handler::TraceLog => trace_log::row(input, now_ms),
+        Handler::AffiliateOrder => affiliate::row(input),
+        Handler::BigbossVote => bigboss::row(input),
+        Handler::PostLog
+        | Handler::SentimentLog
+        | Handler::PostActivityLog
+        | Handler::ProfileLog
+        | Handler::ProfileRelationshipLog
+        | Handler::ScrapeRequestLog
+        | Handler::OrderLog => flat::log(table, input, now_ms),
+        Handler::Shopify => shopify::row(input, now_ms),
+        Handler::WebEngageEvent => webengage_event::row(input),
+        Handler::PartnerActivity => partner_activity::row(input, now_ms),
+        Handler::FlatJson => flat::own(table, input),
         other => Err(format!("{other:?} has no handler")),
-    }
+    };
+    let row = row.map_err(|reason| limits::reason(&reason))?;
+    Ok(vec![Ok(row)])
 }
 
 fn batch(input: &Input<'_>) -> Result<prost_reflect::DynamicMessage, String> {
@@ -123,11 +179,13 @@ fn batch(input: &Input<'_>) -> Result<prost_reflect::DynamicMessage, String> {
 
 impl Input<'_> {
     /// The id of a row whose message brings none: the same for the same message,
-    /// different for others.
+    /// different for others. Made from the message's id and body: producers that send
+    /// equal messages on purpose number them, and some give one number to all.
     #[must_use]
     pub fn derived_id(&self) -> String {
-        let content = self.message_id.map_or(self.body, str::as_bytes);
-        crate::event::identity::derived_id(content, 0)
+        let id = self.message_id.unwrap_or_default();
+        let content = [id.as_bytes(), b"\0", self.body].concat();
+        crate::event::identity::derived_id(&content, 0)
     }
 
     /// The last three columns of a table that is fed from the journal.
@@ -140,3 +198,6 @@ impl Input<'_> {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests;

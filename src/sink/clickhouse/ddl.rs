@@ -24,9 +24,11 @@ pub(super) fn create_table(database: &str, table: &Table, native_json: bool) -> 
         Partition::None => String::new(),
         Partition::ByTime(column) => format!("PARTITION BY toYYYYMM({})\n", identifier(column)),
     };
+    let version = table.version.map(identifier);
+    let version = version.map_or_else(String::new, |column| format!("({column})"));
     // The window makes tables without replicas, too, recognise a batch sent again.
     format!(
-        "CREATE TABLE IF NOT EXISTS {} (\n{}\n)\nENGINE = ReplacingMergeTree\n{partition}ORDER BY ({})\n\
+        "CREATE TABLE IF NOT EXISTS {} (\n{}\n)\nENGINE = ReplacingMergeTree{version}\n{partition}ORDER BY ({})\n\
          SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000\nCOMMENT {}",
         full_name(database, table),
         columns.join(",\n"),
@@ -67,7 +69,7 @@ fn define(column: &Column, native_json: bool) -> String {
         ColumnType::Float64 => "Float64",
         ColumnType::TimeMs => "DateTime64(3, 'UTC')",
         ColumnType::Json if native_json => "JSON",
-        ColumnType::Text | ColumnType::Json => "String",
+        ColumnType::Text | ColumnType::Json | ColumnType::AnyJson => "String",
     };
     let kind = if column.nullable {
         format!("Nullable({kind})")

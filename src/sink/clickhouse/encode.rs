@@ -121,7 +121,7 @@ fn field(place: Place<'_>, value: &Value, native_json: bool) -> Result<Option<St
         ColumnType::TimeMs => place
             .time(value, YEARS)?
             .map(|t| t.format("\"%Y-%m-%dT%H:%M:%S%.3fZ\"").to_string()),
-        ColumnType::Json => match place.json(value)? {
+        ColumnType::Json | ColumnType::AnyJson => match place.json(value)? {
             None => None,
             Some(text) => {
                 // A stray bracket would make the rows after it part of this one.
@@ -183,6 +183,7 @@ mod tests {
         ],
         key: &["a"],
         order_by: &["a"],
+        version: None,
         partition: Partition::None,
         comment: "",
     };

@@ -148,7 +148,7 @@ fn kind(column: &Column) -> String {
         }
         (ColumnType::Float64, _) => "double precision".to_owned(),
         (ColumnType::TimeMs, _) => "timestamp".to_owned(),
-        (ColumnType::Json, _) => "jsonb".to_owned(),
+        (ColumnType::Json | ColumnType::AnyJson, _) => "jsonb".to_owned(),
     }
 }
 

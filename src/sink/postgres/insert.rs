@@ -60,7 +60,9 @@ fn array<'a>(batch: &'a Batch, index: usize, column: &Column) -> Result<Array<'a
     Ok(match column.kind {
         ColumnType::Text => Array::Text(cells.map(|(at, v)| at.text(v)).collect::<Result<_, _>>()?),
         // Sent as text: it is the server that knows what its jsonb can hold.
-        ColumnType::Json => Array::Text(cells.map(|(at, v)| at.json(v)).collect::<Result<_, _>>()?),
+        ColumnType::Json | ColumnType::AnyJson => {
+            Array::Text(cells.map(|(at, v)| at.json(v)).collect::<Result<_, _>>()?)
+        }
         ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag => {
             Array::Int(
                 cells
@@ -88,7 +90,7 @@ pub(super) fn statement(schema: &str, table: &Table) -> String {
     for (i, column) in columns.iter().enumerate() {
         let (array, cast) = match column.kind {
             ColumnType::Text => ("text", ""),
-            ColumnType::Json => ("text", "::jsonb"),
+            ColumnType::Json | ColumnType::AnyJson => ("text", "::jsonb"),
             ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag => {
                 ("int8", "")
             }
@@ -133,6 +135,7 @@ mod tests {
         ],
         key: &["a"],
         order_by: &["a"],
+        version: None,
         partition: Partition::None,
         comment: "",
     };

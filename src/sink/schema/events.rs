@@ -56,6 +56,7 @@ pub static EVENTS: Table = Table {
     columns: event_columns!(varchar, EVENT_TIMESTAMP),
     key: &["event_id", "event_timestamp"],
     order_by: &["event_name", "event_timestamp", "event_id"],
+    version: None,
     partition: Partition::ByTime("event_timestamp"),
     comment: "Events dispatched by apps and sites, one row each under FINAL",
 };
@@ -80,6 +81,7 @@ pub static ERROR_EVENTS: Table = Table {
         "ingest_seq",
         "ingest_index",
     ],
+    version: None,
     partition: Partition::None,
     comment: "Events that were refused, with the reason, for diagnosis and replay",
 };

@@ -14,14 +14,10 @@ mod events;
 mod logs;
 mod vendors;
 
-#[allow(unused_imports, unreachable_pub, reason = "its tables follow")]
 pub use apps::*;
-#[allow(unused_imports, unreachable_pub, reason = "its tables follow")]
 pub use calls::*;
 pub use events::*;
-#[allow(unused_imports, unreachable_pub, reason = "its tables follow")]
 pub use logs::*;
-#[allow(unused_imports, unreachable_pub, reason = "its tables follow")]
 pub use vendors::*;
 
 /// What a column holds; each sink has its own type for it.
@@ -41,8 +37,11 @@ pub enum ColumnType {
     Float64,
     /// A point in time with milliseconds, UTC.
     TimeMs,
-    /// A JSON document.
+    /// A JSON object.
     Json,
+    /// A JSON document of any kind, such as a list: text in ClickHouse, whose JSON
+    /// type takes objects alone.
+    AnyJson,
 }
 
 /// One column.
@@ -80,6 +79,9 @@ pub struct Table {
     pub key: &'static [&'static str],
     /// ClickHouse's ORDER BY; made of functions of the identity, and contains it.
     pub order_by: &'static [&'static str],
+    /// The column by which ClickHouse tells the newest of several rows of one key;
+    /// without one it is the row that was written last.
+    pub version: Option<&'static str>,
     /// Layout by time.
     pub partition: Partition,
     /// For the DDL's comment.
@@ -130,7 +132,33 @@ const fn plain(name: &'static str, kind: ColumnType) -> Column {
     column(name, kind, "")
 }
 
-#[allow(dead_code, reason = "tables that need it follow")]
+const fn text(name: &'static str) -> Column {
+    plain(name, ColumnType::Text)
+}
+
+const fn int(name: &'static str) -> Column {
+    plain(name, ColumnType::Int64)
+}
+
+const fn flag(name: &'static str) -> Column {
+    plain(name, ColumnType::Flag)
+}
+
+const fn time(name: &'static str) -> Column {
+    plain(name, ColumnType::TimeMs)
+}
+
+const fn json(name: &'static str) -> Column {
+    plain(name, ColumnType::Json)
+}
+
+/// When the row was made.
+const INSERT_TIMESTAMP: Column = column(
+    "insert_timestamp",
+    ColumnType::TimeMs,
+    "when the row was made",
+);
+
 const fn nullable(name: &'static str, kind: ColumnType) -> Column {
     Column {
         nullable: true,

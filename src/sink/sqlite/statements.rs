@@ -29,7 +29,7 @@ pub(super) enum Cell<'a> {
 pub(super) fn cell<'a>(place: Place<'_>, value: &'a Value) -> Result<Cell<'a>, WriteError> {
     Ok(match place.column.kind {
         ColumnType::Text => Cell::Text(place.text(value)?),
-        ColumnType::Json => Cell::Text(place.json(value)?),
+        ColumnType::Json | ColumnType::AnyJson => Cell::Text(place.json(value)?),
         ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag => {
             Cell::Int(place.signed(value)?)
         }
@@ -102,7 +102,7 @@ pub(super) fn add_column(table: &Table, column: &Column) -> String {
 
 fn define(column: &Column) -> String {
     let kind = match column.kind {
-        ColumnType::Text | ColumnType::TimeMs | ColumnType::Json => "TEXT",
+        ColumnType::Text | ColumnType::TimeMs | ColumnType::Json | ColumnType::AnyJson => "TEXT",
         ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag => "INTEGER",
         ColumnType::Float64 => "REAL",
     };

@@ -35,6 +35,7 @@ const fn kinds_of(columns: &'static [Column]) -> Table {
         columns,
         key: &["id", "at"],
         order_by: &["id", "at"],
+        version: None,
         partition: Partition::ByTime("at"),
         comment: "one column of each kind",
     }
@@ -143,10 +144,12 @@ pub fn events(count: usize, table: &'static Table) -> Batch {
             ("event_id", _) => Value::Text(format!("01890000-0000-7000-8000-{n:012}")),
             (_, ColumnType::Text) => Value::Text("some text".into()),
             (_, ColumnType::Int64) => Value::Int(42),
-            (_, ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag) => Value::UInt(n as u64),
+            (_, ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag) => {
+                Value::UInt(n as u64)
+            }
             (_, ColumnType::Float64) => Value::Float(1.5),
             (_, ColumnType::TimeMs) => Value::TimeMs(at),
-            (_, ColumnType::Json) => {
+            (_, ColumnType::Json | ColumnType::AnyJson) => {
                 Value::Json(format!("{{\"page\":\"/p/{n}\",\"x.y\":{{\"n\":{n}}}}}"))
             }
         };
