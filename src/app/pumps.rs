@@ -52,7 +52,7 @@ impl Pumps {
         };
         let sinks = sinks(config)?;
         let consumers = consumers(config);
-        for (&kind, sink) in &sinks {
+        for (&kind, sink) in sinks.iter().filter(|(kind, _)| kind.takes_rows()) {
             let (sink, create) = (Arc::clone(sink), config.schema.create_missing);
             let tables = tables(config, &consumers, kind);
             pumps.spawn("schema", move |stop| {
@@ -63,7 +63,7 @@ impl Pumps {
             let parts = (&sinks, consumers);
             pumps.start_brokered(config, journal, dead_letters, metrics, parts)?;
         } else {
-            for sink in sinks.into_values() {
+            for (_, sink) in sinks.into_iter().filter(|(kind, _)| kind.takes_rows()) {
                 let cursor = journal.cursor(sink.name())?;
                 let direct = Direct {
                     journal: journal.clone(),

@@ -2,13 +2,15 @@
 //! and by `cli schema`.
 
 use crate::broker::{Binding, DeclareMode, Exchange, ExchangeKind, Queue, Setup, Topology};
-use crate::config::{Config, Consumer, Declare, Handler, QueueType, SinkKind};
+use crate::config::{self, Config, Consumer, Declare, Handler, QueueType, Secret, SinkKind};
 use crate::consume::handlers;
 use crate::forward::ErrorRoute;
+use crate::sink::api::{self, Identity};
 use crate::sink::clickhouse::{self, ClickHouse};
 use crate::sink::postgres::{self, Postgres};
 use crate::sink::schema::{EVENT_TABLES, Table};
 use crate::sink::sqlite::{self, Sqlite};
+use crate::sink::webengage::{self, WebEngage};
 use crate::sink::{OptionsError, Sink};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +43,44 @@ pub fn sinks(config: &Config) -> Result<BTreeMap<SinkKind, Arc<dyn Sink>>, Optio
         let sink = Sqlite::new(sqlite::Options { path });
         sinks.insert(SinkKind::Sqlite, Arc::new(sink));
     }
+    if let Some(section) = &config.webengage {
+        sinks.insert(SinkKind::WebEngage, Arc::new(webengage(config, section)?));
+    }
     Ok(sinks)
+}
+
+fn webengage(config: &Config, section: &config::WebEngage) -> Result<WebEngage, OptionsError> {
+    let account = |key: &Secret, events_url: &str, users_url: &str| webengage::Account {
+        api_key: key.expose().to_owned(),
+        events_url: events_url.to_owned(),
+        users_url: users_url.to_owned(),
+    };
+    let identity = match (&config.identity, config.graphy_client_id()) {
+        (Some(section), Some(client_id)) => {
+            let calls = api::Options {
+                name: "identity",
+                timeout: section.timeout.get(),
+                rate_max: section.rate_max,
+            };
+            Some(Identity::new(&calls, &section.url, client_id)?)
+        }
+        _ => None,
+    };
+    WebEngage::new(webengage::Options {
+        calls: api::Options {
+            name: "webengage",
+            timeout: section.timeout.get(),
+            rate_max: section.rate_max,
+        },
+        user: account(&section.api_key, &section.url, &section.user_url),
+        brand: account(
+            &section.brand_api_key,
+            &section.brand_url,
+            &section.brand_user_url,
+        ),
+        identity,
+        graphy_to_brand: config.graphy.app_type == config::AppType::Brand,
+    })
 }
 
 /// Whether a consumer's queue is declared by this host. Unset: where its sink is
@@ -49,8 +88,11 @@ pub fn sinks(config: &Config) -> Result<BTreeMap<SinkKind, Arc<dyn Sink>>, Optio
 /// queues, so that events have a place before the first consumer host comes up.
 pub(super) fn is_declared(config: &Config, consumer: &Consumer) -> bool {
     consumer.enabled.unwrap_or_else(|| {
-        let edge_only = config.sinks().is_empty();
-        config.has_sink(consumer.sink) || (edge_only && consumer.sink == SinkKind::ClickHouse)
+        let edge_only = !config.sinks().into_iter().any(SinkKind::takes_rows);
+        let can_work =
+            consumer.handler != Handler::GraphyCall || config.graphy_client_id().is_some();
+        (config.has_sink(consumer.sink) && can_work)
+            || (edge_only && consumer.sink == SinkKind::ClickHouse)
     })
 }
 

@@ -20,6 +20,9 @@ pub(super) async fn run(config: &Config, verb: &Verb) -> anyhow::Result<ExitCode
     let mut out = std::io::stdout();
     let consumers = consumers(config);
     for (kind, sink) in sinks(config)? {
+        if !kind.takes_rows() {
+            continue;
+        }
         let tables = tables(config, &consumers, kind);
         match verb {
             Verb::Print => {

@@ -109,6 +109,12 @@ impl SinkKind {
         Self::WebEngage,
     ];
 
+    /// Whether rows can be written to it; the others take calls.
+    #[must_use]
+    pub fn takes_rows(self) -> bool {
+        self != Self::WebEngage
+    }
+
     /// The sink's name in configuration, cursors, metrics and logs.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -21,7 +21,7 @@ mod webhooks;
 pub use clicks::Clicks;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
 pub use load::{Errors, load, load_from};
-pub use outgoing::{Graphy, Identity, Sentry, SocialStream, WebEngage};
+pub use outgoing::{AppType, Graphy, Identity, Sentry, SocialStream, WebEngage};
 pub use units::{Secret, Size, Span};
 pub use webhooks::Webhooks;
 

@@ -29,6 +29,10 @@ use tokio_util::sync::CancellationToken;
 /// Bytes of messages after which a batch is written even if it has few rows.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
+/// Messages that a worker holds at least, so that one of calls need not wait for the
+/// broker between two.
+const PREFETCH_MIN: usize = 8;
+
 /// Why a worker ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -71,7 +75,8 @@ impl Worker {
         number: usize,
         stop: CancellationToken,
     ) -> End {
-        let prefetch = u16::try_from(self.consumer.batch_rows).unwrap_or(u16::MAX);
+        let prefetch = self.consumer.batch_rows.max(PREFETCH_MIN);
+        let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
         let tag = format!("holdfast-{}-{number}", self.consumer.queue);
         let opened = Subscription::open(&session, &self.consumer.queue, prefetch, &tag).await;
         let mut subscription = match opened {

@@ -9,11 +9,13 @@
 //!   by their key.
 //! - Sinks never split, drop or reorder a batch: that is the caller's decision.
 
+pub mod api;
 pub mod clickhouse;
 mod convert;
 pub mod postgres;
 pub mod schema;
 pub mod sqlite;
+pub mod webengage;
 
 use std::sync::Arc;
 use std::time::Duration;

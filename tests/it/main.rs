@@ -17,6 +17,7 @@ mod backlog;
 mod bad_input;
 mod broker;
 mod brokerless;
+mod calls;
 mod crash;
 mod disk_full;
 mod faults;

@@ -206,6 +206,13 @@ impl<'a> Fields<'a> {
         text
     }
 
+    /// The keys whose values are texts, as a JSON object.
+    #[must_use]
+    pub fn texts(mut self) -> String {
+        self.values.retain(|_, value| value.get().starts_with('"'));
+        self.with(false, &[])
+    }
+
     /// The object without these keys.
     #[must_use]
     pub fn without(mut self, keys: &[&str]) -> Self {

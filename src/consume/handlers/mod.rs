@@ -16,6 +16,7 @@ mod graphy;
 mod partner_activity;
 mod shopify;
 mod trace_log;
+mod webengage_calls;
 mod webengage_event;
 
 pub use events::{error_rows, rows};
@@ -105,9 +106,9 @@ pub fn table(handler: Handler) -> Option<&'static Table> {
         Handler::Shopify => &schema::SHOPIFY_EVENTS,
         Handler::WebEngageEvent => &schema::WEBENGAGE_EVENTS,
         Handler::PartnerActivity => &schema::PARTNER_ACTIVITY_LOG_EVENTS,
-        Handler::GraphyCall | Handler::WebEngageCall | Handler::WebEngageUserCall => {
-            unreachable!("calls")
-        }
+        Handler::GraphyCall => &schema::GRAPHY_CALLS,
+        Handler::WebEngageCall => &schema::WEBENGAGE_EVENT_CALLS,
+        Handler::WebEngageUserCall => &schema::WEBENGAGE_USER_CALLS,
         Handler::FlatJson => return None,
     })
 }
@@ -165,6 +166,13 @@ pub fn run(
         Handler::Shopify => shopify::row(input, now_ms),
         Handler::WebEngageEvent => webengage_event::row(input),
         Handler::PartnerActivity => partner_activity::row(input, now_ms),
+        Handler::WebEngageCall => webengage_calls::event(input),
+        Handler::WebEngageUserCall => webengage_calls::user(input),
+        Handler::GraphyCall => {
+            let call = webengage_calls::learner(input, now_ms);
+            let call = call.map_err(|reason| limits::reason(&reason))?;
+            return Ok(call.map(Ok).into_iter().collect());
+        }
         Handler::FlatJson => flat::own(table, input),
         other => Err(format!("{other:?} has no handler")),
     };
