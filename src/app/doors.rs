@@ -1,6 +1,8 @@
 //! Binds and serves the gRPC and HTTP ports. Called by `app::run`.
 
-use crate::config::Config;
+use crate::config::{Config, Secret, Verify};
+use crate::event::webhook::Source;
+use crate::ingest::webhooks::{Bounds, Lane, Verifier};
 use crate::ingest::{Door, Health, grpc_routes, http_routes};
 use crate::journal::Journal;
 use crate::telemetry::Metrics;
@@ -45,11 +47,35 @@ pub(super) async fn bind(config: &Config) -> anyhow::Result<Bound> {
     })
 }
 
+/// The lane of a source's webhooks.
+fn lane(config: &Config, source: Source, door: Door) -> Lane {
+    let partner = super::setup::partner(source);
+    let section = config.webhooks.of(partner);
+    let expose = |secrets: &[Secret]| -> Vec<String> {
+        secrets
+            .iter()
+            .map(|secret| secret.expose().to_owned())
+            .collect()
+    };
+    let verifier = match section.verify {
+        Verify::None => Verifier::none(),
+        Verify::Secret => Verifier::secret(section.header(), expose(&section.secrets)),
+        Verify::Hmac => Verifier::hmac(section.header(), &config.webhooks.hmac_keys(partner)),
+    };
+    let bounds = Bounds {
+        in_flight_max: section.max_in_flight,
+        body_bytes_max: section.max_body_bytes.in_memory(),
+        waiting_bytes_max: section.max_waiting_bytes.in_memory(),
+    };
+    let verifier = verifier.with_native(&expose(&section.client_secrets));
+    Lane::new(source, door, verifier, bounds)
+}
+
 /// The open doors.
 pub(super) struct Doors {
     pub(super) grpc_address: SocketAddr,
     pub(super) http_address: SocketAddr,
-    doors: [Door; 2],
+    doors: Vec<Door>,
     servers: JoinSet<anyhow::Result<()>>,
     stop: CancellationToken,
 }
@@ -67,7 +93,13 @@ impl Doors {
             let keep = config.ingest.keep_rejected;
             Door::new(name, journal.clone(), metrics.clone(), keep)
         };
-        let doors = [door("grpc"), door("http")];
+        let mut doors = vec![door("grpc"), door("http")];
+        let mut lanes = Vec::new();
+        for source in Source::ALL {
+            let door = door(source.name());
+            doors.push(door.clone());
+            lanes.push(lane(config, source, door));
+        }
         let request_bytes_max = config.ingest.max_request_bytes.in_memory();
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
@@ -110,6 +142,7 @@ impl Doors {
             journal.clone(),
             metrics.clone(),
             request_bytes_max,
+            lanes,
         )
         .layer(GlobalConcurrencyLimitLayer::new(
             config.ingest.max_in_flight,

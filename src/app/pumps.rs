@@ -1,11 +1,11 @@
 //! The ways out: forwarder and consumers with a broker, one pump for each sink
 //! without. Called by `app::run`.
 
-use super::setup::{consumers, error_routes, sinks, tables, topology};
+use super::setup::{consumers, error_routes, sinks, tables, takers, topology, webhook_exchanges};
 use crate::broker::{self, Broker};
 use crate::config::{Config, Consumer, SinkKind};
 use crate::consume::handlers::Context;
-use crate::consume::{Consumers, Direct, SafePublisher};
+use crate::consume::{Consumers, Direct, SafePublisher, Taker};
 use crate::dead_letters::DeadLetters;
 use crate::forward::{self, Forwarder};
 use crate::journal::Journal;
@@ -52,9 +52,10 @@ impl Pumps {
         };
         let sinks = sinks(config)?;
         let consumers = consumers(config);
+        let takers = takers(config);
         for (&kind, sink) in sinks.iter().filter(|(kind, _)| kind.takes_rows()) {
             let (sink, create) = (Arc::clone(sink), config.schema.create_missing);
-            let tables = tables(config, &consumers, kind);
+            let tables = tables(config, &consumers, &takers, kind);
             pumps.spawn("schema", move |stop| {
                 prepare_sink(Arc::clone(&sink), tables.clone(), create, stop)
             });
@@ -63,6 +64,7 @@ impl Pumps {
             let parts = (&sinks, consumers);
             pumps.start_brokered(config, journal, dead_letters, metrics, parts)?;
         } else {
+            let takers: Arc<[Taker]> = takers.into();
             for (_, sink) in sinks.into_iter().filter(|(kind, _)| kind.takes_rows()) {
                 let cursor = journal.cursor(sink.name())?;
                 let direct = Direct {
@@ -70,6 +72,8 @@ impl Pumps {
                     sink,
                     dead_letters: dead_letters.clone(),
                     metrics: metrics.clone(),
+                    takers: Arc::clone(&takers),
+                    context: Context::default(),
                 };
                 pumps.spawn(direct.sink.name(), move |stop| {
                     let (direct, cursor) = (direct.clone(), Arc::clone(&cursor));
@@ -112,6 +116,7 @@ impl Pumps {
             options: forward::Options {
                 exchange: section.exchange,
                 error_routes: error_routes(config),
+                webhooks: webhook_exchanges(config),
                 confirm_window: section.confirm_window,
                 confirm_timeout: section.confirm_timeout.get(),
                 grace: config.shutdown.grace.get() / 2,

@@ -2,8 +2,11 @@
 //! and by `cli schema`.
 
 use crate::broker::{Binding, DeclareMode, Exchange, ExchangeKind, Queue, Setup, Topology};
-use crate::config::{self, Config, Consumer, Declare, Handler, QueueType, Secret, SinkKind};
-use crate::consume::handlers;
+use crate::config::{
+    self, Config, Consumer, Declare, Handler, Partner, QueueType, Secret, SinkKind,
+};
+use crate::consume::{Taker, handlers};
+use crate::event::webhook::Source;
 use crate::forward::ErrorRoute;
 use crate::sink::api::{self, Identity};
 use crate::sink::clickhouse::{self, ClickHouse};
@@ -109,21 +112,73 @@ pub fn consumers(config: &Config) -> Vec<(Consumer, &'static Table)> {
         .collect()
 }
 
-/// The tables that a sink needs: those of events, and those of its consumers.[must_use]
+/// Without a broker: the handlers of webhooks, each with the table that it fills. Calls of
+/// APIs and look-ups need a broker's queues. Call it once, as [`consumers`].
+#[must_use]
+pub fn takers(config: &Config) -> Vec<Taker> {
+    if config.rabbitmq.is_some() {
+        return Vec::new();
+    }
+    let mut takers: Vec<Taker> = Vec::new();
+    for consumer in config.consumers() {
+        let handler = consumer.handler;
+        let is_off = consumer.enabled == Some(false);
+        if is_off || handler.makes_calls() || handler.looks_up() {
+            continue;
+        }
+        let sources = Source::ALL.into_iter();
+        let sources: Vec<_> = sources
+            .filter(|source| config.webhooks.exchange(partner(*source)) == consumer.exchange)
+            .collect();
+        if sources.is_empty() {
+            continue;
+        }
+        let table = handlers::table_of(&consumer);
+        takers.extend(sources.into_iter().map(|source| Taker {
+            source,
+            exchange: consumer.exchange.clone(),
+            keys: consumer.keys.clone(),
+            handler,
+            table,
+        }));
+    }
+    takers
+}
+
+/// Whose section a source has.
+pub(super) fn partner(source: Source) -> Partner {
+    match source {
+        Source::Vidooly => Partner::Vidooly,
+        Source::Branch => Partner::Branch,
+        Source::Graphy => Partner::Graphy,
+        Source::WebEngageEvent | Source::WebEngageUser => Partner::WebEngage,
+        Source::Shopify => Partner::Shopify,
+    }
+}
+
+/// The exchange of each source's webhooks.
+pub(super) fn webhook_exchanges(config: &Config) -> BTreeMap<Source, String> {
+    let exchange = |source| (source, config.webhooks.exchange(partner(source)).to_owned());
+    Source::ALL.into_iter().map(exchange).collect()
+}
+
+/// The tables that a sink needs: those of events, and those of its consumers or of
+/// webhooks.
+#[must_use]
 pub fn tables(
     config: &Config,
     consumers: &[(Consumer, &'static Table)],
+    takers: &[Taker],
     sink: SinkKind,
 ) -> Vec<&'static Table> {
     let mut tables = EVENT_TABLES.to_vec();
-    if config.rabbitmq.is_some() {
-        let own = consumers
-            .iter()
-            .filter(|(consumer, _)| consumer.sink == sink);
-        for (_, table) in own {
-            if !tables.iter().any(|other| other.name == table.name) {
-                tables.push(table);
-            }
+    let own = consumers
+        .iter()
+        .filter(|(consumer, _)| config.rabbitmq.is_some() && consumer.sink == sink)
+        .map(|(_, table)| *table);
+    for table in own.chain(takers.iter().map(|taker| taker.table)) {
+        if !tables.iter().any(|other| other.name == table.name) {
+            tables.push(table);
         }
     }
     tables
@@ -173,6 +228,10 @@ pub fn topology(config: &Config) -> Setup {
         (DeclareMode::Off, crate::broker::QueueType::Quorum),
         |rabbitmq| {
             exchanges.insert(rabbitmq.exchange.clone(), kind(&rabbitmq.exchange));
+            for name in webhook_exchanges(config).into_values() {
+                let kind = kind(&name);
+                exchanges.insert(name, kind);
+            }
             (mode(rabbitmq.declare), queue_type(rabbitmq.queue_type))
         },
     );

@@ -1,6 +1,6 @@
 //! `holdfast schema print|apply`.
 
-use crate::app::{consumers, sinks, tables};
+use crate::app::{consumers, sinks, tables, takers};
 use crate::config::Config;
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -19,11 +19,12 @@ pub(super) enum Verb {
 pub(super) async fn run(config: &Config, verb: &Verb) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout();
     let consumers = consumers(config);
+    let takers = takers(config);
     for (kind, sink) in sinks(config)? {
         if !kind.takes_rows() {
             continue;
         }
-        let tables = tables(config, &consumers, kind);
+        let tables = tables(config, &consumers, &takers, kind);
         match verb {
             Verb::Print => {
                 writeln!(out, "-- {}", sink.name())?;

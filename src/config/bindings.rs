@@ -189,7 +189,7 @@ fn unmatchable(exchange: &str, key: &str) -> String {
 
 /// Whether a message with `key` goes to a binding, as the broker decides it.
 #[must_use]
-pub(super) fn matches(exchange: &str, binding: &str, key: &str) -> bool {
+pub fn matches(exchange: &str, binding: &str, key: &str) -> bool {
     if !is_topic(exchange) {
         return binding == key;
     }

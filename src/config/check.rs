@@ -97,6 +97,7 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
             "clickhouse.url: must start with http:// or https://",
         );
     }
+    super::webhooks::check(config, errors);
     super::outgoing::check(config, errors);
     let consumers = resolve(&config.consumer, errors);
     check_consumers(config, &consumers, errors);

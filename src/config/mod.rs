@@ -18,12 +18,13 @@ mod shipped;
 mod units;
 mod webhooks;
 
+pub use bindings::matches as binding_matches;
 pub use clicks::Clicks;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
 pub use load::{Errors, load, load_from};
 pub use outgoing::{AppType, Graphy, Identity, Sentry, SocialStream, WebEngage};
 pub use units::{Secret, Size, Span};
-pub use webhooks::Webhooks;
+pub use webhooks::{Partner, Verify, Webhook, Webhooks};
 
 use serde::Deserialize;
 use std::net::SocketAddr;

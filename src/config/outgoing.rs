@@ -165,6 +165,10 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
         }
     };
     if let Some(webengage) = &config.webengage {
+        expect(
+            config.rabbitmq.is_some(),
+            "webengage: calls are made from queues: needs [rabbitmq]",
+        );
         let parts = [
             (
                 &webengage.url,

@@ -7,17 +7,20 @@
 
 use super::deliver::{Stopped, Target, Verdict};
 use super::handlers::{self, Item, NewRow};
+use super::webhooks::{self, Taker};
 use crate::clock::now_ms;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{self, Origins, PROTOBUF};
 use crate::event::limits;
 use crate::event::split::{self, Route};
 use crate::event::tally::Tally;
+use crate::event::webhook;
 use crate::journal::{Cursor, Journal, Kind, Passed, Record};
 use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
 use crate::telemetry::Metrics;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +46,10 @@ pub struct Direct {
     pub dead_letters: DeadLetters,
     /// For figures.
     pub metrics: Metrics,
+    /// What takes webhooks.
+    pub takers: Arc<[Taker]>,
+    /// For handlers.
+    pub context: handlers::Context,
 }
 
 /// Rows for one table with what is needed to set one aside.
@@ -53,12 +60,17 @@ struct Rows {
     letters: Vec<Source>,
 }
 
-/// Where a row came from: its group's batch and its place there.
-struct Source {
-    batch: Arc<split::Group>,
-    origins: Arc<Origins>,
-    kind: Kind,
-    at: usize,
+/// Where a row came from.
+enum Source {
+    /// A group's batch and the event's place there.
+    Event {
+        batch: Arc<split::Group>,
+        origins: Arc<Origins>,
+        kind: Kind,
+        at: usize,
+    },
+    /// A webhook, as the letter that it would be.
+    Webhook(Arc<DeadLetter>, webhook::Source),
 }
 
 /// What becomes of the records in hand, in order.
@@ -77,7 +89,11 @@ impl Outcome {
     fn dead_lettered(&mut self, seq: u64, events: &Tally) {
         let at = self.0.binary_search_by_key(&seq, |passed| passed.seq.0);
         if let Some(passed) = at.ok().and_then(|at| self.0.get_mut(at)) {
-            passed.dead_lettered.merge(events);
+            // A webhook that two tables refuse is one event.
+            let left = passed.events.minus(&passed.dead_lettered);
+            if left.total() >= events.total() {
+                passed.dead_lettered.merge(events);
+            }
         }
     }
 }
@@ -131,8 +147,14 @@ impl Direct {
     ) -> Result<Vec<Passed>, Stopped> {
         let mut events = Rows::new(&EVENTS);
         let mut errors = Rows::new(&ERROR_EVENTS);
+        let mut webhooks: BTreeMap<&str, Rows> = BTreeMap::new();
         let mut passed = Outcome::new(&records);
         for record in records {
+            if let Kind::Webhook(source) = record.kind {
+                self.take_webhook(&record, source, &mut webhooks, &mut passed, stop)
+                    .await?;
+                continue;
+            }
             let rejected = record.reason.as_deref();
             match split::split(&record.content[..], record.received_at_ms, rejected) {
                 Ok(groups) => {
@@ -163,7 +185,44 @@ impl Direct {
         }
         self.write(&mut events, &mut passed, stop).await?;
         self.write(&mut errors, &mut passed, stop).await?;
+        for rows in webhooks.values_mut() {
+            self.write(rows, &mut passed, stop).await?;
+        }
         Ok(passed.0)
+    }
+
+    async fn take_webhook(
+        &self,
+        record: &Record,
+        source: webhook::Source,
+        rows: &mut BTreeMap<&'static str, Rows>,
+        passed: &mut Outcome,
+        stop: &CancellationToken,
+    ) -> Result<(), Stopped> {
+        let host = self.journal.host();
+        let made = webhooks::make(&self.takers, source, record, host, &self.context, now_ms());
+        let letter = Arc::new(DeadLetter {
+            event_name: source.event_name().to_owned(),
+            indexes: "0".to_owned(),
+            content_type: made.letter.0.to_owned(),
+            body: made.letter.1,
+            ..self.letter(record.seq.0)
+        });
+        if let Some(reason) = made.refused {
+            let source = Source::Webhook(Arc::clone(&letter), source);
+            self.set_aside(&source, &reason, passed, stop).await?;
+        }
+        for (table, new) in made.rows {
+            let rows = rows.entry(table.name).or_insert_with(|| Rows::new(table));
+            rows.rows.push(new.row);
+            rows.ids.push(new.id);
+            rows.letters
+                .push(Source::Webhook(Arc::clone(&letter), source));
+            if rows.rows.len() >= BATCH_ROWS {
+                self.write(rows, passed, stop).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn take_group(
@@ -190,7 +249,7 @@ impl Direct {
             }
         };
         for (at, item) in items.into_iter().enumerate() {
-            let source = Source {
+            let source = Source::Event {
                 batch: Arc::clone(&group),
                 origins: Arc::clone(&origins),
                 kind: record.kind,
@@ -238,17 +297,35 @@ impl Direct {
         passed: &mut Outcome,
         stop: &CancellationToken,
     ) -> Result<(), Stopped> {
-        let batch = &source.batch.batch;
-        let event = split::events_of(batch).into_iter().nth(source.at);
+        let (group, origins, kind, at) = match source {
+            Source::Event {
+                batch,
+                origins,
+                kind,
+                at,
+            } => (batch, origins, kind, *at),
+            Source::Webhook(letter, source) => {
+                let letter = DeadLetter {
+                    reason: limits::reason(reason),
+                    ..DeadLetter::clone(letter)
+                };
+                self.keep(&letter, stop).await?;
+                passed.dead_lettered(letter.seq, &Tally::webhook(*source));
+                return Ok(());
+            }
+        };
+        let batch = &group.batch;
+        let event = split::events_of(batch).into_iter().nth(at);
         let name = event.as_ref().map(crate::event::descriptor::EventType::of);
-        let counted = match source.kind {
+        let counted = match kind {
             Kind::Dispatch => Tally::of_events(event.as_slice()),
             Kind::Rejected => Tally::rejected(),
+            Kind::Webhook(source) => Tally::webhook(*source),
         };
         let one = split::Group {
-            route: source.batch.route.clone(),
+            route: group.route.clone(),
             batch: split::batch_of(split::header_of(batch), event.into_iter().collect()),
-            indexes: vec![source.origins.index(source.at)],
+            indexes: vec![origins.index(at)],
         };
         let (content_type, body) = match envelope::encode(&one) {
             Ok(encoded) => encoded,
@@ -258,13 +335,13 @@ impl Direct {
         let letter = DeadLetter {
             event_name: name.map(|name| name.name()).unwrap_or_default(),
             reason: limits::reason(reason),
-            indexes: source.origins.index(source.at).to_string(),
+            indexes: origins.index(at).to_string(),
             content_type: content_type.to_owned(),
             body,
-            ..self.letter(source.origins.seq)
+            ..self.letter(origins.seq)
         };
         self.keep(&letter, stop).await?;
-        passed.dead_lettered(source.origins.seq, &counted);
+        passed.dead_lettered(origins.seq, &counted);
         Ok(())
     }
 

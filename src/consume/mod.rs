@@ -13,8 +13,10 @@ mod deliver;
 mod direct;
 pub mod handlers;
 mod publisher;
+mod webhooks;
 mod worker;
 
 pub use consumer::Consumers;
 pub use direct::Direct;
 pub use publisher::SafePublisher;
+pub use webhooks::Taker;

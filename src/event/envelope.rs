@@ -31,6 +31,9 @@ pub const JSON: &str = "application/json";
 /// this build does not know them.
 pub const PROTOBUF: &str = "application/x-protobuf";
 
+/// Content type of a webhook's journaled form, where no message could be made of it.
+pub const WEBHOOK: &str = "application/x-holdfast-webhook";
+
 /// Where the events of a message came from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Origins {

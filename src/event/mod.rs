@@ -9,6 +9,7 @@
 
 pub mod descriptor;
 pub mod envelope;
+pub mod fields;
 pub mod identity;
 pub mod json;
 pub mod limits;
@@ -16,6 +17,7 @@ pub mod reject;
 pub mod split;
 pub mod tally;
 pub mod validate;
+pub mod webhook;
 
 /// Types generated from `proto/eventservice.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

@@ -5,10 +5,11 @@
 //! # Invariants
 //! - A request's tally counts each of its events once, under the type that `split`
 //!   gives it (test `a_tally_agrees_with_the_split`).
-//! - Bounded: the known types and three more. All unknown types count as one, so
+//! - Bounded: the known types, one for each source of webhooks, and three more. All unknown types count as one, so
 //!   that a client cannot make a tally grow.
 
 use super::descriptor::{EventType, NO_TYPE_NAME, SCHEMA, name_of_case};
+use super::webhook::Source;
 use prost_reflect::DynamicMessage;
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
@@ -33,6 +34,18 @@ impl TypeKey {
     /// A batch that was refused and kept for diagnosis; counts as one.
     pub const REJECTED: Self = Self(u32::MAX);
 
+    /// A webhook of this source; counts as one.
+    #[must_use]
+    pub fn webhook(source: Source) -> Self {
+        Self(FIRST_WEBHOOK + source as u32)
+    }
+
+    /// The source that a webhook's type stands for.
+    fn source(self) -> Option<Source> {
+        let at = self.0.checked_sub(FIRST_WEBHOOK)?;
+        Source::ALL.into_iter().find(|source| *source as u32 == at)
+    }
+
     /// The type of a decoded event.
     #[must_use]
     pub fn of(event_type: &EventType) -> Self {
@@ -49,6 +62,10 @@ impl TypeKey {
         match name {
             NO_TYPE_NAME => Self::NONE,
             REJECTED_NAME => Self::REJECTED,
+            _ if name.starts_with("(webhook ") => Source::ALL
+                .into_iter()
+                .find(|source| source.event_name() == name)
+                .map_or(Self::UNKNOWN, Self::webhook),
             _ => NAMES
                 .iter()
                 .find(|(_, known)| *known == name)
@@ -62,10 +79,16 @@ impl TypeKey {
         match self {
             Self::NONE => NO_TYPE_NAME,
             Self::REJECTED => REJECTED_NAME,
-            Self(number) => NAMES.get(&number).map_or(UNKNOWN_NAME, String::as_str),
+            Self(number) => match self.source() {
+                Some(source) => source.event_name(),
+                None => NAMES.get(&number).map_or(UNKNOWN_NAME, String::as_str),
+            },
         }
     }
 }
+
+/// Types of webhooks lie where no field number can: those end at 2^29 - 1.
+const FIRST_WEBHOOK: u32 = 1 << 30;
 
 /// Event names by field number.
 static NAMES: LazyLock<BTreeMap<u32, String>> = LazyLock::new(|| {
@@ -102,6 +125,14 @@ impl Tally {
     pub fn rejected() -> Self {
         let mut tally = Self::default();
         tally.add(TypeKey::REJECTED, 1);
+        tally
+    }
+
+    /// One webhook.
+    #[must_use]
+    pub fn webhook(source: Source) -> Self {
+        let mut tally = Self::default();
+        tally.add(TypeKey::webhook(source), 1);
         tally
     }
 
@@ -336,6 +367,17 @@ mod tests {
         assert!(b.minus(&a).is_empty());
         let json = serde_json::to_string(&b).unwrap();
         assert_eq!(json, r#"{"<nil>":1,"LaunchEvent":2,"PageOpenedEvent":1}"#);
+    }
+
+    #[test]
+    fn webhooks_have_types_of_their_own() {
+        for source in Source::ALL {
+            let key = TypeKey::webhook(source);
+            assert_eq!(key.name(), source.event_name());
+            assert_eq!(TypeKey::of_name(key.name()), key);
+            assert_eq!(Tally::webhook(source).get(key), 1);
+        }
+        assert_eq!(TypeKey::of_name("(webhook x)"), TypeKey::UNKNOWN);
     }
 
     #[test]

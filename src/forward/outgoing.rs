@@ -6,13 +6,15 @@ use crate::dead_letters::DeadLetter;
 use crate::event::descriptor::EventType;
 use crate::event::envelope::{
     self, HOST_HEADER, INDEXES_HEADER, PROTOBUF, REASON_HEADER, RECEIVED_HEADER,
-    ROUTING_KEY_HEADER, SEQ_HEADER,
+    ROUTING_KEY_HEADER, SEQ_HEADER, WEBHOOK,
 };
 use crate::event::identity::{HostId, Seq, format_indexes};
 use crate::event::limits;
 use crate::event::split::{self, Group, Route};
 use crate::event::tally::Tally;
+use crate::event::webhook::{Receipt, Source, Stored};
 use crate::journal::{Kind, Record};
+use std::collections::BTreeMap;
 
 /// Where refused events go: an exchange and a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,8 @@ pub(super) struct Outgoing {
     pub(super) group: usize,
     /// The group's events.
     pub(super) events: Tally,
-    /// Whether it is on its way to the error exchange already.
+    /// Whether nothing is left to try but the dead letters: it is on its way to the error
+    /// exchange already, or has none.
     pub(super) is_error: bool,
 }
 
@@ -55,6 +58,7 @@ pub(super) struct Template {
     pub(super) host: HostId,
     pub(super) exchange: String,
     pub(super) error_routes: Vec<ErrorRoute>,
+    pub(super) webhooks: BTreeMap<Source, String>,
 }
 
 impl Template {
@@ -66,6 +70,10 @@ impl Template {
             messages: Vec::new(),
             letters: Vec::new(),
         };
+        if let Kind::Webhook(source) = record.kind {
+            self.add_webhook(record, source, &mut prepared);
+            return prepared;
+        }
         let rejected = record.reason.as_deref();
         let groups = match split::split(&record.content[..], record.received_at_ms, rejected) {
             Ok(groups) => groups,
@@ -86,7 +94,7 @@ impl Template {
         let indexes = format_indexes(&group.indexes);
         let events = match record.kind {
             Kind::Dispatch => Tally::of_events(&split::events_of(&group.batch)),
-            Kind::Rejected => record.events.clone(),
+            Kind::Rejected | Kind::Webhook(_) => record.events.clone(),
         };
         let (content_type, body) = match envelope::encode(group) {
             Ok(encoded) => encoded,
@@ -98,19 +106,9 @@ impl Template {
                 return;
             }
         };
-        let mut headers = Headers::default();
-        headers.set(HOST_HEADER, self.host.to_string());
-        headers.set(SEQ_HEADER, i64::try_from(record.seq.0).unwrap_or(i64::MAX));
-        headers.set(INDEXES_HEADER, indexes);
-        headers.set(RECEIVED_HEADER, record.received_at_ms);
-        let mut message = Message {
-            message_id: Some(format!("{}-{}-{part}", self.host, record.seq)),
-            content_type: Some(content_type.to_owned()),
-            timestamp_s: u64::try_from(record.received_at_ms / 1000).ok(),
-            headers,
-            body: body.into(),
-            ..Message::default()
-        };
+        let mut message = self.message(record, part, indexes);
+        message.content_type = Some(content_type.to_owned());
+        message.body = body.into();
         match &group.route {
             Route::Type(event_type) => {
                 message.exchange.clone_from(&self.exchange);
@@ -139,6 +137,55 @@ impl Template {
                         is_error: true,
                     }));
             }
+        }
+    }
+
+    /// A webhook's message; its exchange has no error route of the forwarder's.
+    fn add_webhook(&self, record: &Record, source: Source, prepared: &mut Prepared) {
+        let receipt = Receipt {
+            host: &self.host,
+            seq: record.seq,
+            received_at_ms: record.received_at_ms,
+        };
+        let stored = Stored::decode(&record.content);
+        let ready = match stored.and_then(|stored| stored.ready(source, receipt)) {
+            Ok(ready) => ready,
+            Err(reason) => {
+                let (name, body) = (source.event_name(), record.content.to_vec());
+                let letter = self.letter(record.seq, name, &reason, "0", WEBHOOK, body);
+                prepared.letters.push((0, record.events.clone(), letter));
+                return;
+            }
+        };
+        let mut message = self.message(record, 0, "0".to_owned());
+        for (name, value) in ready.headers {
+            message.headers.set(&name, value);
+        }
+        message.content_type = Some(envelope::JSON.to_owned());
+        message.body = ready.body.into();
+        message.routing_key = ready.key;
+        message.exchange = self.webhooks.get(&source).cloned().unwrap_or_default();
+        prepared.messages.push(Outgoing {
+            seq: record.seq,
+            message,
+            group: 0,
+            events: record.events.clone(),
+            is_error: true,
+        });
+    }
+
+    /// A message with what tells where it came from.
+    fn message(&self, record: &Record, part: usize, indexes: String) -> Message {
+        let mut headers = Headers::default();
+        headers.set(HOST_HEADER, self.host.to_string());
+        headers.set(SEQ_HEADER, i64::try_from(record.seq.0).unwrap_or(i64::MAX));
+        headers.set(INDEXES_HEADER, indexes);
+        headers.set(RECEIVED_HEADER, record.received_at_ms);
+        Message {
+            message_id: Some(format!("{}-{}-{part}", self.host, record.seq)),
+            timestamp_s: u64::try_from(record.received_at_ms / 1000).ok(),
+            headers,
+            ..Message::default()
         }
     }
 

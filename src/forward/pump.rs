@@ -7,12 +7,13 @@ use crate::broker::{
     Broker, Confirm, Outcome, PublishError, PublishOptions, Publisher, Session, Setup,
 };
 use crate::dead_letters::{DeadLetter, DeadLetters};
+use crate::event::webhook::Source;
 use crate::journal::{Cursor, Journal, Reader, Record};
 use crate::retry::Backoff;
 use crate::telemetry::Metrics;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -36,6 +37,8 @@ pub struct Options {
     pub exchange: String,
     /// Where refused events go, one copy each.
     pub error_routes: Vec<ErrorRoute>,
+    /// Exchange of each source's webhooks.
+    pub webhooks: BTreeMap<Source, String>,
     /// Messages that may wait for their confirm.
     pub confirm_window: usize,
     /// How long a confirm may take.
@@ -147,6 +150,7 @@ impl Forwarder {
                 host: self.journal.host().clone(),
                 exchange: self.options.exchange.clone(),
                 error_routes: self.options.error_routes.clone(),
+                webhooks: self.options.webhooks.clone(),
             }),
             publisher: &publisher,
             cursor,

@@ -1,5 +1,5 @@
 //! What both doors do with a request's bytes: validate, make durable, count.
-//! Called by `grpc` and `http`.
+//! Called by `grpc`, `http` and `webhooks`.
 //!
 //! # Invariants
 //! - What is journaled is what the client sent, byte for byte.
@@ -9,9 +9,11 @@
 use super::refusal::Refusal;
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
+use crate::event::limits;
 use crate::event::proto::Events;
 use crate::event::tally::Tally;
 use crate::event::validate;
+use crate::event::webhook::{Receipt, Source, Stored};
 use crate::journal::{Journal, Kind, NewRecord};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
@@ -108,6 +110,37 @@ impl Door {
         self.metrics.request(self.name, "too_large");
     }
 
+    /// Takes a webhook: returns once it is durable, or says why not. Counts what it takes;
+    /// refusals are the lane's to count.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn accept_webhook(&self, source: Source, stored: &Stored) -> Result<(), Refusal> {
+        let started = Instant::now();
+        let _in_work = InWork::new(&self.in_work);
+        let received_at_ms = now_ms();
+        let receipt = Receipt {
+            host: self.journal.host(),
+            seq: Seq(0),
+            received_at_ms,
+        };
+        // What makes a message here makes one on the way out.
+        stored
+            .ready(source, receipt)
+            .map_err(|reason| Refusal::BadWebhook(limits::reason(&reason)))?;
+        let record = NewRecord {
+            kind: Kind::Webhook(source),
+            received_at_ms,
+            reason: None,
+            events: Tally::webhook(source),
+            content: stored.encode(),
+        };
+        self.journal.append(&record, None).await?;
+        self.metrics.request(self.name, "accepted");
+        self.metrics.acknowledged(1, started.elapsed());
+        Ok(())
+    }
+
     async fn take(&self, bytes: Bytes, deadline: Option<Duration>) -> Result<Accepted, Refusal> {
         let batch =
             Events::decode(bytes.clone()).map_err(|error| Refusal::Malformed(error.to_string()))?;
@@ -119,7 +152,8 @@ impl Door {
         if events == 0 {
             return Ok(Accepted { seq: None, events });
         }
-        let record = record(Kind::Dispatch, None, bytes);
+        let tally = Tally::of_request(&bytes);
+        let record = record(Kind::Dispatch, None, tally, bytes);
         let seq = self.journal.append(&record, deadline).await?;
         Ok(Accepted {
             seq: Some(seq),
@@ -136,7 +170,7 @@ impl Door {
         deadline: Option<Duration>,
     ) -> Result<(), Refusal> {
         if self.keep_rejected {
-            let record = record(Kind::Rejected, Some(reason), bytes);
+            let record = record(Kind::Rejected, Some(reason), Tally::rejected(), bytes);
             self.journal.append(&record, deadline).await?;
         }
         Ok(())
@@ -159,11 +193,7 @@ impl Drop for InWork<'_> {
     }
 }
 
-fn record(kind: Kind, reason: Option<String>, content: Bytes) -> NewRecord {
-    let events = match kind {
-        Kind::Dispatch => Tally::of_request(&content),
-        Kind::Rejected => Tally::rejected(),
-    };
+fn record(kind: Kind, reason: Option<String>, events: Tally, content: Bytes) -> NewRecord {
     NewRecord {
         kind,
         received_at_ms: now_ms(),

@@ -23,7 +23,8 @@ mod service {
 }
 
 /// Response headers that a browser's grpc-web client must be able to read.
-const EXPOSED_HEADERS: [&str; 6] = [
+const EXPOSED_HEADERS: [&str; 7] = [
+    "x-bb-requestid",
     "grpc-status",
     "grpc-message",
     "grpc-status-details-bin",

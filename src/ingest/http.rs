@@ -8,6 +8,7 @@
 use super::door::Door;
 use super::health::Health;
 use super::refusal::Refusal;
+use super::webhooks::{self, Lane};
 use crate::clock::now_ms;
 use crate::event::descriptor::SCHEMA;
 use crate::event::json;
@@ -16,8 +17,10 @@ use crate::journal::{Journal, JournalLedger};
 use crate::telemetry::Metrics;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::stream::{self, StreamExt as _};
@@ -25,6 +28,10 @@ use prost::Message as _;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 use tower_http::decompression::RequestDecompressionLayer;
+use uuid::Uuid;
+
+/// The header with a request's id, in requests, answers and queues.
+const REQUEST_ID: &str = "x-bb-requestid";
 
 /// Batches of one `POST /events` that are made durable at the same time: enough to
 /// share a sync, few enough not to crowd out other clients.
@@ -45,6 +52,7 @@ pub fn routes(
     journal: Journal,
     metrics: Metrics,
     request_bytes_max: usize,
+    lanes: Vec<Lane>,
 ) -> Router {
     let beat = || get(read_beat).put(set_beat);
     Router::new()
@@ -54,15 +62,30 @@ pub fn routes(
         .route("/metrics/", get(render_metrics))
         .route("/events", post(take_events))
         .route("/events/", post(take_events))
+        .merge(webhooks::routes(lanes))
         .layer(DefaultBodyLimit::max(request_bytes_max))
         .layer(RequestDecompressionLayer::new())
         .layer(super::grpc::cors())
+        .layer(from_fn(stamp))
         .with_state(App {
             door,
             health,
             journal,
             metrics,
         })
+}
+
+/// Gives each request an id, whatever the client calls it, and each answer the same;
+/// and keeps robots out.
+async fn stamp(mut request: Request, next: Next) -> Response {
+    let id = Uuid::new_v4().to_string();
+    let id = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("-"));
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert("x-robots-tag", HeaderValue::from_static("noindex"));
+    response
 }
 
 async fn read_beat(State(app): State<App>) -> StatusCode {
@@ -148,7 +171,16 @@ fn by_name(tally: &Tally) -> BTreeMap<&'static str, u64> {
 
 /// `POST /events`: one `event.Events` as protobuf JSON, or several one after the
 /// other (newline-separated). All are parsed before any is kept.
-async fn take_events(State(app): State<App>, body: Bytes) -> Response {
+async fn take_events(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                app.door.refused_too_large();
+            }
+            return rejection.into_response();
+        }
+    };
     let batches = match parse(&body) {
         Ok(batches) => batches,
         Err(refusal) => return refuse(&app.door.refused(refusal), 0),

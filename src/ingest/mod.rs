@@ -1,4 +1,4 @@
-//! The doors: gRPC and HTTP. Called by `app`; calls `journal`.
+//! The doors: gRPC, HTTP and webhooks. Called by `app`; calls `journal`.
 //!
 //! What happens when a client hangs up: its handler is dropped. A request that
 //! was already handed to the journal becomes durable all the same, unanswered;
@@ -15,6 +15,7 @@ mod grpc;
 mod health;
 mod http;
 mod refusal;
+pub mod webhooks;
 
 pub use door::{Accepted, Door};
 pub(crate) use grpc::cors;

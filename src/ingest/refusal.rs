@@ -1,5 +1,5 @@
 //! Why a request is not accepted, and what each door answers. The one place
-//! where status codes live. Called by `grpc` and `http`.
+//! where status codes live. Called by `grpc`, `http` and `webhooks`.
 
 use crate::journal::AppendError;
 use http::StatusCode;
@@ -23,6 +23,21 @@ pub enum Refusal {
     /// No header or no device id; kept for diagnosis.
     #[error("Incomplete event")]
     Incomplete,
+    /// A webhook's body is not what its source sends; nothing is kept.
+    #[error("{0}")]
+    BadWebhook(String),
+    /// A webhook without the proof of who sent it; nothing is kept.
+    #[error("not signed as configured")]
+    Unverified,
+    /// The body is larger than this many bytes; nothing is kept.
+    #[error("larger than {0} bytes")]
+    TooLarge(usize),
+    /// The lane is full of requests in work.
+    #[error("too many requests in work")]
+    Busy,
+    /// The body did not come in time.
+    #[error("the body did not come in time")]
+    Slow,
     /// The journal did not take it.
     #[error("{0}")]
     Append(#[from] AppendError),
@@ -50,7 +65,24 @@ impl Refusal {
                 let bad = StatusCode::BAD_REQUEST;
                 ("incomplete", Code::InvalidArgument, bad, text, None)
             }
-            Self::Append(AppendError::TooLarge { .. }) => {
+            Self::BadWebhook(_) => {
+                let bad = StatusCode::BAD_REQUEST;
+                ("malformed", Code::InvalidArgument, bad, text, None)
+            }
+            Self::Unverified => {
+                let who = StatusCode::UNAUTHORIZED;
+                ("unverified", Code::Unauthenticated, who, text, None)
+            }
+            Self::Busy => {
+                let busy = StatusCode::TOO_MANY_REQUESTS;
+                let wait = Some(BUSY_PUSHBACK);
+                ("busy", Code::ResourceExhausted, busy, text, wait)
+            }
+            Self::Slow => {
+                let slow = StatusCode::REQUEST_TIMEOUT;
+                ("slow", Code::DeadlineExceeded, slow, text, None)
+            }
+            Self::TooLarge(_) | Self::Append(AppendError::TooLarge { .. }) => {
                 let large = StatusCode::PAYLOAD_TOO_LARGE;
                 ("too_large", Code::OutOfRange, large, text, None)
             }

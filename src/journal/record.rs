@@ -9,6 +9,7 @@
 
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
+use crate::event::webhook::Source;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,8 @@ pub enum Kind {
     Dispatch,
     /// An `event.Events` that was refused, kept for diagnosis.
     Rejected,
+    /// A webhook that was accepted, as [`crate::event::webhook::Stored`] has it.
+    Webhook(Source),
 }
 
 /// A request to be made durable.

@@ -28,3 +28,4 @@ mod outages;
 mod power;
 mod sinks;
 mod tidy;
+mod webhooks;

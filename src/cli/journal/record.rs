@@ -5,8 +5,9 @@
 //! - Nothing is left out: what JSON cannot carry is there as protobuf in base64
 //!   (test `an_event_that_json_cannot_carry_has_its_bytes`).
 
-use super::select::{TypeFilter, takes};
+use super::select::{TypeFilter, takes, takes_webhook};
 use crate::event::descriptor::EventType;
+use crate::event::webhook::{Source, Stored};
 use crate::event::{json, split};
 use crate::journal::{Kind, Record};
 use base64::Engine as _;
@@ -21,6 +22,7 @@ pub(super) fn kind(record: &Record) -> &'static str {
     match record.kind {
         Kind::Dispatch => "accepted",
         Kind::Rejected => "rejected",
+        Kind::Webhook(_) => "webhook",
     }
 }
 
@@ -34,6 +36,9 @@ pub(super) fn describe(record: &Record, types: &[TypeFilter]) -> Option<Value> {
     text.insert("kind".into(), json!(kind(record)));
     if let Some(reason) = &record.reason {
         text.insert("reason".into(), json!(reason));
+    }
+    if let Kind::Webhook(source) = record.kind {
+        return webhook(source, record, types, text);
     }
     let batch = match split::decode(&record.content[..]) {
         Ok(batch) => batch,
@@ -70,6 +75,33 @@ pub(super) fn describe(record: &Record, types: &[TypeFilter]) -> Option<Value> {
         return None;
     }
     text.insert("events".into(), Value::Array(events));
+    Some(Value::Object(text))
+}
+
+/// A webhook with what the door kept of its request.
+fn webhook(
+    source: Source,
+    record: &Record,
+    types: &[TypeFilter],
+    mut text: Map<String, Value>,
+) -> Option<Value> {
+    if !takes_webhook(types, source) {
+        return None;
+    }
+    text.insert("name".into(), json!(source.event_name()));
+    match Stored::decode(&record.content) {
+        Ok(stored) => {
+            text.insert("headers".into(), json!(stored.headers));
+            match serde_json::from_slice::<Value>(&stored.body) {
+                Ok(body) => text.insert("body".into(), body),
+                Err(_) => text.insert("bytes".into(), json!(BASE64.encode(&stored.body))),
+            };
+        }
+        Err(error) => {
+            text.insert("unreadable".into(), json!(error));
+            text.insert("bytes".into(), json!(BASE64.encode(&record.content)));
+        }
+    }
     Some(Value::Object(text))
 }
 

@@ -3,6 +3,7 @@
 
 use crate::clock::now_ms;
 use crate::event::descriptor::{EventType, NO_TYPE_NAME, UNKNOWN_PREFIX, event_names};
+use crate::event::webhook::Source;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// One type, or all types that this build does not know.
@@ -22,7 +23,12 @@ impl TypeFilter {
         }
         let number = text.strip_prefix(UNKNOWN_PREFIX);
         let is_unknown = number.is_some_and(|number| number.parse::<u32>().is_ok());
-        if is_unknown || text == NO_TYPE_NAME || event_names().iter().any(|name| name == text) {
+        let is_webhook = Source::ALL.iter().any(|source| source.event_name() == text);
+        if is_unknown
+            || is_webhook
+            || text == NO_TYPE_NAME
+            || event_names().iter().any(|name| name == text)
+        {
             return Ok(Self::Named(text.to_owned()));
         }
         let lower = text.to_lowercase();
@@ -31,7 +37,7 @@ impl TypeFilter {
             .filter(|name| name.to_lowercase().contains(&lower))
             .collect();
         Err(if similar.is_empty() {
-            "no event type has this name (LaunchEvent, …; Unknown, Unknown.<field>, <nil>)".into()
+            "no event type has this name (LaunchEvent, …; Unknown, Unknown.<field>, <nil>, (webhook branch), …)".into()
         } else {
             format!(
                 "no event type has this name; similar: {}",
@@ -51,6 +57,12 @@ impl TypeFilter {
 /// Whether an event is of one of the types; no types mean all.
 pub(super) fn takes(types: &[TypeFilter], event_type: &EventType) -> bool {
     types.is_empty() || types.iter().any(|filter| filter.takes(event_type))
+}
+
+/// Whether a webhook is of one of the types; no types mean all.
+pub(super) fn takes_webhook(types: &[TypeFilter], source: Source) -> bool {
+    let is_named = |filter: &TypeFilter| matches!(filter, TypeFilter::Named(name) if name == source.event_name());
+    types.is_empty() || types.iter().any(is_named)
 }
 
 /// Reads a moment, as epoch milliseconds: RFC 3339, or how long ago.

@@ -10,7 +10,6 @@ mod bigboss;
 mod branch;
 mod cells;
 mod events;
-pub mod fields;
 mod flat;
 mod graphy;
 mod partner_activity;
@@ -19,6 +18,7 @@ mod trace_log;
 mod webengage_calls;
 mod webengage_event;
 
+pub use crate::event::fields;
 pub use events::{error_rows, rows};
 
 use crate::config::{Consumer, Handler};

@@ -1,6 +1,6 @@
 //! A JSON object taken apart without changing any of it: each value is read as
-//! what its handler wants, or passed on in its own words. Used by the handlers of
-//! JSON messages.
+//! what its handler wants, or passed on in its own words. Used by `webhook` and by
+//! the handlers of JSON messages.
 //!
 //! # Invariants
 //! - Numbers keep every digit: a nested value is the text that came, and whole
