@@ -62,10 +62,11 @@ fn lane(config: &Config, source: Source, door: Door) -> Lane {
         Verify::Secret => Verifier::secret(section.header(), expose(&section.secrets)),
         Verify::Hmac => Verifier::hmac(section.header(), &config.webhooks.hmac_keys(partner)),
     };
+    let (body, waiting) = config.webhook_bytes(partner);
     let bounds = Bounds {
         in_flight_max: section.max_in_flight,
-        body_bytes_max: section.max_body_bytes.in_memory(),
-        waiting_bytes_max: section.max_waiting_bytes.in_memory(),
+        body_bytes_max: body.in_memory(),
+        waiting_bytes_max: waiting.in_memory(),
     };
     let verifier = verifier.with_native(&expose(&section.client_secrets));
     Lane::new(source, door, verifier, bounds)

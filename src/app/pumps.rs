@@ -4,7 +4,7 @@
 use super::setup::{consumers, error_routes, sinks, tables, takers, topology, webhook_exchanges};
 use crate::broker::{self, Broker};
 use crate::config::{Config, Consumer, SinkKind};
-use crate::consume::handlers::Context;
+use crate::consume::handlers::{Bots, Context};
 use crate::consume::{Consumers, Direct, SafePublisher, Taker};
 use crate::dead_letters::DeadLetters;
 use crate::forward::{self, Forwarder};
@@ -73,7 +73,7 @@ impl Pumps {
                     dead_letters: dead_letters.clone(),
                     metrics: metrics.clone(),
                     takers: Arc::clone(&takers),
-                    context: Context::default(),
+                    context: handler_context(config)?,
                 };
                 pumps.spawn(direct.sink.name(), move |stop| {
                     let (direct, cursor) = (direct.clone(), Arc::clone(&cursor));
@@ -133,7 +133,7 @@ impl Pumps {
             setup,
             publisher: publisher.clone(),
             metrics: metrics.clone(),
-            context: Context::default(),
+            context: handler_context(config)?,
         };
         self.publisher = Some(publisher);
         for (consumer, table) in declared {
@@ -181,6 +181,16 @@ impl Pumps {
             publisher.close().await;
         }
     }
+}
+
+/// What handlers lean on.
+fn handler_context(config: &Config) -> anyhow::Result<Context> {
+    let clicks = &config.clicks;
+    let addresses = clicks.all_bot_ips().map_err(anyhow::Error::msg)?;
+    let bots = Bots::new(clicks.bot_referers.clone(), addresses, clicks.per_day_max);
+    Ok(Context {
+        bots: Arc::new(bots),
+    })
 }
 
 /// Creates what the sink lacks, as soon as it answers, then keeps it up.

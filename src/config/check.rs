@@ -97,6 +97,9 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
             "clickhouse.url: must start with http:// or https://",
         );
     }
+    if let Err(error) = config.clicks.all_bot_ips() {
+        errors.push(error);
+    }
     super::webhooks::check(config, errors);
     super::outgoing::check(config, errors);
     let consumers = resolve(&config.consumer, errors);

@@ -11,6 +11,12 @@ use std::time::Duration;
 pub struct Size(u64);
 
 impl Size {
+    /// So many bytes.
+    #[must_use]
+    pub const fn of_bytes(count: u64) -> Self {
+        Self(count)
+    }
+
     /// So many MiB.
     #[must_use]
     pub const fn mib(count: u64) -> Self {

@@ -7,6 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
+/// Bytes of one body where nothing is said.
+const BODY_BYTES: Size = Size::mib(2);
+
+/// Lanes that would fill the journal's queue: more than twice as many as there are.
+const LANES_PER_QUEUE: u64 = 16;
+
 /// `[webhooks]`
 #[derive(Debug, Clone, Deserialize, Default)]
 #[serde(default)]
@@ -97,11 +103,13 @@ pub struct Webhook {
     /// Requests of the lane that may be in work. Default 64: a commit takes them all, and
     /// more would only wait. Others get 429.
     pub max_in_flight: usize,
-    /// Bytes of one body. Default 2 MiB, far above what the partners send.
-    pub max_body_bytes: Size,
-    /// Bytes of bodies of the lane that may be in work. Default 8 MiB, so that all lanes
-    /// together leave room in `journal.queue_bytes`. Others get 429.
-    pub max_waiting_bytes: Size,
+    /// Bytes of one body. Default 2 MiB, far above what the partners send, or what the
+    /// bounds around it leave.
+    pub max_body_bytes: Option<Size>,
+    /// Bytes of bodies of the lane that may be in work. Default a 16th of
+    /// `journal.queue_bytes`, so that all six lanes together leave room for dispatches.
+    /// Others get 429.
+    pub max_waiting_bytes: Option<Size>,
 }
 
 impl Default for Webhook {
@@ -113,8 +121,8 @@ impl Default for Webhook {
             secrets: Vec::new(),
             client_secrets: Vec::new(),
             max_in_flight: 64,
-            max_body_bytes: Size::mib(2),
-            max_waiting_bytes: Size::mib(8),
+            max_body_bytes: None,
+            max_waiting_bytes: None,
         }
     }
 }
@@ -185,7 +193,8 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
     let mut waiting = 0;
     for partner in Partner::ALL {
         let section = webhooks.of(partner);
-        waiting += section.max_waiting_bytes.bytes() * partner.lanes();
+        let (body, lane) = config.webhook_bytes(partner);
+        waiting += lane.bytes() * partner.lanes();
         let name = partner.name();
         let mut expect = |holds: bool, text: &str| {
             if !holds {
@@ -223,13 +232,13 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
             "max_in_flight: must be from 1 to 10000",
         );
         expect(
-            section.max_body_bytes.bytes() > 0
-                && section.max_body_bytes <= section.max_waiting_bytes,
-            "max_body_bytes: must be more than 0, and at most max_waiting_bytes",
+            body.bytes() > 0,
+            "max_body_bytes: must be more than 0, as must max_waiting_bytes",
         );
+        let is_less = |wanted: Option<Size>| wanted.is_none_or(|wanted| wanted <= body);
         expect(
-            section.max_body_bytes <= config.ingest.max_request_bytes,
-            "max_body_bytes: must be at most ingest.max_request_bytes",
+            is_less(section.max_body_bytes),
+            "max_body_bytes: must be at most max_waiting_bytes and ingest.max_request_bytes",
         );
     }
     // What webhooks hold must not keep a dispatch out of the journal's queue.
@@ -240,5 +249,18 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
              ingest.max_request_bytes must fit into journal.queue_bytes"
                 .to_owned(),
         );
+    }
+}
+
+impl Config {
+    /// Bytes of one body, and of all bodies in work, of a lane of this partner.
+    #[must_use]
+    pub fn webhook_bytes(&self, partner: Partner) -> (Size, Size) {
+        let section = self.webhooks.of(partner);
+        let share = Size::of_bytes(self.journal.queue_bytes.bytes() / LANES_PER_QUEUE);
+        let waiting = section.max_waiting_bytes.unwrap_or(share);
+        let body = section.max_body_bytes.unwrap_or(BODY_BYTES);
+        let body = body.min(waiting).min(self.ingest.max_request_bytes);
+        (body, waiting)
     }
 }

@@ -9,7 +9,7 @@
 
 use crate::retry::Backoff;
 use crate::sink::schema::Table;
-use crate::sink::{Batch, Row, Sink, WriteError};
+use crate::sink::{Batch, Device, Launch, Row, Sink, WriteError};
 use crate::telemetry::Metrics;
 use std::ops::Range;
 use std::sync::Arc;
@@ -73,6 +73,36 @@ impl Target {
             }
         }
         Ok(verdicts)
+    }
+
+    /// Looks launches up, for as long as it takes the sink to answer.
+    pub(super) async fn launches(
+        &self,
+        devices: &[Device],
+        stop: &CancellationToken,
+    ) -> Result<Vec<Option<Launch>>, Stopped> {
+        let mut backoff = Backoff::new();
+        let mut away = false;
+        loop {
+            let asked = tokio::select! {
+                asked = self.sink.launches(self.namespace.as_deref(), devices) => asked,
+                () = stop.cancelled() => return Err(Stopped),
+            };
+            let error = match asked {
+                Ok(launches) if launches.len() == devices.len() => return Ok(launches),
+                Ok(_) => "as many answers as devices expected".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if !away {
+                let sink = self.sink.name();
+                tracing::warn!(who = self.who, sink, error, "cannot look up; holding");
+                away = true;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next()) => {}
+                () = stop.cancelled() => return Err(Stopped),
+            }
+        }
     }
 
     /// Writes one frozen batch, holding it for as long as the sink is away.

@@ -9,7 +9,7 @@
 //!   written rows are recognised when the messages come again.
 
 use super::deliver::{Stopped, Target, Verdict};
-use super::handlers::{self, Context, Input, Item, KEPT_HEADERS};
+use super::handlers::{self, Context, Input, Item, KEPT_HEADERS, referral};
 use super::publisher::SafePublisher;
 use crate::broker::{Acker, Delivery, Headers, Message, Session, Subscription, Tag};
 use crate::clock::now_ms;
@@ -19,6 +19,8 @@ use crate::event::envelope::{
     RETRY_COUNT_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER,
 };
 use crate::event::limits;
+use crate::sink::schema::Table;
+use crate::sink::{Launch, Row};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -210,6 +212,19 @@ impl Worker {
             }
             deliveries.push(message.delivery);
         }
+        if self.consumer.handler.looks_up() {
+            let devices: Vec<_> = rows
+                .iter()
+                .map(|row| referral::device(self.target.table, row))
+                .collect();
+            let launches = self.target.launches(&devices, stop).await;
+            let launches = launches.map_err(|Stopped| End::Stopped)?;
+            let found = complete(self.target.table, (rows, ids, places), launches);
+            let metrics = &self.target.metrics;
+            let without = devices.len() - found.0.len();
+            metrics.consumed(&self.consumer.queue, "no_launch", without);
+            (rows, ids, places) = found;
+        }
         let verdicts = self.target.write(&rows, &ids, stop).await;
         let verdicts = verdicts.map_err(|Stopped| End::Stopped)?;
         let mut written = 0;
@@ -298,6 +313,24 @@ impl Worker {
         }
         Ok(delivery.tag)
     }
+}
+
+/// Rows, their ids and their places.
+type Rows = (Vec<Row>, Vec<String>, Vec<(usize, usize)>);
+
+/// The rows whose device has a launch, with what it says; the others are done with.
+fn complete(table: &Table, rows: Rows, launches: Vec<Option<Launch>>) -> Rows {
+    let mut kept: Rows = Rows::default();
+    let (rows, ids, places) = rows;
+    for (((mut row, id), place), launch) in rows.into_iter().zip(ids).zip(places).zip(launches) {
+        if let Some(launch) = launch {
+            referral::complete(table, &mut row, &launch);
+            kept.0.push(row);
+            kept.1.push(id);
+            kept.2.push(place);
+        }
+    }
+    kept
 }
 
 /// The headers that handlers may read; producers differ in their case.

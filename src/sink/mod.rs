@@ -107,6 +107,28 @@ pub struct OptionsError {
     pub reason: String,
 }
 
+/// A device, by the two ids that apps give it; an empty one is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// The app's own id of it.
+    pub device_id: String,
+    /// The id that the backend gave it.
+    pub bb_device_id: String,
+}
+
+/// A launch of an app through a referral link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// When, in epoch milliseconds.
+    pub at_ms: i64,
+    /// Who referred.
+    pub referral_identifier: String,
+    /// The link.
+    pub dynamic_link: String,
+    /// Where it led.
+    pub deep_link: Option<String>,
+}
+
 /// A destination of rows.
 #[async_trait::async_trait]
 pub trait Sink: Send + Sync + std::fmt::Debug {
@@ -119,6 +141,23 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// See [`WriteError`].
     async fn write(&self, batch: &Batch) -> Result<(), WriteError>;
+
+    /// The first launch through a referral link of each device, where there is one.
+    /// `namespace` as in [`Batch`].
+    ///
+    /// # Errors
+    /// Always `Unavailable`: what cannot be asked is no row's fault. Sinks that do not
+    /// keep launches say so; the configuration does not let it come to that.
+    async fn launches(
+        &self,
+        _namespace: Option<&str>,
+        _devices: &[Device],
+    ) -> Result<Vec<Option<Launch>>, WriteError> {
+        Err(WriteError::Unavailable {
+            reason: format!("{} cannot look launches up", self.name()),
+            retry_after: None,
+        })
+    }
 
     /// Creates what is missing (namespace, tables, columns, partitions ahead);
     /// never drops or rewrites. Idempotent, safe to run from several hosts.

@@ -5,20 +5,27 @@
 //! - No I/O and no clock: the time comes in. The same message gives the same rows
 //!   (but for `insert_timestamp`) and the same ids.
 
+mod ab;
 mod affiliate;
 mod bigboss;
+mod bots;
 mod branch;
 mod cells;
+mod click;
 mod events;
 mod flat;
 mod graphy;
+mod launch;
 mod partner_activity;
+pub mod referral;
 mod shopify;
 mod trace_log;
+mod useragent;
 mod webengage_calls;
 mod webengage_event;
 
 pub use crate::event::fields;
+pub use bots::Bots;
 pub use events::{error_rows, rows};
 
 use crate::config::{Consumer, Handler};
@@ -27,6 +34,7 @@ use crate::event::limits;
 use crate::sink::schema::{self, Table};
 use crate::sink::{Row, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// AMQP headers that handlers may read, in lower case, beside our own.
 pub const KEPT_HEADERS: [&str; 12] = [
@@ -78,7 +86,10 @@ pub struct NewRow {
 
 /// What all handlers may lean on beside the message: state of this process.
 #[derive(Debug, Clone, Default)]
-pub struct Context {}
+pub struct Context {
+    /// What tells clicks of bots.
+    pub bots: Arc<Bots>,
+}
 
 /// The table that a handler fills; [`Handler::FlatJson`] has the consumer's own.
 #[must_use]
@@ -129,7 +140,7 @@ pub fn run(
     handler: Handler,
     table: &'static Table,
     input: &Input<'_>,
-    _context: &Context,
+    context: &Context,
     now_ms: i64,
 ) -> Result<Vec<Item>, String> {
     let row = match handler {
@@ -151,6 +162,12 @@ pub fn run(
                 now_ms,
             ));
         }
+        Handler::Click => click::row(input, &context.bots, now_ms),
+        Handler::AppInit => launch::app_init(input, now_ms),
+        Handler::LaunchRefer => launch::refer(input, now_ms),
+        Handler::AccountCreated => referral::signup(input),
+        Handler::ProfileCompleted => referral::profile(input, now_ms),
+        Handler::AbAssignments => ab::row(input),
         Handler::Branch => branch::row(input, now_ms),
         Handler::Graphy => graphy::row(input, now_ms),
         Handler::TraceLog => trace_log::row(input, now_ms),
@@ -174,7 +191,6 @@ pub fn run(
             return Ok(call.map(Ok).into_iter().collect());
         }
         Handler::FlatJson => flat::own(table, input),
-        other => Err(format!("{other:?} has no handler")),
     };
     let row = row.map_err(|reason| limits::reason(&reason))?;
     Ok(vec![Ok(row)])

@@ -90,6 +90,30 @@ const SAMPLES: &[(Handler, &str)] = &[
         r#"{"userId":"u","eventName":"n","eventTime":"2023-11-14T22:13:20Z","eventData":{}}"#,
     ),
     (
+        Handler::Click,
+        r#"{"headers":{},"clientIp":"10.0.0.1","userAgent":"u","url":"x","timestamp":1700000000}"#,
+    ),
+    (
+        Handler::AppInit,
+        r#"{"clientIp":"i","userAgent":"u","timestamp":1700000000,"userId":"1"}"#,
+    ),
+    (
+        Handler::LaunchRefer,
+        r#"{"clientIp":"i","userAgent":"u","timestamp":1700000000,"userId":1,"deepLink":"d"}"#,
+    ),
+    (
+        Handler::AccountCreated,
+        r#"{"newEntry":{"id":1,"createdOn":1700000000123,"userId":5}}"#,
+    ),
+    (
+        Handler::ProfileCompleted,
+        r#"{"newEntry":{"id":1,"userId":5,"socialAccounts":[]}}"#,
+    ),
+    (
+        Handler::AbAssignments,
+        r#"{"timestamp":1700000000,"newUser":true,"ver":1,"checksum":"c","assignments":{}}"#,
+    ),
+    (
         Handler::PartnerActivity,
         r#"{"eventId":"a","activityName":"n","moduleName":"m","incrementCount":1,"partnerId":1,"accountId":2,"activityId":null,"activityMeta":"{}","eventTimestamp":"2023-11-15 03:43:20"}"#,
     ),

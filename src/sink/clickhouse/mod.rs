@@ -15,6 +15,7 @@
 
 mod ddl;
 mod encode;
+mod launches;
 mod server;
 mod verdict;
 
@@ -27,7 +28,7 @@ use self::encode::{Layout, full_name, literal};
 use self::server::Server;
 use super::convert::{brief, check_shape, unavailable};
 use super::schema::Table;
-use super::{Batch, OptionsError, SchemaError, Sink, WriteError};
+use super::{Batch, Device, Launch, OptionsError, SchemaError, Sink, WriteError};
 
 /// Rows are compressed and sent in pieces of about this size.
 const PIECE_BYTES: usize = 1 << 20;
@@ -206,6 +207,17 @@ impl Sink for ClickHouse {
                 self.forget_layout(database, batch.table);
                 verdict::of(&error)
             })
+    }
+
+    async fn launches(
+        &self,
+        namespace: Option<&str>,
+        devices: &[Device],
+    ) -> Result<Vec<Option<Launch>>, WriteError> {
+        let database = namespace.unwrap_or(&self.options.database);
+        launches::find(&self.server, database, devices)
+            .await
+            .map_err(|error| unavailable(&error.to_string()))
     }
 
     async fn create_missing(&self, tables: &[&'static Table]) -> Result<(), SchemaError> {

@@ -7,6 +7,7 @@ mod bounds;
 mod clickhouse;
 mod postgres;
 mod postgres_tables;
+mod referrals;
 mod rows;
 mod sqlite;
 

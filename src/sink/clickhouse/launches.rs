@@ -1,0 +1,103 @@
+//! Which launch through a referral link led to a device. Called by the sink for the
+//! consumers of new accounts and profiles.
+//!
+//! # Invariants
+//! - The first by id wins, whatever order the server answers in; empty ids match nothing.
+//! - Without FINAL, so that tables of any engine can be read: equal launches have equal
+//!   ids, and either will do.
+
+use super::encode::literal;
+use super::server::Server;
+use crate::sink::{Device, Launch};
+use clickhouse::error::Error;
+
+/// Devices that one query asks for: keeps its text far below the server's 256 KiB.
+const DEVICES_MAX: usize = 200;
+
+pub(super) async fn find(
+    server: &Server,
+    database: &str,
+    devices: &[Device],
+) -> Result<Vec<Option<Launch>>, Error> {
+    let mut found = Vec::with_capacity(devices.len());
+    for some in devices.chunks(DEVICES_MAX) {
+        let rows = match query(database, some) {
+            Some(sql) => server.rows(&sql).await?,
+            None => Vec::new(),
+        };
+        found.extend(some.iter().map(|device| first(&rows, device)));
+    }
+    Ok(found)
+}
+
+fn query(database: &str, devices: &[Device]) -> Option<String> {
+    let any = |column: &str, of: fn(&Device) -> &String| {
+        let ids = devices.iter().map(of).filter(|id| !id.is_empty());
+        let ids: Vec<_> = ids.map(|id| literal(id)).collect();
+        (!ids.is_empty()).then(|| format!("{column} IN ({})", ids.join(", ")))
+    };
+    let by_device = any("device_id", |device| &device.device_id);
+    let by_bb_device = any("bb_device_id", |device| &device.bb_device_id);
+    let conditions: Vec<_> = [by_device, by_bb_device].into_iter().flatten().collect();
+    if conditions.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "SELECT device_id, bb_device_id, \
+         toUnixTimestamp64Milli(toDateTime64(event_timestamp, 3)), referral_identifier, \
+         dynamic_link, ifNull(deep_link, ''), isNull(deep_link), id \
+         FROM `{}`.`launch_refer_events` WHERE {} ORDER BY id LIMIT 1 BY device_id, bb_device_id",
+        database.replace('`', "``"),
+        conditions.join(" OR ")
+    ))
+}
+
+fn first(rows: &[Vec<String>], device: &Device) -> Option<Launch> {
+    let is = |asked: &String, cell: Option<&String>| !asked.is_empty() && cell == Some(asked);
+    let row = rows
+        .iter()
+        .filter(|row| is(&device.device_id, row.first()) || is(&device.bb_device_id, row.get(1)))
+        .min_by_key(|row| row.get(7))?;
+    Some(Launch {
+        at_ms: row.get(2)?.parse().ok()?,
+        referral_identifier: row.get(3)?.clone(),
+        dynamic_link: row.get(4)?.clone(),
+        deep_link: (row.get(6)? != "1").then(|| row.get(5).cloned()).flatten(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(device_id: &str, bb_device_id: &str) -> Device {
+        Device {
+            device_id: device_id.to_owned(),
+            bb_device_id: bb_device_id.to_owned(),
+        }
+    }
+
+    #[test]
+    fn empty_ids_match_nothing() {
+        assert_eq!(query("d", &[device("", "")]), None);
+        let sql = query("d", &[device("a'b", ""), device("", "7")]).unwrap();
+        assert!(
+            sql.contains(r"device_id IN ('a\'b') OR bb_device_id IN ('7')"),
+            "{sql}"
+        );
+        let row = |cells: [&str; 8]| cells.map(str::to_owned).to_vec();
+        let rows = [
+            row(["", "", "1", "r", "y", "", "1", "a"]),
+            row(["d", "", "2", "second", "y", "", "1", "c"]),
+            row(["d", "7", "3", "first", "y", "z", "0", "b"]),
+        ];
+        assert_eq!(first(&rows, &device("", "")), None);
+        let launch = first(&rows, &device("d", "")).unwrap();
+        assert_eq!(
+            (launch.referral_identifier.as_str(), launch.at_ms),
+            ("first", 3)
+        );
+        assert_eq!(launch.deep_link.as_deref(), Some("z"));
+        assert_eq!(first(&rows, &device("x", "7")), Some(launch));
+    }
+}

@@ -1,0 +1,92 @@
+//! The referral consumers on a real ClickHouse: launches written by their handler are
+//! found by device, and by no empty id.
+
+use super::clickhouse::ClickHouseTest;
+use crate::support::Scratch;
+use crate::support::servers::{Kind, Server};
+use holdfast::config::Handler;
+use holdfast::consume::handlers::{self, Context, Input, referral};
+use holdfast::sink::schema::{LAUNCH_REFER_EVENTS, SIGNUP_REFERRAL_EVENTS};
+use holdfast::sink::{Batch, Device, Row, Sink as _};
+
+fn row(handler: Handler, body: &str, headers: &[(&'static str, &str)]) -> Row {
+    let headers = headers
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()));
+    let input = Input {
+        body: body.as_bytes(),
+        headers: headers.collect(),
+        ..Input::default()
+    };
+    let table = handlers::table(handler).unwrap();
+    let mut items = handlers::run(handler, table, &input, &Context::default(), 5).unwrap();
+    items.remove(0).unwrap().row
+}
+
+fn launch(id: &str, device_id: &str, bb_device_id: &str, referral: &str) -> Row {
+    let body = format!(
+        r#"{{"eventId":"{id}","timestamp":1700000000,"userAgent":"u","deviceId":"{device_id}","bbDeviceId":"{bb_device_id}","referralIdentifier":"{referral}","deepLink":null}}"#
+    );
+    row(Handler::LaunchRefer, &body, &[])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_find_the_first_launch_of_their_device() {
+    let scratch = Scratch::new("referrals");
+    let mut server = Server::new(Kind::ClickHouse, &scratch);
+    server.start().await;
+    let ch = ClickHouseTest::at(&server, "referrals");
+    let tables = [&LAUNCH_REFER_EVENTS, &SIGNUP_REFERRAL_EVENTS];
+    ch.sink.create_missing(&tables).await.unwrap();
+    let rows = vec![
+        launch("l2", "d'1", "", "second"),
+        launch("l1", "d'1", "7", "first"),
+        launch("l0", "", "", "of nobody"),
+    ];
+    let batch = |table, rows: Vec<Row>| Batch {
+        table,
+        namespace: None,
+        rows: rows.into(),
+        token: "t".into(),
+    };
+    ch.sink
+        .write(&batch(&LAUNCH_REFER_EVENTS, rows))
+        .await
+        .unwrap();
+    let account = r#"{"newEntry":{"id":9,"createdOn":1700000000123,"userId":5}}"#;
+    let headers = [("x-bb-custom-deviceid", "d'1")];
+    let mut signup = row(Handler::AccountCreated, account, &headers);
+    let stranger = row(Handler::AccountCreated, account, &[]);
+    let device = |row: &Row| referral::device(&SIGNUP_REFERRAL_EVENTS, row);
+    let other = Device {
+        device_id: String::new(),
+        bb_device_id: "7".into(),
+    };
+    let devices = [device(&signup), device(&stranger), other];
+    let found = ch.sink.launches(None, &devices).await.unwrap();
+    let first = found[0].as_ref().unwrap();
+    assert_eq!(first.referral_identifier, "first");
+    assert_eq!((first.at_ms, &first.deep_link), (1_700_000_000_000, &None));
+    assert_eq!(found[1], None, "empty ids match nothing");
+    assert_eq!(found[2].as_ref(), Some(first));
+    referral::complete(&SIGNUP_REFERRAL_EVENTS, &mut signup, first);
+    ch.sink
+        .write(&batch(&SIGNUP_REFERRAL_EVENTS, vec![signup]))
+        .await
+        .unwrap();
+    assert_eq!(
+        ch.count("signup_referral_events FINAL WHERE referral_identifier = 'first'")
+            .await,
+        1
+    );
+    // A server that is away is no answer.
+    drop(ch);
+    server.kill();
+    assert!(ch_launches_fails(&server, &devices).await);
+}
+
+async fn ch_launches_fails(server: &Server, devices: &[Device]) -> bool {
+    let ch = ClickHouseTest::at(server, "referrals");
+    let asked = ch.sink.launches(None, devices).await;
+    asked.is_err_and(|error| error.is_retryable())
+}
