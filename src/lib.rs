@@ -3,14 +3,14 @@
 //! # Architecture
 //!
 //! ```text
-//! client ── gRPC dispatch / POST /events ──► ingest ──► journal ──► ack
+//! client ── gRPC dispatch / POST /events / webhooks ──► ingest ──► journal ──► ack
 //!                                                         │ cursors, one for each way out
 //!                             ┌───────────────────────────┴──────────────┐
 //!                      with RabbitMQ                               without
 //!                             ▼                                          ▼
 //!                   forward: group, confirm                    consume::direct
 //!                             ▼                                          │
-//!                 RabbitMQ ──► consume: handler → batch ──► sink: ClickHouse · Postgres · SQLite
+//!                 RabbitMQ ──► consume: handler → batch ──► sink: ClickHouse · Postgres · SQLite · HTTP API
 //!                                      │ refused
 //!                                      ▼
 //!                       error queue, error_events, dead letters
@@ -19,12 +19,13 @@
 //! Modules in the order of the data's path:
 //!
 //! - [`event`]: the domain. Names, ids, splitting a request, JSON. Pure.
-//! - [`ingest`]: the doors, and the table from refusals to status codes.
+//! - [`ingest`]: the doors, a lane for each source of webhooks, and the table from
+//!   refusals to status codes.
 //! - [`journal`]: what makes an acknowledgement true. Its head holds the contract.
 //! - [`broker`]: RabbitMQ; the only module that names lapin.
 //! - [`forward`]: journal to RabbitMQ.
 //! - [`consume`]: RabbitMQ, or the journal, to sinks.
-//! - [`sink`]: one file or folder for each destination.
+//! - [`sink`]: one file or folder for each destination; calls of APIs are one, too.
 //! - [`admin`]: the admin socket, and the changes that an operator may make.
 //! - [`dead_letters`]: what could not be handed on at all.
 //! - [`app`]: wiring and the order of a stop. [`cli`]: the commands.

@@ -344,4 +344,19 @@ mod tests {
         // Beside them: the error events of Postgres, and Graphy's calls.
         assert_eq!(all.len(), rows.len() + 2);
     }
+
+    #[test]
+    fn the_readme_lists_every_consumer() {
+        let readme = include_str!("../../README.md");
+        for c in shipped() {
+            let keys: Vec<_> = c.keys.iter().map(|key| format!("`{key}`")).collect();
+            let begin = format!("| `{}` | `{}`: {} |", c.queue, c.exchange, keys.join(", "));
+            let end = format!("| `{}` |", c.error_queue);
+            let row = readme.lines().find(|line| line.starts_with(&begin));
+            assert!(
+                row.is_some_and(|row| row.ends_with(&end)),
+                "{begin} … {end}"
+            );
+        }
+    }
 }
