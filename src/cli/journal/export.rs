@@ -19,7 +19,7 @@
 //!   receipt (test `a_time_ahead_of_the_clock_is_written_as_the_time_of_receipt`).
 
 use super::output::Target;
-use super::select::{TypeFilter, parse_moment, takes};
+use super::select::{TypeFilter, parse_moment, takes, takes_webhook};
 use crate::cli::lost;
 use crate::cli::site::{Place, Site};
 use crate::cli::text::count;
@@ -150,6 +150,13 @@ impl<'a> Export<'a> {
         }
         if record.kind == Kind::Rejected && !self.args.rejected {
             self.rejected += 1;
+            return Ok(());
+        }
+        if let Kind::Webhook(source) = record.kind {
+            // No dispatch takes it; `peek` shows it whole.
+            if takes_webhook(&self.args.types, source) {
+                self.left_out(record.seq, source.event_name(), "a webhook", 1);
+            }
             return Ok(());
         }
         let batch = match split::decode(&record.content[..]) {

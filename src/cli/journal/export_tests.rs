@@ -6,6 +6,7 @@ use crate::event::descriptor::SCHEMA;
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
 use crate::event::tally::Tally;
+use crate::event::webhook::Source;
 use clap::Parser;
 
 #[derive(Parser)]
@@ -163,6 +164,23 @@ fn refused_requests_are_written_on_demand_only() {
         assert_eq!(ids(&out).len(), count);
         assert_eq!(export.rejected, 1 - count as u64);
         assert_eq!(export.report(), ExitCode::SUCCESS);
+    }
+}
+
+#[test]
+fn webhooks_are_left_out_by_name() {
+    let mut webhook = record(1, request(Vec::new()));
+    webhook.kind = Kind::Webhook(Source::Branch);
+    for (line, code) in [
+        ("", ExitCode::FAILURE),
+        ("--type LaunchEvent", ExitCode::SUCCESS),
+    ] {
+        let args = args(line);
+        let mut export = Export::new(&args);
+        let mut out = Vec::new();
+        export.record(&webhook, &mut out).unwrap();
+        assert!(out.is_empty());
+        assert_eq!(export.report(), code, "{line}");
     }
 }
 
