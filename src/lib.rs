@@ -28,12 +28,13 @@
 //! - [`sink`]: one file or folder for each destination; calls of APIs are one, too.
 //! - [`admin`]: the admin socket, and the changes that an operator may make.
 //! - [`dead_letters`]: what could not be handed on at all.
+//! - [`dlq`]: an operator's look at error queues and dead letters, replay and purge.
 //! - [`app`]: wiring and the order of a stop. [`cli`]: the commands.
 //! - Leaves: [`config`], [`telemetry`], [`retry`], [`clock`].
 //!
 //! # Architecture invariants
 //!
-//! - `cli → app → ingest, forward, consume, admin → journal, broker, sink, dead_letters →
+//! - `cli → app, dlq → ingest, forward, consume, admin → journal, broker, sink, dead_letters →
 //!   event`; siblings do not name each other (test `layers_point_one_way`).
 //! - An event's identity is (host, sequence, index). It is minted when the journal
 //!   takes the request and travels in headers to the row's last three columns.
@@ -52,6 +53,7 @@ pub mod clock;
 pub mod config;
 pub mod consume;
 pub mod dead_letters;
+pub mod dlq;
 pub mod event;
 pub mod forward;
 pub mod ingest;

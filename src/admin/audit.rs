@@ -1,5 +1,6 @@
 //! The audit: one line of JSON for each change that an operator made, in
-//! `audit.ndjson` in the data directory. Called by `change`.
+//! `audit.ndjson` in the data directory. Called by `change`, and by `cli` for changes
+//! that need no service.
 //!
 //! A line is written in two steps: who wants to change what, made durable before
 //! the change; then its result, which ends the line.
@@ -11,7 +12,8 @@
 //!   "interrupted": each line of the file is a JSON document again, unless its own
 //!   first half was torn, and then nothing was changed (test
 //!   `a_line_that_a_crash_left_open_is_ended`).
-//! - One writer at a time: the holder of the data directory's lock.
+//! - One writer at a time, of all processes: a line is begun under a lock on the file,
+//!   held until the line is ended (test `a_second_writer_is_refused`).
 //! - Room for some lines is kept ready, so that a full disk can be purged.
 
 use crate::clock::now_ms;
@@ -84,18 +86,23 @@ pub struct Audit {
 }
 
 /// A line whose change is under way.
-pub(super) struct Open<'a> {
+#[derive(Debug)]
+pub struct OpenLine<'a> {
     file: File,
     _turn: MutexGuard<'a, ()>,
 }
 
 /// The first half of a line.
 #[derive(Debug, Serialize)]
-pub(super) struct Intent<'a> {
-    pub(super) verb: &'static str,
-    pub(super) args: Value,
-    pub(super) by: &'a Who,
-    pub(super) planned: Value,
+pub struct Intent<'a> {
+    /// What is done.
+    pub verb: &'static str,
+    /// With which arguments.
+    pub args: Value,
+    /// By whom.
+    pub by: &'a Who,
+    /// What it will concern.
+    pub planned: Value,
 }
 
 #[derive(Serialize)]
@@ -139,12 +146,26 @@ impl Audit {
     }
 
     /// Makes the first half of a line durable.
-    pub(super) fn begin(&self, intent: &Intent<'_>) -> io::Result<Open<'_>> {
+    ///
+    /// # Errors
+    /// When it cannot be written, or another process is in the midst of a change: nothing
+    /// may be changed then.
+    pub fn begin(&self, intent: &Intent<'_>) -> io::Result<OpenLine<'_>> {
         let turn = self
             .one_at_a_time
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let mut file = self.open()?;
+        let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+        rustix::fs::flock(&file, lock).map_err(|error| {
+            let busy = error == rustix::io::Errno::WOULDBLOCK;
+            let text = "another change is under way (audit.ndjson is locked)";
+            if busy {
+                io::Error::new(io::ErrorKind::WouldBlock, text)
+            } else {
+                error.into()
+            }
+        })?;
         end_open_line(&mut file)?;
         let line = serde_json::to_string(&Line {
             time: time_text(now_ms()),
@@ -154,13 +175,16 @@ impl Audit {
         let half = line.strip_suffix('}').unwrap_or(&line);
         file.write_all(half.as_bytes())?;
         file.sync_all()?;
-        Ok(Open { file, _turn: turn })
+        Ok(OpenLine { file, _turn: turn })
     }
 }
 
-impl Open<'_> {
+impl OpenLine<'_> {
     /// Ends the line with what became of the change.
-    pub(super) fn end(mut self, result: &str, done: &Value) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When it cannot be written; the change was made all the same.
+    pub fn end(mut self, result: &str, done: &Value) -> io::Result<()> {
         let ended = time_text(now_ms());
         let result = Value::from(result);
         let rest = format!(",\"result\":{result},\"done\":{done},\"ended\":\"{ended}\"}}\n");
@@ -294,6 +318,22 @@ mod tests {
                 applied
             ]
         );
+    }
+
+    #[test]
+    fn a_second_writer_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (Audit::new(dir.path()), Audit::new(dir.path()));
+        let who = who();
+        let open = one.begin(&intent(&who)).unwrap();
+        let error = two.begin(&intent(&who)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        open.end("applied", &Value::Null).unwrap();
+        two.begin(&intent(&who))
+            .unwrap()
+            .end("applied", &Value::Null)
+            .unwrap();
+        assert_eq!(lines(dir.path()).len(), 2);
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod request;
 mod serve;
 mod status;
 
-pub use audit::{Audit, Who};
+pub use audit::{Audit, Intent, OpenLine, Who};
 pub use change::{ChangeError, Ground, change};
 pub use client::{CallError, get, post};
 pub use request::{Change, Move, Outcome, PurgeRequest, Removed, SkipRequest};

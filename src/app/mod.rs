@@ -12,7 +12,7 @@ mod pumps;
 mod setup;
 mod shutdown;
 
-pub use setup::{consumers, sinks, tables, takers, topology};
+pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology};
 
 use crate::admin::{self, Admin};
 use crate::config::Config;

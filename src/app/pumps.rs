@@ -1,8 +1,9 @@
 //! The ways out: forwarder and consumers with a broker, one pump for each sink
 //! without. Called by `app::run`.
 
-use super::setup::{consumers, error_routes, sinks, tables, takers, topology, webhook_exchanges};
-use crate::broker::{self, Broker};
+use super::setup::{
+    broker, consumers, error_routes, sinks, tables, takers, topology, webhook_exchanges,
+};
 use crate::config::{Config, Consumer, SinkKind};
 use crate::consume::handlers::{Bots, Context};
 use crate::consume::{Consumers, Direct, SafePublisher, Taker};
@@ -23,9 +24,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often sinks do their upkeep; daily partitions are made a week ahead.
 const MAINTENANCE_PERIOD: Duration = Duration::from_secs(3600);
-
-/// How long a connection to the broker may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The configured sinks.
 type Sinks = BTreeMap<SinkKind, Arc<dyn Sink>>;
@@ -94,18 +92,9 @@ impl Pumps {
         (sinks, declared): (&Sinks, Vec<(Consumer, &'static Table)>),
     ) -> anyhow::Result<()> {
         let section = config.rabbitmq.clone().unwrap_or_default();
-        let broker = Broker::new(broker::Options {
-            urls: section
-                .urls
-                .iter()
-                .map(|url| url.expose().to_owned())
-                .collect(),
-            heartbeat: section.heartbeat.get(),
-            connect_timeout: CONNECT_TIMEOUT,
-            name: format!("holdfast {}", journal.host()),
-            tls_ca_pem: None,
-        })
-        .context("rabbitmq.urls")?;
+        let broker = broker(config, &format!("holdfast {}", journal.host()));
+        let broker = broker.context("rabbitmq.urls")?;
+        let broker = broker.context("[rabbitmq] is missing")?;
         let setup = topology(config);
         let forwarder = Forwarder {
             journal: journal.clone(),

@@ -1,6 +1,7 @@
-//! The broker's topology and the sinks, from the configuration. Called by `pumps`
-//! and by `cli schema`.
+//! The broker, its topology and the sinks, from the configuration. Called by `pumps`, and
+//! by `cli` for `schema` and `dlq`.
 
+use crate::broker::{self, Broker};
 use crate::broker::{Binding, DeclareMode, Exchange, ExchangeKind, Queue, Setup, Topology};
 use crate::config::{
     self, Config, Consumer, Declare, Handler, Partner, QueueType, Secret, SinkKind,
@@ -17,6 +18,38 @@ use crate::sink::webengage::{self, WebEngage};
 use crate::sink::{OptionsError, Sink};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a connection to the broker may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The configured broker; `name` is what its lists call the connection.
+///
+/// # Errors
+/// When an address is none.
+pub fn broker(config: &Config, name: &str) -> Result<Option<Broker>, broker::OptionsError> {
+    let Some(section) = &config.rabbitmq else {
+        return Ok(None);
+    };
+    let urls = section.urls.iter();
+    Broker::new(broker::Options {
+        urls: urls.map(|url| url.expose().to_owned()).collect(),
+        heartbeat: section.heartbeat.get(),
+        connect_timeout: CONNECT_TIMEOUT,
+        name: name.to_owned(),
+        tls_ca_pem: None,
+    })
+    .map(Some)
+}
+
+/// The consumers' queues of this host, each with its error queue.
+#[must_use]
+pub fn error_queues(config: &Config) -> Vec<(String, String)> {
+    let all = config.consumers().into_iter();
+    all.filter(|consumer| config.rabbitmq.is_some() && is_declared(config, consumer))
+        .map(|consumer| (consumer.queue, consumer.error_queue))
+        .collect()
+}
 
 /// The configured sinks.
 ///

@@ -7,8 +7,8 @@
 //! - A message that is received and published again keeps each header and property with its wire
 //!   type, known or not (`headers_of_every_kind_survive_a_round_trip`), except what would change
 //!   its fate: `expiration` (it would vanish from an error queue), `user_id` (the broker refuses
-//!   another's), `CC` and `BCC` (copies to other queues) and our own publish number
-//!   (`what_would_change_the_fate_of_a_message_is_left_out`).
+//!   another's), `CC` and `BCC` (copies to other queues), what the broker counts, and our own
+//!   publish number (`what_would_change_the_fate_of_a_message_is_left_out`).
 //! - Every published message is persistent (`persistent_is_not_a_choice`).
 //! - A name that AMQP cannot carry is an error, never a panic (`names_over_255_bytes_are_refused`).
 
@@ -25,6 +25,10 @@ pub(super) const PUBLISH_NUMBER: &str = "x-holdfast-publish";
 
 /// Headers that route copies of a message to further queues (RabbitMQ's sender-selected routing).
 const ROUTING_HEADERS: [&str; 2] = ["CC", "BCC"];
+
+/// Headers that the broker itself puts on a delivery. Published again they would stay, and
+/// say of the new message what was true of the old one.
+const BROKER_HEADERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 
 /// AMQP's delivery mode of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
@@ -72,11 +76,11 @@ pub enum HeaderValue {
 
 /// A foreign header value, kept as it is.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Opaque(AMQPValue);
+pub struct Opaque(pub(super) AMQPValue);
 
 /// A message's headers, ordered by name (lapin sends and keeps them so).
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Headers(BTreeMap<String, HeaderValue>);
+pub struct Headers(pub(super) BTreeMap<String, HeaderValue>);
 
 impl Headers {
     /// The value with this exact name.
@@ -106,6 +110,15 @@ impl Headers {
             HeaderValue::Text(text) => text.trim().parse().ok(),
             HeaderValue::Other(Opaque(value)) => int_of(value),
             HeaderValue::Bool(_) | HeaderValue::List(_) => None,
+        }
+    }
+
+    /// The texts of a list; a single value is a list of one, and nothing an empty one.
+    #[must_use]
+    pub fn list(&self, name: &str) -> Vec<String> {
+        match self.0.get(name) {
+            Some(HeaderValue::List(list)) => list.clone(),
+            _ => self.text(name).map(Cow::into_owned).into_iter().collect(),
         }
     }
 
@@ -155,6 +168,12 @@ impl From<String> for HeaderValue {
     }
 }
 
+impl From<Vec<String>> for HeaderValue {
+    fn from(list: Vec<String>) -> Self {
+        Self::List(list)
+    }
+}
+
 impl From<i64> for HeaderValue {
     fn from(number: i64) -> Self {
         Self::Int(number)
@@ -200,7 +219,7 @@ impl HeaderValue {
     }
 }
 
-fn text_of(value: &AMQPValue) -> Option<Cow<'_, str>> {
+pub(super) fn text_of(value: &AMQPValue) -> Option<Cow<'_, str>> {
     match value {
         AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes())),
         AMQPValue::ByteArray(bytes) => Some(String::from_utf8_lossy(bytes.as_slice())),
@@ -213,7 +232,7 @@ fn text_of(value: &AMQPValue) -> Option<Cow<'_, str>> {
     }
 }
 
-fn int_of(value: &AMQPValue) -> Option<i64> {
+pub(super) fn int_of(value: &AMQPValue) -> Option<i64> {
     match *value {
         AMQPValue::ShortShortInt(number) => Some(number.into()),
         AMQPValue::ShortShortUInt(number) => Some(number.into()),
@@ -258,7 +277,8 @@ impl Message {
     pub(super) fn to_properties(&self, number: u64) -> Result<BasicProperties, String> {
         let mut table = BTreeMap::new();
         for (name, value) in &self.headers.0 {
-            if !ROUTING_HEADERS.contains(&name.as_str()) {
+            let name_is = |names: &[&str]| names.contains(&name.as_str());
+            if !name_is(&ROUTING_HEADERS) && !name_is(&BROKER_HEADERS) {
                 table.insert(short("a header's name", name)?, value.to_wire());
             }
         }

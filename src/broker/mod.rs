@@ -17,11 +17,13 @@
 //! - No password is in any error, log line or `Debug` text
 //!   (`a_wrong_password_is_an_error_without_the_password`).
 
+mod browse;
 mod collect;
 mod connection;
 mod consume;
 mod message;
 mod options;
+mod parcel;
 mod publish;
 mod returns;
 mod session;
@@ -30,6 +32,7 @@ mod setup;
 mod topology;
 mod wire;
 
+pub use browse::{BrowseError, Browser, Depth, Held};
 pub use connection::{Broker, ConnectError};
 pub use consume::{ConsumeError, Delivery, Subscription};
 pub use message::{HeaderValue, Headers, Message, Opaque, OtherProperties};

@@ -1,5 +1,10 @@
 //! A host's topology with the way it is made: declared on every new session before
 //! anything else. Called by the pumps; made by `app`.
+//!
+//! # Invariants
+//! - A consumer declares its own part alone: all of it for each of some dozens of
+//!   consumers would be thousands of questions to a broker that has just come up (test
+//!   `a_part_has_what_its_queues_need`).
 
 use super::session::Session;
 use super::topology::{DeclareMode, QueueType, Topology, TopologyError, Warning, declare};
@@ -28,6 +33,27 @@ impl Setup {
         }
     }
 
+    /// The part of it that some queues need: them, and the exchanges that they are bound
+    /// to. Warnings that were said for the whole are not said again.
+    #[must_use]
+    pub fn of_queues(&self, names: &[&str]) -> Self {
+        let queues = self.topology.queues.iter();
+        let queues: Vec<_> = queues
+            .filter(|queue| names.contains(&queue.name.as_str()))
+            .cloned()
+            .collect();
+        let bound = |name: &str| {
+            let mut bindings = queues.iter().flat_map(|queue| &queue.bindings);
+            bindings.any(|binding| binding.exchange == name)
+        };
+        let exchanges = self.topology.exchanges.iter();
+        let exchanges = exchanges.filter(|e| bound(&e.name)).cloned().collect();
+        Self {
+            topology: Arc::new(Topology { exchanges, queues }),
+            ..self.clone()
+        }
+    }
+
     /// What is declared.
     #[must_use]
     pub fn topology(&self) -> &Topology {
@@ -52,5 +78,36 @@ impl Setup {
         if said.insert(text.clone()) {
             tracing::warn!("{text}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::topology::{Binding, Exchange, ExchangeKind, Queue};
+    use super::*;
+
+    #[test]
+    fn a_part_has_what_its_queues_need() {
+        let exchange = |name: &str| Exchange {
+            name: name.into(),
+            kind: ExchangeKind::Topic,
+        };
+        let queue = |name: &str, exchange: &str| Queue {
+            name: name.into(),
+            bindings: vec![Binding {
+                exchange: exchange.into(),
+                key: "k".into(),
+            }],
+        };
+        let all = Topology {
+            exchanges: vec![exchange("a"), exchange("b"), exchange("unbound")],
+            queues: vec![queue("q", "a"), queue("q_error", "b"), queue("other", "a")],
+        };
+        let setup = Setup::new(all.clone(), DeclareMode::Active, QueueType::Quorum);
+        let part = setup.of_queues(&["q", "q_error"]);
+        assert_eq!(part.topology().queues, all.queues[..2]);
+        assert_eq!(part.topology().exchanges, all.exchanges[..2]);
+        let one = setup.of_queues(&["other"]);
+        assert_eq!(one.topology().exchanges, all.exchanges[..1]);
     }
 }

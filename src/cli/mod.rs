@@ -6,6 +6,7 @@
 
 mod detached;
 mod dispatch;
+mod dlq;
 mod journal;
 mod schema;
 mod site;
@@ -52,6 +53,9 @@ enum Verb {
     /// Look into the log, and change what the ways out still deliver.
     #[command(subcommand)]
     Journal(journal::Verb),
+    /// Look at what was refused, send it again, or give it up.
+    #[command(subcommand)]
+    Dlq(dlq::Verb),
 }
 
 /// Parses the arguments and does what they say.
@@ -80,6 +84,11 @@ pub fn main() -> ExitCode {
                 block_on(journal::run(site, verb))
             });
         }
+        Verb::Dlq(verb) => {
+            return at(verb.place().find(file), |site| {
+                block_on(dlq::run(site, verb))
+            });
+        }
         verb => verb,
     };
     let config = match config::load(file) {
@@ -97,7 +106,7 @@ pub fn main() -> ExitCode {
         Verb::Run => finish(block_on(app::run(config)).map(|()| ExitCode::SUCCESS)),
         Verb::CheckConfig => check_config(&config),
         Verb::Schema(verb) => finish(block_on(schema::run(&config, &verb))),
-        Verb::Dispatch(_) | Verb::Status(_) | Verb::Journal(_) => {
+        Verb::Dispatch(_) | Verb::Status(_) | Verb::Journal(_) | Verb::Dlq(_) => {
             unreachable!("answered above")
         }
     }

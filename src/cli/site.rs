@@ -1,5 +1,5 @@
-//! Which data directory an operator's verb is about. Called by `cli` for `status`
-//! and `journal`.
+//! Which data directory an operator's verb is about. Called by `cli` for `status`,
+//! `journal` and `dlq`.
 //!
 //! # Invariants
 //! - `--data-dir` alone reads no configuration: a directory can be looked at

@@ -2,7 +2,8 @@
 //! runs. Called by `app`.
 //!
 //! # Invariants
-//! - The topology is declared before anything is consumed, on every session.
+//! - A consumer's queue, its error queue and their bindings are declared before anything
+//!   is consumed, on every session.
 //! - A worker that ends for any reason, a panic included, is logged, and its
 //!   consumer starts again after a backoff; other consumers are not touched.
 
@@ -92,10 +93,11 @@ impl Consumers {
         session: &Session,
         stop: &CancellationToken,
     ) -> End {
-        if let Err(error) = self.setup.declare(session).await {
+        let consumer = &worker.consumer;
+        let needed = [consumer.queue.as_str(), &consumer.error_queue];
+        if let Err(error) = self.setup.of_queues(&needed).declare(session).await {
             return End::Lost(error.to_string());
         }
-        let consumer = &worker.consumer;
         self.metrics.connected(&consumer.queue, true);
         // Cancelled when the service stops, or when one worker ended.
         let round = stop.child_token();

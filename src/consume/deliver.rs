@@ -147,7 +147,7 @@ impl Target {
 }
 
 /// The same rows of the same table, the same token.
-fn token(table: &Table, ids: &[String]) -> String {
+pub(super) fn token(table: &Table, ids: &[String]) -> String {
     let mut content = table.name.as_bytes().to_vec();
     for id in ids {
         content.push(0);

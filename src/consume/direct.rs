@@ -12,6 +12,7 @@ use crate::clock::now_ms;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{self, Origins, PROTOBUF};
 use crate::event::limits;
+use crate::event::parcel::Destination;
 use crate::event::split::{self, Route};
 use crate::event::tally::Tally;
 use crate::event::webhook;
@@ -206,6 +207,7 @@ impl Direct {
             indexes: "0".to_owned(),
             content_type: made.letter.0.to_owned(),
             body: made.letter.1,
+            destination: made.letter.2,
             ..self.letter(record.seq.0)
         });
         if let Some(reason) = made.refused {
@@ -322,6 +324,16 @@ impl Direct {
             Kind::Rejected => Tally::rejected(),
             Kind::Webhook(source) => Tally::webhook(*source),
         };
+        let destination = match &group.route {
+            Route::Type(_) => Destination::Table {
+                name: EVENTS.name.to_owned(),
+                reason: None,
+            },
+            Route::Error(reason) => Destination::Table {
+                name: ERROR_EVENTS.name.to_owned(),
+                reason: Some(reason.clone()),
+            },
+        };
         let one = split::Group {
             route: group.route.clone(),
             batch: split::batch_of(split::header_of(batch), event.into_iter().collect()),
@@ -338,6 +350,7 @@ impl Direct {
             indexes: origins.index(at).to_string(),
             content_type: content_type.to_owned(),
             body,
+            destination,
             ..self.letter(origins.seq)
         };
         self.keep(&letter, stop).await?;
@@ -360,6 +373,7 @@ impl Direct {
             indexes: String::new(),
             content_type: String::new(),
             body: Vec::new(),
+            destination: Destination::Nowhere,
         }
     }
 }

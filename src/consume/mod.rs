@@ -13,10 +13,12 @@ mod deliver;
 mod direct;
 pub mod handlers;
 mod publisher;
+mod replay;
 mod webhooks;
 mod worker;
 
 pub use consumer::Consumers;
 pub use direct::Direct;
 pub use publisher::SafePublisher;
+pub use replay::{Replayed, into_sink};
 pub use webhooks::Taker;

@@ -10,6 +10,7 @@ use super::deliver::Stopped;
 use crate::broker::{Broker, Message, Outcome, PublishOptions, Publisher, Session};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{HOST_HEADER, INDEXES_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER};
+use crate::event::parcel::{Destination, Parcel};
 use crate::retry::Backoff;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl SafePublisher {
         }
     }
 
-    /// Publishes until it is safe. `way_out` names the consumer for dead letters.
+    /// Publishes until it is safe. `way_out` is the consumer's queue, for dead letters.
     pub(super) async fn publish(
         &self,
         way_out: &str,
@@ -140,6 +141,12 @@ impl SafePublisher {
             indexes: text(INDEXES_HEADER),
             content_type: message.content_type.clone().unwrap_or_default(),
             body: message.body.to_vec(),
+            // Back to the consumer, not to where its refusals go.
+            destination: Destination::Message(Parcel {
+                exchange: String::new(),
+                routing_key: way_out.to_owned(),
+                ..message.to_parcel()
+            }),
         };
         let kept = self.dead_letters.keep(&letter, &self.metrics, stop).await;
         if kept { Ok(()) } else { Err(Stopped) }

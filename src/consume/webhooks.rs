@@ -9,6 +9,7 @@ use super::handlers::{self, Context, Input, KEPT_HEADERS, NewRow};
 use crate::config::{Handler, binding_matches};
 use crate::event::envelope::{self, Origins};
 use crate::event::identity::HostId;
+use crate::event::parcel::Destination;
 use crate::event::webhook::{Ready, Receipt, Source, Stored};
 use crate::journal::Record;
 use crate::sink::schema::Table;
@@ -35,8 +36,9 @@ pub(super) struct Made {
     pub(super) rows: Vec<(&'static Table, NewRow)>,
     /// Why there are none, or not all.
     pub(super) refused: Option<String>,
-    /// Its content type and body, for the dead letters.
-    pub(super) letter: (&'static str, Vec<u8>),
+    /// Its content type, its body as the sender wrote it, and where it was going: for the
+    /// dead letters.
+    pub(super) letter: (&'static str, Vec<u8>, Destination),
 }
 
 /// Runs the handlers that take a webhook.
@@ -53,17 +55,43 @@ pub(super) fn make(
         seq: record.seq,
         received_at_ms: record.received_at_ms,
     };
-    let stored = Stored::decode(&record.content);
-    let ready = match stored.and_then(|stored| stored.ready(source, receipt)) {
-        Ok(ready) => ready,
+    let stored = match Stored::decode(&record.content) {
+        Ok(stored) => stored,
         Err(reason) => {
+            let body = record.content.to_vec();
             return Made {
                 rows: Vec::new(),
                 refused: Some(reason),
-                letter: (envelope::WEBHOOK, record.content.to_vec()),
+                letter: (envelope::WEBHOOK, body, Destination::Nowhere),
             };
         }
     };
+    let destination = Destination::Webhook {
+        source,
+        received_at_ms: record.received_at_ms,
+        headers: stored.headers.clone(),
+    };
+    let letter = (envelope::JSON, stored.body.to_vec(), destination);
+    let (rows, refused) = match stored.ready(source, receipt) {
+        Ok(ready) => handle(takers, source, receipt, &ready, context, now_ms),
+        Err(reason) => (Vec::new(), Some(reason)),
+    };
+    Made {
+        rows,
+        refused,
+        letter,
+    }
+}
+
+/// The rows of a webhook, and why there are none, or not all.
+pub(super) fn handle(
+    takers: &[Taker],
+    source: Source,
+    receipt: Receipt<'_>,
+    ready: &Ready,
+    context: &Context,
+    now_ms: i64,
+) -> (Vec<(&'static Table, NewRow)>, Option<String>) {
     let (mut rows, mut refused) = (Vec::new(), None);
     let mut tables: Vec<&str> = Vec::new();
     for taker in takers
@@ -74,7 +102,7 @@ pub(super) fn make(
             continue;
         }
         tables.push(taker.table.name);
-        match run(taker, record, host, &ready, context, now_ms) {
+        match run(taker, receipt, ready, context, now_ms) {
             Ok(made) => {
                 for item in made {
                     match item {
@@ -93,11 +121,7 @@ pub(super) fn make(
             source.name()
         ));
     }
-    Made {
-        rows,
-        refused,
-        letter: (envelope::JSON, ready.body),
-    }
+    (rows, refused)
 }
 
 impl Taker {
@@ -109,13 +133,13 @@ impl Taker {
 
 fn run(
     taker: &Taker,
-    record: &Record,
-    host: &HostId,
+    receipt: Receipt<'_>,
     ready: &Ready,
     context: &Context,
     now_ms: i64,
 ) -> Result<Vec<handlers::Item>, String> {
-    let message_id = format!("{host}-{}-0", record.seq);
+    let (host, seq) = (receipt.host, receipt.seq);
+    let message_id = format!("{host}-{seq}-0");
     let headers = KEPT_HEADERS
         .into_iter()
         .filter_map(|name| Some((name, ready.headers.get(name)?.clone())));
@@ -124,13 +148,13 @@ fn run(
         body: &ready.body,
         origins: Origins {
             host: host.to_string(),
-            seq: record.seq.0,
+            seq: seq.0,
             indexes: vec![0],
         },
         reason: None,
         headers: headers.collect(),
         message_id: Some(&message_id),
-        sent_at_ms: Some(record.received_at_ms),
+        sent_at_ms: Some(receipt.received_at_ms),
     };
     let work =
         AssertUnwindSafe(|| handlers::run(taker.handler, taker.table, &input, context, now_ms));

@@ -15,10 +15,10 @@ use crate::broker::{Acker, Delivery, Headers, Message, Session, Subscription, Ta
 use crate::clock::now_ms;
 use crate::config::Consumer;
 use crate::event::envelope::{
-    self, HOST_HEADER, INDEXES_HEADER, Origins, QUEUE_HEADER, REASON_HEADER, RECEIVED_HEADER,
-    RETRY_COUNT_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER,
+    self, HISTORY_HEADER, HOST_HEADER, INDEXES_HEADER, Origins, QUEUE_HEADER, REASON_HEADER,
+    RECEIVED_HEADER, REFUSED_AT_HEADER, RETRY_COUNT_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER,
 };
-use crate::event::limits;
+use crate::event::{history, limits};
 use crate::sink::schema::Table;
 use crate::sink::{Launch, Row};
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -279,6 +279,10 @@ impl Worker {
             let mut message = part(&delivery.message, refusal.at);
             let headers = &mut message.headers;
             headers.set(RETRY_COUNT_HEADER, i64::from(attempts));
+            let now_ms = now_ms();
+            let line = history::refused(now_ms, &consumer.queue, attempts, &refusal.reason);
+            let lines = history::with(headers.list(HISTORY_HEADER), line);
+            headers.set(HISTORY_HEADER, lines);
             if again && refusal.retry {
                 metrics.consumed(&consumer.queue, "retried", 1);
                 // The default exchange reaches this queue alone; the key is kept aside.
@@ -300,7 +304,11 @@ impl Worker {
                     "message refused; to the error exchange"
                 );
                 headers.set(REASON_HEADER, refusal.reason.clone());
-                headers.set(QUEUE_HEADER, consumer.queue.clone());
+                headers.set(REFUSED_AT_HEADER, now_ms);
+                // What was refused before goes back to where it was refused first.
+                if headers.text(QUEUE_HEADER).is_none() {
+                    headers.set(QUEUE_HEADER, consumer.queue.clone());
+                }
                 message.exchange.clone_from(&consumer.error_exchange);
                 message.routing_key.clone_from(&consumer.error_key);
                 // What this consumer's attempts were says nothing to the next one's.

@@ -18,8 +18,12 @@ pub const INDEXES_HEADER: &str = "x-holdfast-indexes";
 pub const RECEIVED_HEADER: &str = "x-holdfast-received-at-ms";
 /// Header: why a message is in an error queue.
 pub const REASON_HEADER: &str = "x-holdfast-reason";
-/// Header: the queue whose consumer refused it.
+/// Header: the queue whose consumer refused it first: where a replay goes.
 pub const QUEUE_HEADER: &str = "x-holdfast-queue";
+/// Header: when it went to the error queue, epoch milliseconds.
+pub const REFUSED_AT_HEADER: &str = "x-holdfast-refused-at-ms";
+/// Header: what became of it so far, a list of texts (see `history`).
+pub const HISTORY_HEADER: &str = "x-holdfast-history";
 /// Header: the routing key it was first published with.
 pub const ROUTING_KEY_HEADER: &str = "x-holdfast-routing-key";
 /// Header: how often a consumer has tried it.

@@ -10,9 +10,11 @@
 pub mod descriptor;
 pub mod envelope;
 pub mod fields;
+pub mod history;
 pub mod identity;
 pub mod json;
 pub mod limits;
+pub mod parcel;
 pub mod reject;
 pub mod split;
 pub mod tally;

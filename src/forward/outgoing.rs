@@ -10,6 +10,7 @@ use crate::event::envelope::{
 };
 use crate::event::identity::{HostId, Seq, format_indexes};
 use crate::event::limits;
+use crate::event::parcel::{Destination, Parcel};
 use crate::event::split::{self, Group, Route};
 use crate::event::tally::Tally;
 use crate::event::webhook::{Receipt, Source, Stored};
@@ -34,6 +35,8 @@ pub(super) struct Outgoing {
     pub(super) group: usize,
     /// The group's events.
     pub(super) events: Tally,
+    /// Exchange and key that it was meant for first.
+    pub(super) meant_for: (String, String),
     /// Whether nothing is left to try but the dead letters: it is on its way to the error
     /// exchange already, or has none.
     pub(super) is_error: bool,
@@ -79,7 +82,12 @@ impl Template {
             Ok(groups) => groups,
             Err(error) => {
                 let body = record.content.to_vec();
-                let letter = self.letter(record.seq, "", &error.to_string(), "", PROTOBUF, body);
+                let letter = DeadLetter {
+                    reason: limits::reason(&error.to_string()),
+                    content_type: PROTOBUF.to_owned(),
+                    body,
+                    ..self.letter(record.seq)
+                };
                 prepared.letters.push((0, record.events.clone(), letter));
                 return prepared;
             }
@@ -100,8 +108,13 @@ impl Template {
             Ok(encoded) => encoded,
             Err(error) => {
                 let body = prost::Message::encode_to_vec(&group.batch);
-                let reason = error.to_string();
-                let letter = self.letter(record.seq, "", &reason, &indexes, PROTOBUF, body);
+                let letter = DeadLetter {
+                    reason: limits::reason(&error.to_string()),
+                    indexes,
+                    content_type: PROTOBUF.to_owned(),
+                    body,
+                    ..self.letter(record.seq)
+                };
                 prepared.letters.push((part, events, letter));
                 return;
             }
@@ -118,6 +131,7 @@ impl Template {
                     message,
                     group: part,
                     events,
+                    meant_for: (self.exchange.clone(), event_type.name()),
                     is_error: false,
                 });
             }
@@ -131,9 +145,10 @@ impl Template {
                     .messages
                     .extend(errors.into_iter().map(|message| Outgoing {
                         seq: record.seq,
-                        message,
                         group: part,
                         events: events.clone(),
+                        meant_for: (message.exchange.clone(), message.routing_key.clone()),
+                        message,
                         is_error: true,
                     }));
             }
@@ -151,8 +166,14 @@ impl Template {
         let ready = match stored.and_then(|stored| stored.ready(source, receipt)) {
             Ok(ready) => ready,
             Err(reason) => {
-                let (name, body) = (source.event_name(), record.content.to_vec());
-                let letter = self.letter(record.seq, name, &reason, "0", WEBHOOK, body);
+                let letter = DeadLetter {
+                    event_name: source.event_name().to_owned(),
+                    reason: limits::reason(&reason),
+                    indexes: "0".to_owned(),
+                    content_type: WEBHOOK.to_owned(),
+                    body: record.content.to_vec(),
+                    ..self.letter(record.seq)
+                };
                 prepared.letters.push((0, record.events.clone(), letter));
                 return;
             }
@@ -167,9 +188,10 @@ impl Template {
         message.exchange = self.webhooks.get(&source).cloned().unwrap_or_default();
         prepared.messages.push(Outgoing {
             seq: record.seq,
-            message,
             group: 0,
             events: record.events.clone(),
+            meant_for: (message.exchange.clone(), message.routing_key.clone()),
+            message,
             is_error: true,
         });
     }
@@ -212,30 +234,37 @@ impl Template {
         let name = headers
             .text(ROUTING_KEY_HEADER)
             .map_or_else(|| message.routing_key.clone(), |key| key.into_owned());
-        let indexes = headers.text(INDEXES_HEADER).unwrap_or_default();
-        let content_type = message.content_type.as_deref().unwrap_or_default();
-        let body = message.body.to_vec();
-        self.letter(outgoing.seq, &name, reason, &indexes, content_type, body)
+        let (exchange, routing_key) = outgoing.meant_for.clone();
+        DeadLetter {
+            event_name: name,
+            reason: limits::reason(reason),
+            indexes: headers
+                .text(INDEXES_HEADER)
+                .unwrap_or_default()
+                .into_owned(),
+            content_type: message.content_type.clone().unwrap_or_default(),
+            body: message.body.to_vec(),
+            destination: Destination::Message(Parcel {
+                exchange,
+                routing_key,
+                ..message.to_parcel()
+            }),
+            ..self.letter(outgoing.seq)
+        }
     }
 
-    fn letter(
-        &self,
-        seq: Seq,
-        event_name: &str,
-        reason: &str,
-        indexes: &str,
-        content_type: &str,
-        body: Vec<u8>,
-    ) -> DeadLetter {
+    /// A letter of a request, with nothing in it.
+    fn letter(&self, seq: Seq) -> DeadLetter {
         DeadLetter {
             way_out: NAME.to_owned(),
-            event_name: event_name.to_owned(),
-            reason: limits::reason(reason),
+            event_name: String::new(),
+            reason: String::new(),
             host: self.host.to_string(),
             seq: seq.0,
-            indexes: indexes.to_owned(),
-            content_type: content_type.to_owned(),
-            body,
+            indexes: String::new(),
+            content_type: String::new(),
+            body: Vec::new(),
+            destination: Destination::Nowhere,
         }
     }
 }

@@ -13,7 +13,7 @@ const LINES_MAX: usize = 450;
 /// Each layer may name those after it, and none before it or beside it.
 const LAYERS: [&[&str]; 6] = [
     &["cli"],
-    &["app"],
+    &["app", "dlq"],
     &["ingest", "forward", "consume", "admin"],
     &["journal", "broker", "sink", "dead_letters"],
     &["event"],

@@ -1,13 +1,21 @@
 //! Events that this host could not hand on, kept with their reason: rows that a
 //! sink refuses where there is no broker, and messages that no queue takes. A
 //! SQLite file in the data directory, so that `sqlite3` reads it. Called by the
-//! pumps.
+//! pumps, which keep letters, and by `dlq`, which sends them again or drops them.
 //!
 //! # Invariants
 //! - `keep` returns `true` after the commit is synced: a cursor may move on then.
 //! - The same event set aside twice by one way out is one row.
+//! - No row is ever deleted: what was replayed or purged leaves its row with its state
+//!   and without its body, so that all that was ever set aside adds up (test
+//!   `a_letter_that_was_settled_stays_counted`).
+
+mod desk;
+
+pub use desk::{Desk, DeskError, Kept, State, Tallies};
 
 use crate::clock::now_ms;
+use crate::event::parcel::Destination;
 use crate::retry::Backoff;
 use crate::telemetry::Metrics;
 use sqlx::sqlite::{
@@ -20,6 +28,9 @@ use tokio_util::sync::CancellationToken;
 /// How long a writer waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The file's name in the data directory.
+const NAME: &str = "dead_letters.sqlite";
+
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS dead_letters (
     id INTEGER PRIMARY KEY,
     set_aside_at_ms INTEGER NOT NULL,
@@ -31,17 +42,26 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS dead_letters (
     ingest_indexes TEXT NOT NULL,
     content_type TEXT NOT NULL,
     body BLOB NOT NULL,
+    destination TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'waiting',
+    settled_at_ms INTEGER,
     UNIQUE (way_out, ingest_host, ingest_seq, ingest_indexes, event_name)
 )";
 
 const INSERT: &str = "INSERT INTO dead_letters (set_aside_at_ms, way_out, event_name, reason,
-    ingest_host, ingest_seq, ingest_indexes, content_type, body)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+    ingest_host, ingest_seq, ingest_indexes, content_type, body, destination)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
 
 /// Why an event could not be set aside; always worth another try.
 #[derive(Debug, thiserror::Error)]
-#[error("write a dead letter: {0}")]
-pub struct PutError(#[from] sqlx::Error);
+pub enum PutError {
+    /// The file did not take it.
+    #[error("write a dead letter: {0}")]
+    File(#[from] sqlx::Error),
+    /// Where it was going cannot be written down.
+    #[error("write a dead letter: {0}")]
+    Destination(#[from] serde_json::Error),
+}
 
 /// Something that is set aside.
 #[derive(Debug, Clone)]
@@ -62,6 +82,8 @@ pub struct DeadLetter {
     pub content_type: String,
     /// The message.
     pub body: Vec<u8>,
+    /// Where it was going, for a replay.
+    pub destination: Destination,
 }
 
 /// The store, shared by clones. Opened at the first use.
@@ -74,16 +96,10 @@ impl DeadLetters {
     /// The store of a data directory.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
-        let options = SqliteConnectOptions::new()
-            .filename(data_dir.join("dead_letters.sqlite"))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_lazy_with(options);
-        Self { pool }
+        let options = options(data_dir).create_if_missing(true);
+        Self {
+            pool: pool(options),
+        }
     }
 
     async fn put(&self, letter: &DeadLetter, now_ms: i64) -> Result<(), PutError> {
@@ -98,6 +114,7 @@ impl DeadLetters {
             .bind(&letter.indexes)
             .bind(&letter.content_type)
             .bind(&letter.body)
+            .bind(serde_json::to_string(&letter.destination)?)
             .execute(&self.pool)
             .await?;
         Ok(())
@@ -141,24 +158,47 @@ impl DeadLetters {
     }
 }
 
+fn options(data_dir: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(data_dir.join(NAME))
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+}
+
+/// One connection: a writer waits for another anyway.
+fn pool(options: SqliteConnectOptions) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_lazy_with(options)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    pub(super) fn letter(way_out: &str, seq: u64) -> DeadLetter {
+        DeadLetter {
+            way_out: way_out.into(),
+            event_name: "LaunchEvent".into(),
+            reason: "too long".into(),
+            host: "h".into(),
+            seq,
+            indexes: "1".into(),
+            content_type: "application/json".into(),
+            body: b"{}".to_vec(),
+            destination: Destination::Table {
+                name: "events".into(),
+                reason: None,
+            },
+        }
+    }
 
     #[tokio::test]
     async fn a_letter_is_kept_once() {
         let dir = tempfile::tempdir().unwrap();
         let letters = DeadLetters::new(dir.path());
-        let letter = DeadLetter {
-            way_out: "sqlite".into(),
-            event_name: "LaunchEvent".into(),
-            reason: "too long".into(),
-            host: "h".into(),
-            seq: 4,
-            indexes: "1".into(),
-            content_type: "application/json".into(),
-            body: b"{}".to_vec(),
-        };
+        let letter = letter("sqlite", 4);
         letters.put(&letter, 1).await.unwrap();
         letters.put(&letter, 2).await.unwrap();
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters")

@@ -1,0 +1,141 @@
+//! A look at a queue, message by message, of which none is taken but what is told to be.
+//!
+//! Called by `dlq`, for the operator's look into error queues.
+//!
+//! # Invariants
+//! - What was looked at and not told to be done with is back in the queue when the look is
+//!   over, however it ends (`a_look_takes_nothing_but_what_it_is_told_to`).
+//! - A message is seen once in one look: it is held until the look is over.
+
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+
+use super::message::{Message, short};
+use super::session::{Session, answer};
+use super::{CLOSE_LIMIT, NOT_FOUND, broker_reply};
+
+/// Why a look ended. What it held goes back to the queue; to be tried again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("queue '{queue}' cannot be looked at: {reason}")]
+pub struct BrowseError {
+    /// The queue.
+    pub queue: String,
+    /// The broker's words, or the connection's.
+    pub reason: String,
+}
+
+/// What is in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages that nobody holds.
+    pub messages: u32,
+    /// Consumers that take from it.
+    pub consumers: u32,
+}
+
+/// One look at one queue, on a channel of its own.
+#[derive(Debug)]
+pub struct Browser {
+    queue: String,
+    channel: Channel,
+    depth: Depth,
+}
+
+/// Names a message that a look holds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Held(u64);
+
+impl Browser {
+    /// Begins a look; `None` when there is no such queue.
+    pub async fn open(session: &Session, queue: &str) -> Result<Option<Self>, BrowseError> {
+        let failed = |reason: String| BrowseError {
+            queue: queue.to_owned(),
+            reason,
+        };
+        let name = short("the queue", queue).map_err(failed)?;
+        let channel = session.channel().await;
+        let channel = channel.map_err(|error| failed(error.to_string()))?;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let asked = channel.queue_declare(name, options, FieldTable::default());
+        match answer(asked).await {
+            Ok(found) => Ok(Some(Self {
+                queue: queue.to_owned(),
+                channel,
+                depth: Depth {
+                    messages: found.message_count(),
+                    consumers: found.consumer_count(),
+                },
+            })),
+            Err(error) => match broker_reply(&error) {
+                Some((NOT_FOUND, _)) => Ok(None),
+                _ => Err(failed(error.to_string())),
+            },
+        }
+    }
+
+    /// What was in the queue when the look began.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        self.depth
+    }
+
+    fn failed(&self, error: &lapin::Error) -> BrowseError {
+        BrowseError {
+            queue: self.queue.clone(),
+            reason: error.to_string(),
+        }
+    }
+
+    /// The next message that nobody holds; `None` when there is none.
+    pub async fn next(&self) -> Result<Option<(Message, Held)>, BrowseError> {
+        let name = short("the queue", &self.queue).map_err(|reason| BrowseError {
+            queue: self.queue.clone(),
+            reason,
+        })?;
+        let got = answer(self.channel.basic_get(name, BasicGetOptions::default()));
+        let Some(got) = got.await.map_err(|error| self.failed(&error))? else {
+            return Ok(None);
+        };
+        let delivery = got.delivery;
+        let message = Message::from_wire(
+            delivery.exchange,
+            delivery.routing_key,
+            &delivery.properties,
+            delivery.data,
+        );
+        Ok(Some((message, Held(delivery.delivery_tag))))
+    }
+
+    /// Takes a message out of the queue for good: it is safe elsewhere, or given up.
+    pub async fn done(&self, held: Held) -> Result<(), BrowseError> {
+        let ack = self
+            .channel
+            .basic_ack(held.0, BasicAckOptions { multiple: false });
+        answer(ack).await.map_err(|error| self.failed(&error))
+    }
+
+    /// Ends the look, within 5 s: everything that is still held goes back. So it does when
+    /// the look is dropped, or its session lost, only later.
+    pub async fn close(self) -> Result<(), BrowseError> {
+        let options = BasicNackOptions {
+            multiple: true,
+            requeue: true,
+        };
+        let farewell = async {
+            // 0 with `multiple` is all of the channel's.
+            self.channel.basic_nack(0, options).await?;
+            self.channel.close(200, "OK".into()).await
+        };
+        match tokio::time::timeout(CLOSE_LIMIT, farewell).await {
+            Ok(done) => done.map_err(|error| self.failed(&error)),
+            Err(_) => Err(BrowseError {
+                queue: self.queue.clone(),
+                reason: "the broker did not answer the farewell".to_owned(),
+            }),
+        }
+    }
+}
