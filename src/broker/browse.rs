@@ -6,14 +6,22 @@
 //! - What was looked at and not told to be done with is back in the queue when the look is
 //!   over, however it ends (`a_look_takes_nothing_but_what_it_is_told_to`).
 //! - A message is seen once in one look: it is held until the look is over.
+//! - When a look was closed, the next one sees what it gave back: a quorum queue takes a
+//!   moment for that (the same test).
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{FieldTable, ShortString};
 
 use super::message::{Message, short};
 use super::session::{Session, answer};
 use super::{CLOSE_LIMIT, NOT_FOUND, broker_reply};
+
+/// How often a look that is being closed asks whether the queue has its messages again.
+const BACK_POLL: Duration = Duration::from_millis(10);
 
 /// Why a look ended. What it held goes back to the queue; to be tried again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +48,8 @@ pub struct Browser {
     queue: String,
     channel: Channel,
     depth: Depth,
+    /// Messages that this look holds.
+    holds: AtomicU32,
 }
 
 /// Names a message that a look holds.
@@ -53,22 +63,15 @@ impl Browser {
             queue: queue.to_owned(),
             reason,
         };
-        let name = short("the queue", queue).map_err(failed)?;
         let channel = session.channel().await;
         let channel = channel.map_err(|error| failed(error.to_string()))?;
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        let asked = channel.queue_declare(name, options, FieldTable::default());
-        match answer(asked).await {
-            Ok(found) => Ok(Some(Self {
+        let name = short("the queue", queue).map_err(failed)?;
+        match ask(&channel, name).await {
+            Ok(depth) => Ok(Some(Self {
                 queue: queue.to_owned(),
                 channel,
-                depth: Depth {
-                    messages: found.message_count(),
-                    consumers: found.consumer_count(),
-                },
+                depth,
+                holds: AtomicU32::new(0),
             })),
             Err(error) => match broker_reply(&error) {
                 Some((NOT_FOUND, _)) => Ok(None),
@@ -100,6 +103,7 @@ impl Browser {
         let Some(got) = got.await.map_err(|error| self.failed(&error))? else {
             return Ok(None);
         };
+        self.holds.fetch_add(1, Ordering::Relaxed);
         let delivery = got.delivery;
         let message = Message::from_wire(
             delivery.exchange,
@@ -115,7 +119,9 @@ impl Browser {
         let ack = self
             .channel
             .basic_ack(held.0, BasicAckOptions { multiple: false });
-        answer(ack).await.map_err(|error| self.failed(&error))
+        answer(ack).await.map_err(|error| self.failed(&error))?;
+        self.holds.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Ends the look, within 5 s: everything that is still held goes back. So it does when
@@ -128,6 +134,7 @@ impl Browser {
         let farewell = async {
             // 0 with `multiple` is all of the channel's.
             self.channel.basic_nack(0, options).await?;
+            self.back().await;
             self.channel.close(200, "OK".into()).await
         };
         match tokio::time::timeout(CLOSE_LIMIT, farewell).await {
@@ -138,4 +145,29 @@ impl Browser {
             }),
         }
     }
+
+    /// Waits until the queue shows what was given back, unless others take from it.
+    async fn back(&self) {
+        let holds = self.holds.load(Ordering::Relaxed);
+        while let Ok(name) = short("the queue", &self.queue)
+            && let Ok(depth) = ask(&self.channel, name).await
+            && depth.messages < holds
+            && depth.consumers == 0
+        {
+            tokio::time::sleep(BACK_POLL).await;
+        }
+    }
+}
+
+async fn ask(channel: &Channel, queue: ShortString) -> lapin::Result<Depth> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
+    };
+    let asked = channel.queue_declare(queue, options, FieldTable::default());
+    let found = answer(asked).await?;
+    Ok(Depth {
+        messages: found.message_count(),
+        consumers: found.consumer_count(),
+    })
 }

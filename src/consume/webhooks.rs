@@ -13,7 +13,6 @@ use crate::event::parcel::Destination;
 use crate::event::webhook::{Ready, Receipt, Source, Stored};
 use crate::journal::Record;
 use crate::sink::schema::Table;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A handler of a source's webhooks, bound as its consumer would be.
 #[derive(Debug, Clone)]
@@ -156,7 +155,5 @@ fn run(
         message_id: Some(&message_id),
         sent_at_ms: Some(receipt.received_at_ms),
     };
-    let work =
-        AssertUnwindSafe(|| handlers::run(taker.handler, taker.table, &input, context, now_ms));
-    catch_unwind(work).unwrap_or_else(|_| Err("the handler panicked on this message".to_owned()))
+    handlers::run_guarded(taker.handler, taker.table, &input, context, now_ms)
 }

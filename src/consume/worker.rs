@@ -23,7 +23,6 @@ use crate::sink::schema::Table;
 use crate::sink::{Launch, Row};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -142,36 +141,23 @@ impl Worker {
     /// Runs the handler; a panic in it refuses this message alone.
     fn handle(&self, delivery: Delivery) -> Pending {
         let message = &delivery.message;
-        let work = AssertUnwindSafe(|| {
-            let headers = &message.headers;
-            let (host, indexes) = (headers.text(HOST_HEADER), headers.text(INDEXES_HEADER));
-            let sent_at_s = message.timestamp_s.and_then(|s| i64::try_from(s).ok());
-            let input = Input {
-                content_type: message.content_type.as_deref(),
-                body: &message.body,
-                origins: Origins::from_headers(
-                    host.as_deref(),
-                    headers.int(SEQ_HEADER),
-                    indexes.as_deref(),
-                ),
-                reason: headers.text(REASON_HEADER).map(|r| r.into_owned()),
-                headers: kept_headers(headers),
-                message_id: message.message_id.as_deref(),
-                sent_at_ms: headers
-                    .int(RECEIVED_HEADER)
-                    .or_else(|| sent_at_s?.checked_mul(1000)),
-            };
-            let table = self.target.table;
-            handlers::run(
-                self.consumer.handler,
-                table,
-                &input,
-                &self.context,
-                now_ms(),
-            )
-        });
-        let items = catch_unwind(work)
-            .unwrap_or_else(|_| Err("the handler panicked on this message".to_owned()));
+        let headers = &message.headers;
+        let (host, indexes) = (headers.text(HOST_HEADER), headers.text(INDEXES_HEADER));
+        let sent_at_s = message.timestamp_s.and_then(|s| i64::try_from(s).ok());
+        let seq = headers.int(SEQ_HEADER);
+        let input = Input {
+            content_type: message.content_type.as_deref(),
+            body: &message.body,
+            origins: Origins::from_headers(host.as_deref(), seq, indexes.as_deref()),
+            reason: headers.text(REASON_HEADER).map(|r| r.into_owned()),
+            headers: kept_headers(headers),
+            message_id: message.message_id.as_deref(),
+            sent_at_ms: headers
+                .int(RECEIVED_HEADER)
+                .or_else(|| sent_at_s?.checked_mul(1000)),
+        };
+        let (handler, table) = (self.consumer.handler, self.target.table);
+        let items = handlers::run_guarded(handler, table, &input, &self.context, now_ms());
         Pending { delivery, items }
     }
 

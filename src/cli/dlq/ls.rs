@@ -18,7 +18,7 @@ use std::process::ExitCode;
 const REASONS_SHOWN: usize = 5;
 
 /// Characters of a reason that make it one: what follows is often an id.
-const REASON_CHARS: usize = 60;
+const REASON_CHARS: usize = 68;
 
 /// Different reasons that are counted of one queue.
 const REASONS_MAX: usize = 1000;

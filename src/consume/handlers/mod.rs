@@ -34,6 +34,7 @@ use crate::event::limits;
 use crate::sink::schema::{self, Table};
 use crate::sink::{Row, Value};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// AMQP headers that handlers may read, in lower case, beside our own.
@@ -194,6 +195,24 @@ pub fn run(
     };
     let row = row.map_err(|reason| limits::reason(&reason))?;
     Ok(vec![Ok(row)])
+}
+
+/// Runs a handler as [`run`] does; a panic in it refuses this message alone. It is logged
+/// as an error by the panic hook.
+pub(super) fn run_guarded(
+    handler: Handler,
+    table: &'static Table,
+    input: &Input<'_>,
+    context: &Context,
+    now_ms: i64,
+) -> Result<Vec<Item>, String> {
+    guarded(|| run(handler, table, input, context, now_ms))
+}
+
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    // Nothing outlives the panic but the click counts, which are whole at each step.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err("the handler panicked on this message".to_owned()))
 }
 
 fn batch(input: &Input<'_>) -> Result<prost_reflect::DynamicMessage, String> {

@@ -154,6 +154,13 @@ fn a_redelivered_message_has_the_same_ids_and_another_message_others() {
 }
 
 #[test]
+fn a_panic_refuses_one_message() {
+    let reason = guarded(|| -> Result<(), String> { panic!("a defect") });
+    assert!(reason.unwrap_err().contains("panicked"));
+    assert_eq!(guarded(|| Ok(5)), Ok(5));
+}
+
+#[test]
 fn other_encodings_and_other_documents_are_refused_with_their_reason() {
     for (handler, text) in SAMPLES {
         let latin: Vec<u8> = [&text.as_bytes()[..text.len() - 1], b",\"x\":\"\xe9\"}"].concat();

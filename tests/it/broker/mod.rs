@@ -3,6 +3,7 @@
 //! kill, freeze or alarm a broker take turns at another (`troubled`).
 
 mod alarms;
+mod browsing;
 mod connecting;
 mod consuming;
 mod crash;

@@ -6,7 +6,8 @@ mod damage;
 mod exports;
 mod looks;
 
-use crate::support::collector::{Collector, binary, send};
+use crate::support::cli::{Said, holdfast};
+use crate::support::collector::{Collector, send};
 use crate::support::raw::dispatch;
 use crate::support::{Scratch, eventually, free_port};
 use holdfast::event::proto::event::EventOf;
@@ -15,69 +16,10 @@ use prost::Message as _;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// How long the one way out that works may take.
 const ARRIVAL: Duration = Duration::from_secs(60);
-
-/// Columns of an operator's terminal.
-const COLUMNS: usize = 80;
-
-/// What the binary said.
-struct Said {
-    code: i32,
-    out: Vec<u8>,
-    err: String,
-}
-
-impl Said {
-    fn text(&self) -> String {
-        String::from_utf8(self.out.clone()).unwrap()
-    }
-
-    fn json(&self) -> Json {
-        serde_json::from_slice(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-
-    fn lines(&self) -> Vec<Json> {
-        self.text()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
-    }
-
-    /// All lines of text fit the terminal.
-    fn fits(&self) -> String {
-        let text = self.text();
-        assert!(!text.is_empty(), "{self:?}");
-        for line in text.lines() {
-            assert!(line.chars().count() <= COLUMNS, "{line}");
-        }
-        text
-    }
-}
-
-impl std::fmt::Debug for Said {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let out = String::from_utf8_lossy(&self.out);
-        write!(f, "exit {}\n{out}\n{}", self.code, self.err)
-    }
-}
-
-/// Runs `holdfast` with these words.
-fn holdfast(words: &str) -> Said {
-    let output = Command::new(binary())
-        .args(words.split_whitespace())
-        .env_remove("HOLDFAST_CONFIG")
-        .output()
-        .unwrap();
-    Said {
-        code: output.status.code().unwrap(),
-        out: output.stdout,
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
 
 /// A collector with two ways out, of which one goes nowhere.
 struct Site {

@@ -1,0 +1,204 @@
+//! What consumers owe each other and their sinks: a retry is its own queue's business, a
+//! batch is one write, and an idle consumer writes nothing. On real servers.
+
+use crate::support::collector::Collector;
+use crate::support::judge::{clickhouse, query_clickhouse};
+use crate::support::servers::{Kind, Server};
+use crate::support::{Scratch, eventually};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use serde_json::json;
+use std::time::Duration;
+
+const ARRIVAL: Duration = Duration::from_secs(60);
+
+/// Rows of one batch, in the test of batches.
+const BATCH: usize = 500;
+
+struct Site {
+    rabbitmq: Server,
+    clickhouse: Server,
+    collector: Collector,
+    _connection: Connection,
+    channel: Channel,
+    _scratch: Scratch,
+}
+
+impl Site {
+    async fn start(name: &str, consumers: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let mut rabbitmq = Server::new(Kind::RabbitMq, &scratch);
+        let mut clickhouse = Server::new(Kind::ClickHouse, &scratch);
+        rabbitmq.launch();
+        clickhouse.launch();
+        rabbitmq.ready().await;
+        clickhouse.ready().await;
+        let config = format!(
+            "[rabbitmq]\nurls = [\"{}\"]\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{}\"\npassword = \"{}\"\n{consumers}",
+            rabbitmq.amqp_url(),
+            clickhouse.clickhouse_url(),
+            crate::support::servers::CLICKHOUSE_USER,
+            crate::support::servers::CLICKHOUSE_PASSWORD,
+        );
+        let mut collector = Collector::new(&scratch, &config);
+        collector.start().await;
+        for queue in ["webengage_ch_event_q", "post_log_events_q"] {
+            let connected = format!("holdfast_connected{{who=\"{queue}\"}}");
+            eventually("the consumer is connected", ARRIVAL, || async {
+                collector.metric(&connected) == 1.0
+            })
+            .await;
+        }
+        eventually("tables are there", ARRIVAL, || async {
+            let there = query_clickhouse(&clickhouse, "SELECT 1 FROM webengage_events LIMIT 1");
+            there.await.is_ok()
+        })
+        .await;
+        let connection = Connection::connect(&rabbitmq.amqp_url(), ConnectionProperties::default())
+            .await
+            .unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await
+            .unwrap();
+        Self {
+            rabbitmq,
+            clickhouse,
+            collector,
+            _connection: connection,
+            channel,
+            _scratch: scratch,
+        }
+    }
+
+    async fn publish(&self, exchange: &str, key: &str, body: &str) {
+        let options = BasicPublishOptions::default();
+        let properties = BasicProperties::default();
+        let (exchange, key): (ShortString, ShortString) = (exchange.into(), key.into());
+        let publish =
+            self.channel
+                .basic_publish(exchange, key, options, body.as_bytes(), properties);
+        publish.await.unwrap().await.unwrap();
+    }
+
+    async fn count(&self, table: &str) -> u64 {
+        let sql = format!("SELECT toUInt64(count()) AS n FROM {table}");
+        let rows = query_clickhouse(&self.clickhouse, &sql).await.unwrap();
+        rows[0]["n"].as_u64().unwrap()
+    }
+
+    fn writes(&self) -> f64 {
+        self.collector
+            .metric("holdfast_sink_writes_total{outcome=\"written\",sink=\"clickhouse\"}")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_reaches_its_own_queue_alone_and_keeps_its_key() {
+    let quick = "[[consumer]]\nqueue = \"webengage_ch_event_q\"\nretry_delay = \"10ms\"\n";
+    let site = Site::start("siblings", quick).await;
+    // A sibling with the same key, and one that takes everything of the exchange's
+    // errors, as any team may bind.
+    for (queue, key) in [
+        ("sibling_q", "EVENT"),
+        ("spy_q", "error.webengage_ch_event_q"),
+    ] {
+        let (options, none) = (QueueDeclareOptions::default(), FieldTable::default());
+        let declare = site
+            .channel
+            .queue_declare(queue.into(), options, none.clone());
+        declare.await.unwrap();
+        let options = QueueBindOptions::default();
+        let bind = site.channel.queue_bind(
+            queue.into(),
+            "webengage_event.dx".into(),
+            key.into(),
+            options,
+            none,
+        );
+        bind.await.unwrap();
+    }
+    clickhouse(&site.clickhouse)
+        .query("ALTER TABLE webengage_events ADD CONSTRAINT calm CHECK user_id != 'refuse-me'")
+        .execute()
+        .await
+        .unwrap();
+    for user in ["u", "refuse-me"] {
+        let event = json!({"appType": "USER", "userId": user, "eventName": "n", "eventTime": "2023-11-14T22:13:20Z", "eventData": {}});
+        site.publish("webengage_event.dx", "EVENT", &event.to_string())
+            .await;
+    }
+    let refused =
+        "holdfast_consumer_rows_total{consumer=\"webengage_ch_event_q\",outcome=\"refused\"}";
+    eventually("it is refused in the end", ARRIVAL, || async {
+        site.collector.metric(refused) == 1.0
+    })
+    .await;
+    let retried =
+        "holdfast_consumer_rows_total{consumer=\"webengage_ch_event_q\",outcome=\"retried\"}";
+    assert_eq!(site.collector.metric(retried), 2.0);
+    let mut copies = Vec::new();
+    let get = |queue: &str| {
+        let options = BasicGetOptions { no_ack: true };
+        site.channel.basic_get(queue.into(), options)
+    };
+    while let Some(got) = get("sibling_q").await.unwrap() {
+        copies.push(String::from_utf8(got.delivery.data).unwrap());
+    }
+    assert_eq!(copies.len(), 2, "one copy of each message: {copies:?}");
+    let error = get("spy_q").await.unwrap().unwrap().delivery;
+    let headers = error.properties.headers().clone().unwrap();
+    let key = headers.inner()["x-holdfast-routing-key"].as_long_string();
+    assert_eq!(key.unwrap().to_string(), "EVENT");
+    assert!(get("spy_q").await.unwrap().is_none());
+    assert_eq!(site.count("webengage_events").await, 1);
+    drop(site.rabbitmq);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_one_write_and_an_idle_consumer_writes_nothing() {
+    let consumers = format!(
+        "[[consumer]]\nqueue = \"post_log_events_q\"\nworkers = 1\nbatch_rows = {BATCH}\nbatch_age = \"20s\"\n\
+         [[consumer]]\nqueue = \"trace_log\"\nbatch_age = \"50ms\"\n"
+    );
+    let site = Site::start("batches", &consumers).await;
+    assert_eq!(site.writes(), 0.0, "nothing came, nothing was written");
+    for at in 0..BATCH * 2 {
+        let post = json!({
+            "event_id": format!("e{at}"), "source": "s", "platform": "p", "profile_id": "1",
+            "shortcode": "c", "handle": null, "metrics": {}, "dimensions": {},
+            "publish_time": null, "event_timestamp": "2023-11-14 22:13:20",
+        });
+        site.publish("beat.dx", "post_log_events", &post.to_string())
+            .await;
+    }
+    eventually("all are rows", ARRIVAL, || async {
+        site.count("post_log_events").await == BATCH as u64 * 2
+    })
+    .await;
+    // With a prefetch of one, as once, no batch would ever fill, and the age alone
+    // would write a row each 20 s.
+    assert_eq!(site.writes(), 2.0);
+    // A trace log is written after its age, and then nothing any more: many ages pass
+    // while the other consumer's batch grows old.
+    site.publish("identity.dx", "trace_log", r#"{"uri":"/x"}"#)
+        .await;
+    let post = json!({
+        "event_id": "last", "source": "s", "platform": "p", "profile_id": "1",
+        "shortcode": "c", "handle": null, "metrics": {}, "dimensions": {},
+        "publish_time": null, "event_timestamp": "2023-11-14 22:13:20",
+    });
+    site.publish("beat.dx", "post_log_events", &post.to_string())
+        .await;
+    eventually("the last one is a row", ARRIVAL, || async {
+        site.count("post_log_events").await == BATCH as u64 * 2 + 1
+    })
+    .await;
+    assert_eq!(site.count("trace_log_events").await, 1);
+    assert_eq!(site.writes(), 4.0);
+}

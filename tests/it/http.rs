@@ -1,0 +1,121 @@
+//! The HTTP door as browsers and senders see it: cross-origin rules, headers of every
+//! answer, and what is not to be found in any log.
+
+use crate::support::Scratch;
+use crate::support::collector::Collector;
+use reqwest::{Client, Method, StatusCode};
+
+fn client() -> Client {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    Client::new()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_origin_may_call_and_every_answer_has_its_id() {
+    let scratch = Scratch::new("http_cors");
+    let mut collector = Collector::new(&scratch, "");
+    collector.start().await;
+    let url = |path: &str| format!("http://127.0.0.1:{}{path}", collector.http);
+    let origin = "https://shop.example";
+    let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
+    let paths = ["/events", "/webengage/event/", "/heartbeat/"];
+    for (path, method) in paths
+        .iter()
+        .flat_map(|path| methods.map(|method| (path, method)))
+    {
+        let asked = client()
+            .request(Method::OPTIONS, url(path))
+            .header("origin", origin)
+            .header("access-control-request-method", method)
+            .header("access-control-request-headers", "content-type, x-own");
+        let answer = asked.send().await.unwrap();
+        assert!(answer.status().is_success(), "{path} {}", answer.status());
+        let headers = answer.headers();
+        let text = |name: &str| headers[name].to_str().unwrap().to_ascii_lowercase();
+        assert_eq!(text("access-control-allow-origin"), origin, "{path}");
+        assert_eq!(text("access-control-allow-credentials"), "true", "{path}");
+        let allowed = text("access-control-allow-methods");
+        assert!(allowed.contains(&method.to_lowercase()), "{path} {allowed}");
+        assert!(
+            text("access-control-allow-headers").contains("x-own"),
+            "{path}"
+        );
+    }
+    // Beat is true from the start; each answer has an id of its own, whatever its status.
+    let mut ids = Vec::new();
+    for (method, path, status) in [
+        (Method::GET, "/heartbeat/", StatusCode::OK),
+        (Method::GET, "/heartbeat", StatusCode::OK),
+        (
+            Method::PUT,
+            "/heartbeat/?beat=perhaps",
+            StatusCode::BAD_REQUEST,
+        ),
+        (Method::GET, "/metrics", StatusCode::OK),
+        (Method::GET, "/nowhere", StatusCode::NOT_FOUND),
+        (Method::GET, "/events", StatusCode::METHOD_NOT_ALLOWED),
+        (Method::POST, "/events", StatusCode::BAD_REQUEST),
+        (Method::POST, "/shopify/event/", StatusCode::BAD_REQUEST),
+    ] {
+        let request = client()
+            .request(method.clone(), url(path))
+            .header("origin", origin)
+            .header("x-bb-requestid", "mine");
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{method} {path}");
+        let headers = answer.headers();
+        assert_eq!(
+            headers["access-control-allow-origin"], origin,
+            "{method} {path}"
+        );
+        assert_eq!(headers["x-robots-tag"], "noindex", "{method} {path}");
+        let id = headers["x-bb-requestid"].to_str().unwrap().to_owned();
+        assert_eq!(id.len(), 36, "{id}");
+        ids.push(id);
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 8);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_bodies_nor_credentials_are_logged() {
+    let scratch = Scratch::new("http_log");
+    let mut collector = Collector::new(&scratch, "[log]\nlevel = \"trace\"\n");
+    collector.start().await;
+    for (path, body) in [
+        (
+            "/webengage/event/users",
+            r#"{"userId":"u","email":"person@mail.example"}"#,
+        ),
+        ("/branch/event/", r#"{"user":"person@mail.example""#),
+        (
+            "/events",
+            r#"{"header":{"deviceId":"d"},"events":[{"id":"person@mail.example","timestamp":"1"}]}"#,
+        ),
+        (
+            "/events",
+            r#"{"header":{"deviceId":"person@mail.example"},"no":1}"#,
+        ),
+    ] {
+        let answer = client()
+            .post(format!("http://127.0.0.1:{}{path}", collector.http))
+            .header("authorization", "Bearer hunter2")
+            .header("cookie", "session=hunter2")
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        assert!(answer.status().as_u16() < 500, "{path} {}", answer.status());
+    }
+    collector
+        .delivered("sqlite", std::time::Duration::from_secs(60))
+        .await;
+    assert!(collector.terminate().success());
+    let log = collector.log();
+    assert!(log.contains("accepting"), "{log}");
+    for secret in ["hunter2", "person@mail"] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
+}
