@@ -30,7 +30,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, or something is wrong or
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, about, after_help = EXIT_CODES)]
 struct Cli {
-    /// Configuration file (TOML); HOLDFAST__SECTION__KEY variables win over it.
+    /// Configuration file (TOML); HOLDFAST__SECTION__KEY variables win over it. Names of
+    /// older deployments count where neither says anything, in `.env`, too.
     #[arg(long, short, global = true, env = "HOLDFAST_CONFIG")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -103,7 +104,7 @@ pub fn main() -> ExitCode {
         return ExitCode::from(EX_CONFIG);
     }
     match verb {
-        Verb::Run => finish(block_on(app::run(config)).map(|()| ExitCode::SUCCESS)),
+        Verb::Run => run(config),
         Verb::CheckConfig => check_config(&config),
         Verb::Schema(verb) => finish(block_on(schema::run(&config, &verb))),
         Verb::Dispatch(_) | Verb::Status(_) | Verb::Journal(_) | Verb::Dlq(_) => {
@@ -155,7 +156,18 @@ fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
+fn run(config: Config) -> ExitCode {
+    for note in config.origin.notes() {
+        tracing::info!("{note}");
+    }
+    finish(block_on(app::run(config)).map(|()| ExitCode::SUCCESS))
+}
+
 fn check_config(config: &Config) -> ExitCode {
+    let origin = &config.origin;
+    for note in origin.notes().into_iter().chain(origin.idle_notes()) {
+        eprintln!("{note}");
+    }
     let sinks: Vec<_> = config.sinks().iter().map(|sink| sink.name()).collect();
     let broker = if config.rabbitmq.is_some() {
         "through RabbitMQ"

@@ -170,7 +170,7 @@ fn is_topic(exchange: &str) -> bool {
 /// Whether any message can match a binding. On a direct exchange a key is taken to the
 /// letter: one with wildcards waits for ever, except `*` alone, which producers in the
 /// field send as it is.
-fn can_match(exchange: &str, key: &str) -> bool {
+pub(super) fn can_match(exchange: &str, key: &str) -> bool {
     let has_wildcards = key.contains(['*', '#']);
     if is_topic(exchange) {
         let mut words = key.split('.');

@@ -21,6 +21,9 @@ const GENERATION_BYTES_MIN: Size = Size::mib(1);
 /// A generation larger than this was never measured under power cuts.
 const GENERATION_BYTES_MAX: Size = Size::mib(256);
 
+/// A prefetch is 16 bits on the wire, and a worker holds a batch in memory.
+pub(super) const BATCH_ROWS_MAX: usize = 10_000;
+
 pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
     let mut expect = |holds: bool, text: &str| {
         if !holds {
@@ -122,10 +125,9 @@ fn check_consumers(config: &Config, consumers: &[Consumer], errors: &mut Vec<Str
             (1..=64).contains(&consumer.workers),
             "workers must be from 1 to 64",
         );
-        // A prefetch is 16 bits on the wire.
         expect(
-            (1..=10_000).contains(&consumer.batch_rows),
-            "batch_rows must be from 1 to 10000",
+            (1..=BATCH_ROWS_MAX).contains(&consumer.batch_rows),
+            &format!("batch_rows must be from 1 to {BATCH_ROWS_MAX}"),
         );
         expect(!consumer.keys.is_empty(), "keys must name a binding key");
         expect(

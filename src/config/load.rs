@@ -1,7 +1,8 @@
 //! Reads the layers, and reports every mistake in one go. Called by `cli`.
 
-use super::Config;
 use super::check::check;
+use super::dotenv::{self, DotEnv, Variables};
+use super::{Config, older};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,33 +28,88 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// Loads the file, if one is named, and the process's environment over it.
+/// Where values came from that the TOML file does not show. Names only: values may be
+/// secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The file of variables that was read.
+    pub env_file: Option<&'static str>,
+    /// The file of variables that `ENV` names, if it is not there.
+    pub env_file_missing: Option<&'static str>,
+    /// The older names that took effect.
+    pub older_names: Vec<&'static str>,
+    /// The older names that are set and do nothing here, each with the reason.
+    pub idle_names: Vec<(&'static str, &'static str)>,
+}
+
+impl Origin {
+    /// What an operator should know, a line each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let read = self
+            .env_file
+            .map(|file| format!("variables read from {file}"));
+        let missing = self.env_file_missing.map(|file| {
+            format!("ENV names {file}, which is not there: variables are those of the environment")
+        });
+        let names = (!self.older_names.is_empty()).then(|| {
+            let names = self.older_names.join(", ");
+            format!("older environment names that took effect: {names}")
+        });
+        [read, missing, names].into_iter().flatten().collect()
+    }
+
+    /// The names that need not be set, a line for each reason.
+    #[must_use]
+    pub fn idle_notes(&self) -> Vec<String> {
+        let mut reasons: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (name, reason) in &self.idle_names {
+            reasons.entry(reason).or_default().push(*name);
+        }
+        let note = |(reason, names): (_, Vec<_>)| {
+            let names = names.join(", ");
+            format!("older environment names without effect: {names}: {reason}")
+        };
+        reasons.into_iter().map(note).collect()
+    }
+}
+
+/// Loads the file, if one is named, and variables: those of the process's environment,
+/// and below them those of `.env`.
 ///
 /// # Errors
-/// All mistakes, each with its key.
+/// All mistakes, each with its key or variable.
 pub fn load(file: Option<&Path>) -> Result<Config, Errors> {
     let text = match file {
         None => String::new(),
         Some(path) => std::fs::read_to_string(path)
             .map_err(|error| Errors(vec![format!("{}: {error}", path.display())]))?,
     };
-    load_from(
-        &text,
-        std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }),
-    )
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    load_in(Path::new(""), &text, environment)
+}
+
+/// The same with a working directory, the text of the file, and an environment.
+fn load_in(dir: &Path, text: &str, environment: Variables) -> Result<Config, Errors> {
+    let file = dotenv::read(dir, environment.get("ENV").map(String::as_str));
+    load_layers(text, file, environment)
 }
 
 /// Loads from a text and variables.
 ///
 /// # Errors
-/// All mistakes, each with its key.
+/// All mistakes, each with its key or variable.
 pub fn load_from(
     text: &str,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, Errors> {
-    let mut errors = Vec::new();
+    load_layers(text, DotEnv::default(), environment.collect())
+}
+
+fn load_layers(text: &str, file: DotEnv, environment: Variables) -> Result<Config, Errors> {
+    let mut errors = file.errors;
     let mut table = text.parse::<Table>().unwrap_or_else(|error| {
         // The message of the parser, without the line itself: it may be a secret.
         let line = error
@@ -62,27 +118,74 @@ pub fn load_from(
         errors.push(format!("line {line}: {}", error.message()));
         Table::new()
     });
+    let mut variables = file.variables;
     // What a variable may mean, the likeliest last.
     let mut readings: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for (name, value) in environment {
+    for layer in [&variables, &environment] {
+        override_by(layer, &mut table, &mut readings, &mut errors);
+    }
+    // An empty value is none: it hides nothing.
+    variables.extend(
+        environment
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty()),
+    );
+    let older = older::fill(&mut table, &variables, &mut errors);
+    let mut wrong = Vec::new();
+    let mut config = read_all(table, readings, &mut wrong);
+    if let Some(config) = &config {
+        check(config, &mut wrong);
+    }
+    errors.extend(wrong.into_iter().map(|error| older.explain(error)));
+    match config.take() {
+        Some(mut config) if errors.is_empty() => {
+            config.origin = Origin {
+                env_file: file.read,
+                env_file_missing: file.missing,
+                older_names: older.names,
+                idle_names: older.idle,
+            };
+            Ok(config)
+        }
+        _ => Err(Errors(errors)),
+    }
+}
+
+/// Puts the `HOLDFAST__SECTION__KEY` variables of a layer over the table.
+fn override_by(
+    layer: &Variables,
+    table: &mut Table,
+    readings: &mut BTreeMap<String, Vec<Value>>,
+    errors: &mut Vec<String>,
+) {
+    for (name, value) in layer {
         let Some(path) = name.strip_prefix(PREFIX) else {
             continue;
         };
         let path = path.to_ascii_lowercase().replace("__", ".");
-        let mut meanings = meanings_of(&value);
+        let mut meanings = meanings_of(value);
         if let Some(first) = meanings.pop() {
-            if !set(&mut table, &path, first) {
+            if !set(table, &path, first) {
                 errors.push(format!("{name}: {path} is not a key of a section"));
             }
             readings.insert(path, meanings);
         }
     }
-    let config = loop {
+}
+
+/// Reads the table; each value that cannot be read is noted and left out. `None` where
+/// that does not help.
+fn read_all(
+    mut table: Table,
+    mut readings: BTreeMap<String, Vec<Value>>,
+    errors: &mut Vec<String>,
+) -> Option<Config> {
+    loop {
         let mut unknown = Vec::new();
         match read(&table, &mut unknown) {
             Ok(config) => {
                 errors.extend(unknown.into_iter().map(|key| format!("{key}: unknown key")));
-                break config;
+                return Some(config);
             }
             Err((path, message)) => {
                 let other = readings.get_mut(&path).and_then(Vec::pop);
@@ -91,17 +194,11 @@ pub fn load_from(
                 } else {
                     errors.push(format!("{path}: {message}"));
                     if !remove(&mut table, &path) {
-                        return Err(Errors(errors));
+                        return None;
                     }
                 }
             }
         }
-    };
-    check(&config, &mut errors);
-    if errors.is_empty() {
-        Ok(config)
-    } else {
-        Err(Errors(errors))
     }
 }
 
@@ -133,7 +230,8 @@ fn meanings_of(text: &str) -> Vec<Value> {
     meanings
 }
 
-fn set(table: &mut Table, path: &str, value: Value) -> bool {
+/// Sets the value at a path such as `rabbitmq.urls`; whether its sections are such.
+pub(super) fn set(table: &mut Table, path: &str, value: Value) -> bool {
     let mut at = table;
     let mut parts = path.split('.').peekable();
     while let Some(part) = parts.next() {
@@ -285,5 +383,51 @@ mod tests {
         assert_eq!(errors, ["clickhouse.password: expected text"]);
         let config = load_from("[postgres]\nurl = \"postgres://u:hunter2@h/d\"", env(&[])).unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_environment_wins_over_its_file_layer_by_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = "PORT=1\nGIN_PORT=2\nHOLDFAST__DATA__DIR=file\nHOLDFAST__LOG__LEVEL=warn\nCLICKHOUSE_HOST=file\nPOSTGRES_HOST=file";
+        std::fs::write(dir.path().join(".env.stage"), file).unwrap();
+        let environment = [
+            ("ENV", "STAGE"),
+            ("PORT", "3"),
+            ("CLICKHOUSE_HOST", ""),
+            ("POSTGRES_HOST", "real"),
+            ("HOLDFAST__DATA__DIR", "real"),
+        ];
+        let text = "[data]\ndir = \"text\"\n[log]\nlevel = \"debug\"";
+        let config = load_in(dir.path(), text, env(&environment).collect()).unwrap();
+        assert_eq!(config.grpc.listen.port(), 3);
+        assert_eq!(config.http.listen.port(), 2);
+        assert_eq!(config.data.dir, Path::new("real"));
+        assert_eq!(config.log.level, "warn");
+        assert_eq!(config.clickhouse.unwrap().url, "http://file:8123");
+        assert_eq!(
+            config.postgres.unwrap().url.expose(),
+            "postgres://real:5432"
+        );
+        assert_eq!(config.origin.env_file, Some(".env.stage"));
+        assert!(std::env::var_os("GIN_PORT").is_none(), "is no one else's");
+        let notes = config.origin.notes();
+        assert_eq!(notes.len(), 2);
+        assert!(notes[1].ends_with(": PORT, GIN_PORT, CLICKHOUSE_HOST, POSTGRES_HOST"));
+    }
+
+    #[test]
+    fn a_missing_file_of_variables_is_told_and_a_broken_one_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let production = || env(&[("ENV", "PRODUCTION"), ("PORT", "70000")]).collect();
+        let missing = || env(&[("ENV", "PRODUCTION")]).collect();
+        let config = load_in(dir.path(), "", missing()).unwrap();
+        let notes = config.origin.notes();
+        assert_eq!(notes.len(), 1);
+        assert!(notes[0].starts_with("ENV names .env.production, which is not there"));
+        std::fs::write(dir.path().join(".env.production"), "A=1\nsecret word").unwrap();
+        let Errors(errors) = load_in(dir.path(), "[colour]", production()).unwrap_err();
+        assert_eq!(errors.len(), 3, "all at once: {errors:?}");
+        assert!(errors[0].starts_with(".env.production: line 2: "));
+        assert!(!errors.concat().contains("secret word"));
     }
 }

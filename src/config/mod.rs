@@ -1,7 +1,9 @@
 //! What an operator may set: one struct for each section, typed units, defaults
 //! with their reasons. Called by `cli` (load, check) and `app` (build).
 //!
-//! Layers, later ones win: defaults, the TOML file, `HOLDFAST__SECTION__KEY`.
+//! Layers, later ones win: defaults, the names of older deployments, the TOML file,
+//! `HOLDFAST__SECTION__KEY`. Variables come from the environment and, where it has none
+//! of the name, from `.env`.
 //!
 //! # Invariants
 //! - An unknown key, a wrong type and a contradiction are errors, and all of them
@@ -12,7 +14,9 @@ mod bindings;
 mod check;
 mod clicks;
 mod consumers;
+mod dotenv;
 mod load;
+mod older;
 mod outgoing;
 mod shipped;
 mod units;
@@ -21,7 +25,7 @@ mod webhooks;
 pub use bindings::matches as binding_matches;
 pub use clicks::Clicks;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
-pub use load::{Errors, load, load_from};
+pub use load::{Errors, Origin, load, load_from};
 pub use outgoing::{AppType, Graphy, Identity, Sentry, SocialStream, WebEngage};
 pub use units::{Secret, Size, Span};
 pub use webhooks::{Partner, Verify, Webhook, Webhooks};
@@ -74,6 +78,9 @@ pub struct Config {
     pub log: Log,
     /// How long a stop may take.
     pub shutdown: Shutdown,
+    /// Where values came from that the file does not show; no key.
+    #[serde(skip)]
+    pub origin: Origin,
 }
 
 /// `[data]`
