@@ -26,6 +26,7 @@ mod faults;
 mod foreign;
 mod http;
 mod main_path;
+mod older_names;
 mod operator;
 mod outages;
 mod power;

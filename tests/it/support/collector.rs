@@ -16,6 +16,9 @@ pub struct Collector {
     pub http: u16,
     /// Set for the process, and for it alone (not for its guard).
     pub environment: Vec<(String, String)>,
+    /// Started in its directory without a configuration file, and with no variable but
+    /// these.
+    is_bare: bool,
     process: Option<Guarded>,
 }
 
@@ -40,6 +43,22 @@ impl Collector {
             grpc,
             http,
             environment: Vec::new(),
+            is_bare: false,
+            process: None,
+        }
+    }
+
+    /// One without a configuration file, which must find its ports in its directory or
+    /// its environment.
+    pub fn bare(scratch: &Scratch) -> Self {
+        let dir = scratch.0.join("collector");
+        std::fs::create_dir_all(&dir).unwrap();
+        Self {
+            dir,
+            grpc: free_port(),
+            http: free_port(),
+            environment: Vec::new(),
+            is_bare: true,
             process: None,
         }
     }
@@ -51,6 +70,7 @@ impl Collector {
             grpc: self.grpc,
             http: self.http,
             environment: Vec::new(),
+            is_bare: false,
             process: None,
         }
     }
@@ -82,15 +102,16 @@ impl Collector {
     pub fn launch(&mut self) {
         assert!(self.process.is_none());
         let mut command = vec!["env".to_owned()];
+        let dir = self.dir.display().to_string();
+        if self.is_bare {
+            command.extend(["-i".into(), "-C".into(), dir.clone()]);
+        }
         let set = self.environment.iter();
         command.extend(set.map(|(key, value)| format!("{key}={value}")));
-        let config = self.dir.join("holdfast.toml").display().to_string();
-        command.extend([
-            binary().display().to_string(),
-            "run".into(),
-            "--config".into(),
-            config,
-        ]);
+        command.extend([binary().display().to_string(), "run".into()]);
+        if !self.is_bare {
+            command.extend(["--config".into(), format!("{dir}/holdfast.toml")]);
+        }
         let log = self.dir.join("collector.log");
         self.process = Some(Guarded::start(&command, &[], &log));
     }
