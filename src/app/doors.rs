@@ -5,7 +5,7 @@ use crate::event::webhook::Source;
 use crate::ingest::webhooks::{Bounds, Lane, Verifier};
 use crate::ingest::{Door, Health, grpc_routes, http_routes};
 use crate::journal::Journal;
-use crate::telemetry::Metrics;
+use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -181,7 +181,7 @@ impl Doors {
                     None => break,
                     Some(Ok(Ok(()))) => {}
                     Some(Ok(Err(error))) => tracing::error!("{error:#}"),
-                    Some(Err(error)) => tracing::error!(%error, "a server ended"),
+                    Some(Err(error)) => tracing::error!(target: FOLLOWS_PANIC, %error, "a server ended"),
                 },
             }
         }

@@ -13,7 +13,7 @@ use crate::journal::Journal;
 use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::sink::schema::Table;
-use crate::telemetry::Metrics;
+use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -153,7 +153,10 @@ impl Pumps {
                 if stop.is_cancelled() {
                     return;
                 }
-                tracing::error!(task = name, %error, "task failed; starting it again");
+                tracing::error!(
+                    target: FOLLOWS_PANIC, task = name, %error,
+                    "task failed; starting it again"
+                );
                 tokio::select! {
                     () = tokio::time::sleep(backoff.next()) => {}
                     () = stop.cancelled() => return,

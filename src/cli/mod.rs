@@ -15,6 +15,7 @@ mod text;
 
 use crate::config::{self, Config};
 use crate::journal::Loss;
+use crate::telemetry::sentry::{Reporting, StartError};
 use crate::{app, telemetry};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -99,12 +100,18 @@ pub fn main() -> ExitCode {
             return ExitCode::from(EX_CONFIG);
         }
     };
-    if let Err(error) = telemetry::log::start(&config.log) {
+    // First, since the threads to come take it over.
+    let reporting = match (&verb, &config.sentry) {
+        (Verb::Run, Some(section)) => telemetry::sentry::start(section).map(Some),
+        _ => Ok(None),
+    };
+    let reports = reporting.as_ref().ok().and_then(Option::as_ref);
+    if let Err(error) = telemetry::log::start(&config.log, reports) {
         eprintln!("holdfast: {error}");
         return ExitCode::from(EX_CONFIG);
     }
     match verb {
-        Verb::Run => run(config),
+        Verb::Run => run(config, reporting),
         Verb::CheckConfig => check_config(&config),
         Verb::Schema(verb) => finish(block_on(schema::run(&config, &verb))),
         Verb::Dispatch(_) | Verb::Status(_) | Verb::Journal(_) | Verb::Dlq(_) => {
@@ -156,11 +163,20 @@ fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(config: Config, reporting: Result<Option<Reporting>, StartError>) -> ExitCode {
     for note in config.origin.notes() {
         tracing::info!("{note}");
     }
-    finish(block_on(app::run(config)).map(|()| ExitCode::SUCCESS))
+    let reporting = reporting.unwrap_or_else(|error| {
+        // The service is there for events.
+        tracing::warn!(%error, "errors are not reported");
+        None
+    });
+    let result = block_on(app::run(config));
+    if let (Err(error), Some(reporting)) = (&result, &reporting) {
+        reporting.ended_by(error);
+    }
+    finish(result.map(|()| ExitCode::SUCCESS))
 }
 
 fn check_config(config: &Config) -> ExitCode {

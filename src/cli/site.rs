@@ -39,7 +39,8 @@ impl Place {
             // What a running service says at this level is no news here.
             log.level = "warn".to_owned();
         }
-        telemetry::log::start(&log).map_err(|error| config::Errors(vec![error.to_string()]))?;
+        telemetry::log::start(&log, None)
+            .map_err(|error| config::Errors(vec![error.to_string()]))?;
         let configured = config.as_ref().map(|config| config.data.dir.clone());
         let data_dir = self.data_dir.clone().or(configured).unwrap_or_default();
         Ok(Site { data_dir, config })

@@ -19,6 +19,7 @@ use super::skip::{self, Skipped};
 use super::store::SledStore;
 use super::writer::{MakeStore, Writer};
 use crate::event::identity::{HostId, Seq};
+use crate::telemetry::FOLLOWS_PANIC;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -336,7 +337,7 @@ impl Journal {
         drop(lock(&self.commands).take());
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             if thread.join().is_err() {
-                tracing::error!("a journal thread had panicked");
+                tracing::error!(target: FOLLOWS_PANIC, "a journal thread had panicked");
             }
         }
         self.shared.tidy();

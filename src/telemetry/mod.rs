@@ -1,7 +1,9 @@
-//! How the service is seen from outside: metrics and logs. A leaf: every part
+//! How the service is seen from outside: metrics, logs, reports of errors. A leaf: every part
 //! calls it, it calls none.
 
 pub mod log;
 pub mod metrics;
+pub mod sentry;
 
 pub use metrics::Metrics;
+pub use sentry::FOLLOWS_PANIC;
