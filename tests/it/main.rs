@@ -31,6 +31,7 @@ mod older_names;
 mod operator;
 mod outages;
 mod power;
+mod sentry;
 mod sinks;
 mod tidy;
 mod webhooks;

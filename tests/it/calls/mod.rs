@@ -3,7 +3,7 @@
 
 mod outcomes;
 mod searches;
-mod server;
+pub mod server;
 
 use holdfast::sink::api::{self, Identity};
 use holdfast::sink::schema::Table;
