@@ -32,7 +32,11 @@ fn table(text: &str) -> Vec<Vec<String>> {
 
 /// Names between backticks.
 fn names(cell: &str) -> Vec<String> {
-    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The names of all tests in `src` and `tests`.
@@ -90,9 +94,13 @@ fn every_row_of_the_contract_has_its_test() {
         }
     }
     let types = lines("tests/it/contract_types.txt");
-    let types = types.iter().map(|line| line.split('|').nth(3).unwrap().to_owned());
+    let types = types
+        .iter()
+        .map(|line| line.split('|').nth(3).unwrap().to_owned());
     let consumers = lines("src/config/contract_consumers.txt");
-    let consumers = consumers.iter().map(|line| line.split(" | ").next().unwrap().to_owned());
+    let consumers = consumers
+        .iter()
+        .map(|line| line.split(" | ").next().unwrap().to_owned());
     let routes = lines("tests/it/contract_routes.txt");
     let routes = routes.iter().flat_map(|line| names(line));
     let older = table(&section("## Older environment names"));
