@@ -8,6 +8,7 @@ mod detached;
 mod dispatch;
 mod dlq;
 mod journal;
+mod moment;
 mod schema;
 mod site;
 mod status;

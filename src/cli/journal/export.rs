@@ -19,8 +19,9 @@
 //!   receipt (test `a_time_ahead_of_the_clock_is_written_as_the_time_of_receipt`).
 
 use super::output::Target;
-use super::select::{TypeFilter, parse_moment, takes, takes_webhook};
+use super::select::{TypeFilter, takes, takes_webhook};
 use crate::cli::lost;
+use crate::cli::moment::parse_moment;
 use crate::cli::site::{Place, Site};
 use crate::cli::text::count;
 use crate::event::descriptor::EventType;

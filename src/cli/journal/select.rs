@@ -1,10 +1,7 @@
-//! Which events an operator means: by type and by time. Called by `peek` and
-//! `export`.
+//! Which events an operator means, by type. Called by `peek` and `export`.
 
-use crate::clock::now_ms;
 use crate::event::descriptor::{EventType, NO_TYPE_NAME, UNKNOWN_PREFIX, event_names};
 use crate::event::webhook::Source;
-use std::time::{Duration, UNIX_EPOCH};
 
 /// One type, or all types that this build does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,20 +62,6 @@ pub(super) fn takes_webhook(types: &[TypeFilter], source: Source) -> bool {
     types.is_empty() || types.iter().any(is_named)
 }
 
-/// Reads a moment, as epoch milliseconds: RFC 3339, or how long ago.
-pub(super) fn parse_moment(text: &str) -> Result<i64, String> {
-    if let Ok(ago) = humantime::parse_duration(text) {
-        return Ok(now_ms().saturating_sub(ms(ago)));
-    }
-    let moment = humantime::parse_rfc3339_weak(text)
-        .map_err(|_| "not a time such as 2026-01-31T12:00:00Z, nor how long ago, such as 90m")?;
-    Ok(moment.duration_since(UNIX_EPOCH).map_or(0, ms))
-}
-
-fn ms(length: Duration) -> i64 {
-    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,14 +85,5 @@ mod tests {
                 .contains("LaunchEvent")
         );
         assert!(TypeFilter::parse("Unknown.x").is_err());
-    }
-
-    #[test]
-    fn moments_are_times_or_ages() {
-        assert_eq!(parse_moment("1970-01-01T00:00:05Z"), Ok(5000));
-        assert_eq!(parse_moment("1970-01-01 00:01:00"), Ok(60_000));
-        let ago = parse_moment("90m").unwrap();
-        assert!((now_ms() - ago - 5_400_000).abs() < 60_000);
-        assert!(parse_moment("yesterday").is_err());
     }
 }
