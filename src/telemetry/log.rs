@@ -3,7 +3,8 @@
 //! # Invariants
 //! - Logs go to stderr; stdout is data. No payloads are logged.
 //! - A panic in any thread is logged as an error before it unwinds.
-//! - What is reported to Sentry does not depend on `log.level`.
+//! - What is reported to Sentry does not depend on `log.level` (test
+//!   `an_error_of_the_service_is_reported_where_a_dsn_is_set`).
 
 use super::sentry::{self, FOLLOWS_PANIC, Reporting};
 use crate::config::{Log, LogFormat};

@@ -68,7 +68,9 @@ async fn damaged(collector: &mut Collector) {
 async fn an_error_of_the_service_is_reported_where_a_dsn_is_set() {
     let scratch = Scratch::new("sentry");
     let server = sentry(fine()).await;
-    let mut collector = Collector::new(&scratch, &section(&server));
+    // Who reads no log has all the more need of reports.
+    let config = format!("{}[log]\nlevel = \"off\"\n", section(&server));
+    let mut collector = Collector::new(&scratch, &config);
     damaged(&mut collector).await;
     assert_eq!(server.requests().len(), 0, "a run without an error");
     collector.start().await;
@@ -93,6 +95,7 @@ async fn an_error_of_the_service_is_reported_where_a_dsn_is_set() {
     for absent in ["user", "request", "breadcrumbs"] {
         assert!(event[absent].is_null(), "{absent}: {event:#}");
     }
+    assert_eq!(collector.log(), "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
