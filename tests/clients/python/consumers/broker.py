@@ -1,0 +1,125 @@
+"""Publishing to the broker as a foreign producer, and looking into queues.
+
+Used by ../queues.py; pika only. Looking takes nothing: what was got is given back by
+closing the channel.
+"""
+
+import sys
+import time
+
+import pika
+
+# Messages that may wait for their confirm: many, since the broker syncs them together.
+WINDOW = 1000
+PERSISTENT = 2
+
+
+def publish(url, messages):
+    """Publishes all, persistent, mandatory and confirmed; gives how many."""
+    return Producer(url, messages).run()
+
+
+class Producer:
+    """One connection with a window of unconfirmed messages."""
+
+    def __init__(self, url, messages):
+        self.messages = iter(messages)
+        self.open, self.sent, self.ended, self.failure = set(), 0, False, None
+        self.connection = pika.SelectConnection(
+            pika.URLParameters(url), on_open_callback=self.connected, on_open_error_callback=self.lost, on_close_callback=self.lost
+        )
+
+    def run(self):
+        self.connection.ioloop.start()
+        if self.failure or not self.ended or self.open:
+            sys.exit(f"publishing broke off after {self.sent}: {self.failure}")
+        return self.sent
+
+    def connected(self, connection):
+        connection.channel(on_open_callback=self.opened)
+
+    def opened(self, channel):
+        self.channel = channel
+        channel.add_on_return_callback(self.returned)
+        channel.add_on_close_callback(self.closed)
+        channel.confirm_delivery(self.confirmed, callback=lambda _: self.fill())
+
+    def fill(self):
+        while len(self.open) < WINDOW and not self.ended:
+            message = next(self.messages, None)
+            if message is None:
+                self.ended = True
+                break
+            properties = pika.BasicProperties(delivery_mode=PERSISTENT, **message.properties)
+            self.channel.basic_publish(message.exchange, message.key, message.body, properties, mandatory=True)
+            self.sent += 1
+            self.open.add(self.sent)
+        if self.ended and not self.open:
+            self.connection.close()
+
+    def confirmed(self, frame):
+        if isinstance(frame.method, pika.spec.Basic.Nack):
+            self.failure = f"not taken: {frame.method}"
+            self.connection.close()
+            return
+        tag = frame.method.delivery_tag
+        self.open -= {each for each in self.open if each <= tag} if frame.method.multiple else {tag}
+        if len(self.open) <= WINDOW // 2:
+            self.fill()
+
+    def returned(self, channel, method, properties, body):
+        self.failure = f"no queue for {method.exchange} {method.routing_key}"
+        self.connection.close()
+
+    def closed(self, channel, reason):
+        if self.open or not self.ended:
+            self.failure = self.failure or reason
+            self.lost(self.connection, reason)
+
+    def lost(self, connection, reason):
+        if self.open or not self.ended:
+            self.failure = self.failure or reason
+        connection.ioloop.stop()
+
+
+class Looker:
+    """Looks into queues and leaves everything in them."""
+
+    def __init__(self, url):
+        self.connection = pika.BlockingConnection(pika.URLParameters(url))
+
+    def close(self):
+        self.connection.close()
+
+    def waiting(self, queues):
+        """How many messages wait in each queue that is there."""
+        counts = {}
+        for queue in queues:
+            channel = self.connection.channel()
+            try:
+                counts[queue] = channel.queue_declare(queue, passive=True).method.message_count
+                channel.close()
+            except pika.exceptions.ChannelClosedByBroker:
+                # No such queue; the channel is gone with the question.
+                counts[queue] = None
+        return counts
+
+    def messages(self, queue):
+        """All messages that wait in a queue, as (method, properties, body)."""
+        channel = self.connection.channel()
+        found = []
+        while True:
+            method, properties, body = channel.basic_get(queue)
+            if method is None:
+                break
+            found.append((method, properties, body))
+        channel.close()
+        return found
+
+    def until(self, what, seconds, check):
+        """Awaits a condition; `check` gives what is still wrong, or nothing."""
+        until = time.monotonic() + seconds
+        while wrong := check():
+            if time.monotonic() > until:
+                sys.exit(f"not within {seconds} s: {what}: {wrong}")
+            self.connection.sleep(0.2)
