@@ -12,6 +12,7 @@ mod consumer;
 mod deliver;
 mod direct;
 pub mod handlers;
+mod part;
 mod publisher;
 mod replay;
 mod webhooks;

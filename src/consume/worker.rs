@@ -10,13 +10,14 @@
 
 use super::deliver::{Stopped, Target, Verdict};
 use super::handlers::{self, Context, Input, Item, KEPT_HEADERS, referral};
+use super::part::part;
 use super::publisher::SafePublisher;
-use crate::broker::{Acker, Delivery, Headers, Message, Session, Subscription, Tag};
+use crate::broker::{Acker, Delivery, Headers, Session, Subscription, Tag};
 use crate::clock::now_ms;
 use crate::config::Consumer;
 use crate::event::envelope::{
-    self, HISTORY_HEADER, HOST_HEADER, INDEXES_HEADER, Origins, QUEUE_HEADER, REASON_HEADER,
-    RECEIVED_HEADER, REFUSED_AT_HEADER, RETRY_COUNT_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER,
+    HISTORY_HEADER, HOST_HEADER, INDEXES_HEADER, Origins, QUEUE_HEADER, REASON_HEADER,
+    RECEIVED_HEADER, REFUSED_AT_HEADER, RETRY_COUNT_HEADER, SEQ_HEADER,
 };
 use crate::event::{history, limits};
 use crate::sink::schema::Table;
@@ -337,30 +338,6 @@ fn kept_headers(headers: &Headers) -> BTreeMap<&'static str, String> {
         }
     }
     kept
-}
-
-/// A copy of the message with one event of it, or all of it.
-fn part(message: &Message, at: Option<usize>) -> Message {
-    let mut copy = message.clone();
-    if copy.headers.text(ROUTING_KEY_HEADER).is_none() {
-        copy.headers
-            .set(ROUTING_KEY_HEADER, message.routing_key.clone());
-    }
-    let Some(at) = at else {
-        return copy;
-    };
-    // The handler read it before, so it can be read again; if not, all of it goes.
-    if let Ok(body) = envelope::single(message.content_type.as_deref(), &message.body, at) {
-        copy.body = body.into();
-        let indexes = message.headers.text(INDEXES_HEADER).unwrap_or_default();
-        let place = crate::event::identity::parse_indexes(&indexes, limits::EVENTS_PER_MESSAGE_MAX)
-            .and_then(|indexes| indexes.get(at).copied());
-        if let Some(place) = place {
-            copy.headers.set(INDEXES_HEADER, place.to_string());
-        }
-        copy.message_id = message.message_id.as_ref().map(|id| format!("{id}/{at}"));
-    }
-    copy
 }
 
 async fn settle(acker: &Acker, tags: &[Tag]) -> Result<(), End> {

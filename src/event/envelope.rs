@@ -122,13 +122,22 @@ pub fn decode(content_type: Option<&str>, body: &[u8]) -> Result<DynamicMessage,
     }
 }
 
-/// A body with one event of another body, in the same encoding.
+/// A body with one event of another body, in the same encoding. `None` where the other
+/// has no event beside it: then the other is it, in its producer's own words.
 ///
 /// # Errors
 /// When the other cannot be read.
-pub fn single(content_type: Option<&str>, body: &[u8], at: usize) -> Result<Vec<u8>, BodyError> {
+pub fn single(
+    content_type: Option<&str>,
+    body: &[u8],
+    at: usize,
+) -> Result<Option<Vec<u8>>, BodyError> {
     let batch = decode(content_type, body)?;
-    let event = split::events_of(&batch).into_iter().nth(at);
+    let events = split::events_of(&batch);
+    if events.len() < 2 {
+        return Ok(None);
+    }
+    let event = events.into_iter().nth(at);
     let one = split::batch_of(split::header_of(&batch), event.into_iter().collect());
-    Ok(encode_batch(&one, content_type == Some(PROTOBUF))?.1)
+    Ok(Some(encode_batch(&one, content_type == Some(PROTOBUF))?.1))
 }
