@@ -2,40 +2,48 @@
 """A foreign producer for all of the contract's consumers, and the judge of what became of it.
 
     queues.py produce AMQP_URL RECORD COUNT SEED [--queues A,B] [--not C] [--from I] [--to J]
-    queues.py refuse CLICKHOUSE... POSTGRES_URL | queues.py forgive CLICKHOUSE... POSTGRES_URL
-    queues.py judge CLICKHOUSE... POSTGRES_URL RECORD [STATE] [--table A,B] [--lives N]
-    queues.py errors AMQP_URL RECORD [STATE] [--wait S]
-    queues.py calls FILE RECORD [STATE] [--repeats N]
-    queues.py drained AMQP_URL --wait S
+    queues.py refuse CLICKHOUSE... POSTGRES_URL
+    queues.py forgive CLICKHOUSE... POSTGRES_URL
+    queues.py arrived CLICKHOUSE... POSTGRES_URL AMQP_URL CALLS RECORDS [STATE] --wait S
+    queues.py judge CLICKHOUSE... POSTGRES_URL RECORDS [STATE] [--table A,B] [--lives N]
+    queues.py errors AMQP_URL RECORDS [STATE] [--partial] [--killed-to N]
+    queues.py calls CALLS RECORDS [STATE] [--killed-to N] [--in-work N]
+    queues.py held AMQP_URL RECORDS --window W --wait S
+    queues.py drained AMQP_URL [--wait S]
     queues.py retried AMQP_URL
 
-CLICKHOUSE is URL USER PASSWORD DATABASE.
+CLICKHOUSE is URL USER PASSWORD DATABASE; RECORDS are files with a comma between.
 
 produce  puts COUNT messages on each queue's exchange, one of a hundred broken, and adds
          them to RECORD (consumers/message.py says what is in it). --from and --to choose
          a part of the COUNT.
 refuse   makes tables refuse texts with a mark; forgive lets them take everything.
+arrived  waits until tables, error queues and CALLS have as many as they must.
 judge    every expected row is in its table once, as expected, and no other row is.
 errors   every refused message is in its error queue once, with its reason, and nothing
          else is in any. It only looks.
-calls    every call of an API was made once; FILE has a JSON line for each.
+calls    every call of an API was made once; CALLS has a JSON line for each.
+held     waits until each consumer of ClickHouse holds W messages of what was produced,
+         and the other consumers are done.
 drained  waits until no queue with a consumer has a message waiting.
-retried  no message anywhere has spent an attempt.
+retried  no message that waits anywhere has spent an attempt.
 STATE    --taken, --repaired, --then: see consumers/expected.py.
 Exit code 0: all was as it must be.
 """
 
 import argparse
+import collections
 import signal
 import sys
 
+from consumers import calls as api
 from consumers import refusals, tables
 from consumers.broker import Looker, publish
 from consumers.clicks import Click
 from consumers.expected import Expected
 from consumers.message import read_record
 from consumers.plan import messages
-from consumers.topology import ROUTES, error_queues, producible
+from consumers.topology import ELSEWHERE, ERRORS_ONLY, ROUTES, error_queues, producible, queues_of
 
 # Longer than anything here takes; a script never outlives it.
 signal.alarm(300)
@@ -68,7 +76,24 @@ def stores(arguments):
 
 
 def expected(arguments):
-    return Expected(read_record(arguments.record), [state for state in STATES if getattr(arguments, state)])
+    return Expected(read_record(arguments.records), [state for state in STATES if getattr(arguments, state)])
+
+
+def refuse(arguments):
+    tables.set_refusals(*stores(arguments).values(), True)
+
+
+def forgive(arguments):
+    tables.set_refusals(*stores(arguments).values(), False)
+
+
+def arrived(arguments):
+    wanted, found, looker = expected(arguments), stores(arguments), Looker(arguments.amqp)
+    rows = tables.by_table(wanted)
+    looker.until("rows (found, expected)", arguments.wait, lambda: tables.missing(found, rows))
+    looker.until("error queues (found, expected)", arguments.wait, lambda: refusals.missing(looker, wanted))
+    looker.until("calls to come", arguments.wait, lambda: api.missing(arguments.calls, wanted))
+    looker.close()
 
 
 def judge(arguments):
@@ -83,20 +108,31 @@ def judge(arguments):
 
 def errors(arguments):
     looker = Looker(arguments.amqp)
-    count = refusals.errors(looker, expected(arguments), arguments.wait)
+    count, again = refusals.errors(looker, expected(arguments), arguments.partial, arguments.killed_to)
     looker.close()
-    print(f"error queues hold the {count} messages that they must")
+    print(f"error queues hold {count} messages as expected, {again} of them again")
 
 
 def calls(arguments):
-    count, repeats = refusals.calls(arguments.file, expected(arguments), arguments.repeats)
-    print(f"{count} calls are as expected, {repeats} of them were made again")
+    count, again = api.judge(arguments.calls, expected(arguments), arguments.killed_to, arguments.in_work)
+    print(f"{count} calls are as expected, {again} of them again")
+
+
+def held(arguments):
+    produced = collections.Counter()
+    for entry in read_record(arguments.records):
+        produced.update(queues_of(entry["queue"]))
+    waiting = {queue: 0 if queue in ELSEWHERE else max(0, count - arguments.window) for queue, count in produced.items()}
+    looker = Looker(arguments.amqp)
+    looker.until("waiting (found, expected)", arguments.wait, lambda: looker.holds(waiting))
+    looker.close()
+    print(f"{sum(waiting.values())} messages wait in the broker")
 
 
 def drained(arguments):
     looker = Looker(arguments.amqp)
-    consumed = sorted(set(ROUTES) - set(error_queues()))
-    looker.until("queues are empty", arguments.wait, lambda: {q: n for q, n in looker.waiting(consumed).items() if n})
+    consumed = set(ROUTES) - set(error_queues()) - {ERRORS_ONLY}
+    looker.until("queues are empty (found, expected)", arguments.wait, lambda: looker.holds(dict.fromkeys(consumed, 0)))
     looker.close()
 
 
@@ -112,34 +148,33 @@ def main():
     parser = argparse.ArgumentParser(usage=__doc__)
     verbs = parser.add_subparsers(required=True)
 
-    def verb(work, *positional):
+    def verb(work, *positional, **options):
         found = verbs.add_parser(work.__name__)
         found.set_defaults(work=work)
         for name in positional:
             found.add_argument(name, type=int if name in ("count", "seed") else str)
-        if "record" in positional and work is not produce:
-            for state in STATES:
-                found.add_argument(f"--{state}", action="store_true")
+        if "records" in positional:
+            options.update((state, False) for state in STATES)
+        for name, default in options.items():
+            flag = f"--{name.replace('_', '-')}"
+            if default is False:
+                found.add_argument(flag, action="store_true")
+            else:
+                found.add_argument(flag, type=type(default), default=default)
         return found
 
-    producing = verb(produce, "amqp", "record", "count", "seed")
-    producing.add_argument("--queues")
+    producing = verb(produce, "amqp", "record", "count", "seed", queues="")
     producing.add_argument("--not", dest="leave_out")
     producing.add_argument("--from", dest="first", type=int, default=0)
     producing.add_argument("--to", dest="last", type=int)
-    for name, on in (("refuse", True), ("forgive", False)):
-
-        def change(arguments, on=on):
-            tables.set_refusals(*stores(arguments).values(), on)
-
-        change.__name__ = name
-        verb(change, *CLICKHOUSE, "postgres")
-    judging = verb(judge, *CLICKHOUSE, "postgres", "record")
-    judging.add_argument("--table")
-    judging.add_argument("--lives", type=int, default=1)
-    verb(errors, "amqp", "record").add_argument("--wait", type=float, default=0)
-    verb(calls, "file", "record").add_argument("--repeats", type=int, default=0)
-    verb(drained, "amqp").add_argument("--wait", type=float, default=0)
+    verb(refuse, *CLICKHOUSE, "postgres")
+    verb(forgive, *CLICKHOUSE, "postgres")
+    verb(arrived, *CLICKHOUSE, "postgres", "amqp", "calls", "records", wait=0.0)
+    verb(judge, *CLICKHOUSE, "postgres", "records", table="", lives=1)
+    verb(errors, "amqp", "records", partial=False, killed_to=0)
+    verb(calls, "calls", "records", killed_to=0, in_work=0)
+    verb(held, "amqp", "records", window=0, wait=0.0)
+    verb(drained, "amqp", wait=0.0)
     verb(retried, "amqp")
     arguments = parser.parse_args()
     arguments.work(arguments)

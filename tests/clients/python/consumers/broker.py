@@ -116,6 +116,11 @@ class Looker:
         channel.close()
         return found
 
+    def holds(self, counts):
+        """Queues that hold another number of waiting messages than these."""
+        found = self.waiting(counts)
+        return {queue: (found[queue], count) for queue, count in counts.items() if found[queue] != count}
+
     def until(self, what, seconds, check):
         """Awaits a condition; `check` gives what is still wrong, or nothing."""
         until = time.monotonic() + seconds

@@ -7,9 +7,12 @@ Used by the judges. The state is a set of words:
     then      the consumers of refused events have run
 """
 
+# What a call that is refused is answered, one attempt after the other.
+REFUSALS = [400] * 3
+
 
 class Expected:
-    """Rows, calls and messages in error queues."""
+    """Rows, messages in error queues, and calls with the answers that they get."""
 
     def __init__(self, record, state):
         self.state = set(state)
@@ -19,25 +22,36 @@ class Expected:
             self.messages += 1
             self.broken += entry["kind"] != "good"
             for outcome in entry["outcomes"]:
-                self.add(entry, outcome)
+                self.add(entry, outcome, [])
 
-    def add(self, entry, outcome):
+    def add(self, entry, outcome, answered):
+        """`answered`: what its calls were answered before."""
         self.rows += outcome.get("rows", [])
-        if "call" in outcome or "search" in outcome:
-            self.calls.append((entry, outcome, None))
+        if "call" in outcome:
+            self.calls.append((entry, outcome, answered + outcome["call"]["answers"]))
+        elif "search" in outcome:
+            self.calls.append((entry, outcome, []))
         error = outcome.get("error")
-        if error is None:
-            return
-        mended = "repaired" in self.state or ("taken" in self.state and entry["kind"] == "refused")
-        if mended:
+        if error is not None:
+            self.add_error(entry, outcome["queue"], error)
+
+    def add_error(self, entry, queue, error):
+        # A refused call was made at each attempt, before anything was mended.
+        is_call = entry["kind"] == "refused" and "call" in (error["repaired"] or {})
+        if "taken" in self.state and entry["kind"] == "refused":
+            self.add(entry, error["repaired"], [])
+        elif "repaired" in self.state:
             if error["repaired"] is not None:
-                self.add(entry, error["repaired"])
-            return
-        if entry["kind"] == "refused" and "call" in error["repaired"]:
-            self.calls.append((entry, error["repaired"], error))
+                self.add(entry, error["repaired"], REFUSALS if is_call else [])
+        else:
+            if is_call:
+                self.calls.append((entry, error["repaired"], REFUSALS))
+            self.add_refused(entry, queue, error)
+
+    def add_refused(self, entry, queue, error):
         then = error.get("then") if "then" in self.state else None
         if then is None:
-            self.errors.append((entry, outcome["queue"], error))
+            self.errors.append((entry, queue, error))
         elif "error" in then:
             self.errors.append((entry, then["queue"], then["error"]))
         else:

@@ -64,13 +64,14 @@ def encode(value):
     return json.dumps(value, ensure_ascii=False).encode()
 
 
-def read_record(path):
-    """The record's messages, each as a dict; the body as bytes."""
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            entry = json.loads(line)
-            entry["body"] = base64.b64decode(entry["body"])
-            yield entry
+def read_record(paths):
+    """The messages of records with a comma between, each as a dict; the body as bytes."""
+    for path in paths.split(","):
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                entry = json.loads(line)
+                entry["body"] = base64.b64decode(entry["body"])
+                yield entry
 
 
 def header_values(draw, values):
@@ -144,7 +145,8 @@ def unreadable(draw, body, kind):
     if kind == "not_utf8":
         # In the middle of a text, as a cut or wrongly encoded name is.
         return b'{"note":"caf\xe9 \xff\xfe",' + body[1:], ["UTF-8"]
-    cut = [body[: len(body) // 2], body + b"}", b"[]", b"", b'"text"', body.replace(b":", b"=")]
+    text = body.decode()
+    cut = [text[: len(text) // 2].encode(), body + b"}", b"[]", b"", b'"text"', body.replace(b":", b"=")]
     return draw.choice(cut), ["JSON"]
 
 

@@ -41,6 +41,11 @@ class ClickHouse:
         except urllib.error.HTTPError as error:
             sys.exit(f"ClickHouse: {sql[:200]}: {error.read().decode()[:500]}")
 
+    def counts(self, tables):
+        parts = [f"SELECT '{table}', count() FROM `{table}` FINAL" for table in tables]
+        lines = self.run(" UNION ALL ".join(parts) + " FORMAT TSV").splitlines()
+        return {table: int(count) for table, count in (line.split("\t") for line in lines)}
+
     def rows(self, table):
         answer = self.run(f"SELECT * FROM `{table}` FINAL FORMAT JSONEachRow")
         # Not `splitlines`, which also splits at characters that JSON has in texts.
@@ -59,6 +64,9 @@ class Postgres:
         if done.returncode:
             sys.exit(f"Postgres: {sql[:200]}: {done.stderr}")
         return done.stdout
+
+    def counts(self, tables):
+        return {table: int(self.run(f"SELECT count(*) FROM {table}")) for table in tables}
 
     def rows(self, table):
         answer = self.run(f"SELECT row_to_json(t) FROM {table} t")
@@ -137,16 +145,33 @@ def eager_clicks(clickhouse, address, people_max, lives):
     return len(bots), people
 
 
+TABLES = {"clickhouse": CLICKHOUSE_CHECKS, "postgres": POSTGRES_CHECKS}
+
+
+def by_table(expected):
+    """The expected rows of each table."""
+    found = collections.defaultdict(list)
+    for each in expected.rows:
+        found[each["store"], each["table"]].append(each)
+    return found
+
+
+def missing(stores, wanted):
+    """Tables that have fewer rows than they must: (found, expected)."""
+    wrong = {}
+    for store, database in stores.items():
+        for table, count in database.counts(TABLES[store]).items():
+            if count < len(wanted[store, table]):
+                wrong[f"{store} {table}"] = (count, len(wanted[store, table]))
+    return wrong
+
+
 def judge(stores, expected, only):
     """`stores` by name; gives how many rows were found."""
-    verdict = Judge()
-    by_table = collections.defaultdict(list)
-    for each in expected.rows:
-        by_table[each["store"], each["table"]].append(each)
-    checks = {"clickhouse": CLICKHOUSE_CHECKS, "postgres": POSTGRES_CHECKS}
+    verdict, wanted = Judge(), by_table(expected)
     for store, database in stores.items():
-        for table in checks[store]:
+        for table in TABLES[store]:
             if not only or table in only:
-                verdict.table(table, database.rows(table), by_table[store, table], store == "clickhouse")
+                verdict.table(table, database.rows(table), wanted[store, table], store == "clickhouse")
     verdict.verdict()
     return verdict.found

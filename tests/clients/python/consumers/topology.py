@@ -63,6 +63,11 @@ SHARED = {
 # Only what consumers refuse comes here.
 ERRORS_ONLY = "grpc_postgres_event_q_error"
 
+# Consumers that write no rows into ClickHouse.
+ELSEWHERE = [
+    "webengage_event_q", "webengage_user_event_q", "graphy_webengage_event_q", "grpc_postgres_event_q", ERRORS_ONLY,
+]
+
 # A text with this in it is refused: by a constraint of the table on this column.
 REFUSED = "refuse-me"
 CONSTRAINT = "no_refuse_me"
@@ -99,6 +104,11 @@ POSTGRES_CHECKS = {"events": "utm_source", "error_events": "merchant_id"}
 def producible():
     """Queues that messages are made for, each exchange and key once."""
     return [queue for queue in ROUTES if queue not in SHARED and queue != ERRORS_ONLY]
+
+
+def queues_of(queue):
+    """The queues that get what is sent for this one."""
+    return [queue, *(other for other, first in SHARED.items() if first == queue)]
 
 
 def error_queues():
