@@ -3,10 +3,9 @@
 //! when all was as it must be, and otherwise says what was not.
 
 use crate::support::collector::Collector;
-use crate::support::guarded::Guarded;
+use crate::support::scripts::Script;
 use crate::support::servers::{Kind, Server};
 use crate::support::{Scratch, eventually, root};
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -26,40 +25,24 @@ async fn brokerless(scratch: &Scratch) -> Collector {
     collector
 }
 
+/// How long a script may take; it ends by itself before that.
+const SCRIPT: Duration = Duration::from_secs(130);
+
 /// Runs a script of tests/clients to its end.
 async fn run(scratch: &Scratch, interpreter: &str, script: &str, arguments: &[&str]) {
-    let path = root().join("tests/clients").join(script);
-    let mut command = vec![interpreter.to_owned(), path.display().to_string()];
-    command.extend(arguments.iter().map(|&argument| argument.to_owned()));
-    let log = scratch
-        .0
-        .join(Path::new(script).file_name().unwrap())
-        .with_extension("log");
-    let mut process = Guarded::start(&command, &[], &log);
-    eventually(
-        &format!("{script} {arguments:?} ends"),
-        Duration::from_secs(130),
-        || std::future::ready(process.has_ended()),
-    )
-    .await;
-    let status = process.wait(Duration::ZERO);
-    let said = std::fs::read_to_string(&log).unwrap();
-    assert!(status.success(), "{script} {arguments:?}: {status}\n{said}");
-    if !said.is_empty() {
-        eprintln!("{script}: {}", said.trim());
-    }
+    let running = Script::start(scratch, interpreter, script, arguments);
+    tell(script, &running.ends(SCRIPT).await);
 }
 
 async fn python(scratch: &Scratch, script: &str, arguments: &[&str]) {
-    let interpreter =
-        std::env::var("HOLDFAST_TEST_PYTHON").expect("HOLDFAST_TEST_PYTHON is set by tests/run");
-    run(
-        scratch,
-        &interpreter,
-        &format!("python/{script}"),
-        arguments,
-    )
-    .await;
+    let running = Script::start_python(scratch, script, arguments);
+    tell(script, &running.ends(SCRIPT).await);
+}
+
+fn tell(script: &str, said: &str) {
+    if !said.is_empty() {
+        eprintln!("{script}: {said}");
+    }
 }
 
 /// Paths and addresses as the scripts take them.

@@ -19,6 +19,7 @@ mod broker;
 mod brokerless;
 mod calls;
 mod consumers;
+mod contract;
 mod coverage;
 mod crash;
 mod disk_full;

@@ -102,7 +102,8 @@ async fn serve(
     }
 }
 
-async fn read(stream: &mut BufReader<TcpStream>, connection: usize) -> Option<Request> {
+/// Reads one request; `None` when the client has closed the connection.
+pub async fn read(stream: &mut BufReader<TcpStream>, connection: usize) -> Option<Request> {
     let mut line = String::new();
     if stream.read_line(&mut line).await.ok()? == 0 {
         return None;

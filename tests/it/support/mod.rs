@@ -8,6 +8,7 @@ pub mod guarded;
 pub mod judge;
 pub mod load;
 pub mod raw;
+pub mod scripts;
 pub mod servers;
 pub mod shared;
 pub mod shop;

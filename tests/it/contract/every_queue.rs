@@ -1,0 +1,99 @@
+//! Each queue's messages are in their tables once, also over kill -9, and what is broken
+//! is in its error queue with the reason.
+
+use super::{ARRIVAL, Judged, LAUNCHES, SCRIPT, Site, outcomes};
+use crate::support::eventually;
+use std::time::{Duration, Instant};
+
+/// The consumers of refused events. They are off at first: what they would empty is
+/// looked at.
+const REFUSED: [&str; 2] = [
+    "grpc_clickhouse_event_error_q",
+    "grpc_postgres_event_q_error",
+];
+
+/// Workers of the three consumers that make calls: each has one in work.
+const CALLERS: &str = "10";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_queue_delivers_each_message_once_and_sets_the_broken_aside() {
+    let off = REFUSED.map(|queue| format!("[[consumer]]\nqueue = \"{queue}\"\nenabled = false\n"));
+    let mut site = Site::start("contract_every_queue", &off.concat(), false).await;
+    site.open().await;
+    site.verb("refuse", &["@tables"]).await;
+    let started = Instant::now();
+
+    let first = site.produce("launches.jsonl", &["--queues", LAUNCHES]);
+    first.ends(SCRIPT).await;
+    let launches = site.records(&["launches.jsonl"]);
+    arrived(&site, &launches, &[]).await;
+
+    let half = (site.messages / 2).to_string();
+    let rest = format!("{LAUNCHES},{}", REFUSED[0]);
+    let first_half = site.produce("first.jsonl", &["--not", &rest, "--to", &half]);
+    kill_in_the_middle(&mut site).await;
+    eprintln!("{}", first_half.ends(SCRIPT).await);
+    let first = site.records(&["launches.jsonl", "first.jsonl"]);
+    arrived(&site, &first, &[]).await;
+    // Of these nothing is delivered again.
+    let second_half = site.produce("second.jsonl", &["--not", &rest, "--from", &half]);
+    eprintln!("{}", second_half.ends(SCRIPT).await);
+    let all = site.records(&["launches.jsonl", "first.jsonl", "second.jsonl"]);
+    arrived(&site, &all, &[]).await;
+    eprintln!(
+        "all had arrived after {:?}; peak memory {} KiB",
+        started.elapsed(),
+        site.collector.peak_memory_kib()
+    );
+    let judged = Judged {
+        lives: "2",
+        killed_to: &half,
+        in_work: CALLERS,
+    };
+    site.judge(&all, &[], judged).await;
+
+    // Here the tables are mended, the broken messages repaired, and replayed from the
+    // error queues (`repair_and_replay(&mut site)`): then the judges are asked again, with
+    // `--repaired` in place of no state, and phase two goes without `--then`.
+
+    site.configure("");
+    site.collector.start().await;
+    let third = site.produce("refused.jsonl", &["--queues", REFUSED[0]]);
+    eprintln!("{}", third.ends(SCRIPT).await);
+    let all = site.records(&[
+        "launches.jsonl",
+        "first.jsonl",
+        "second.jsonl",
+        "refused.jsonl",
+    ]);
+    arrived(&site, &all, &["--then"]).await;
+    let judged = Judged {
+        lives: "3",
+        killed_to: &half,
+        in_work: CALLERS,
+    };
+    site.judge(&all, &["--then"], judged).await;
+    eprintln!("all was judged after {:?}", started.elapsed());
+}
+
+async fn arrived(site: &Site, records: &str, state: &[&str]) {
+    let places = ["@tables", "@broker", "@calls", records, "--wait", ARRIVAL];
+    site.verb("arrived", &[&places[..], state].concat()).await;
+}
+
+/// kill -9 and a new start, when a part of everything is written and messages of every
+/// kind are in work.
+async fn kill_in_the_middle(site: &mut Site) {
+    let part = (site.messages * 4) as f64;
+    eventually("some of it is written", Duration::from_secs(60), || async {
+        outcomes(&site.collector, "written") >= part
+    })
+    .await;
+    eprintln!(
+        "killed when {} rows and calls were written; peak memory {} KiB",
+        outcomes(&site.collector, "written"),
+        site.collector.peak_memory_kib()
+    );
+    site.collector.kill();
+    site.collector.start().await;
+}
