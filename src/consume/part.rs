@@ -7,7 +7,7 @@
 //! - The routing key that it was first published with is kept beside it.
 
 use crate::broker::Message;
-use crate::event::envelope::{self, INDEXES_HEADER, ROUTING_KEY_HEADER};
+use crate::event::envelope::{self, INDEXES_HEADER, LETTER_HEADER, ROUTING_KEY_HEADER};
 use crate::event::{identity, limits};
 
 /// A copy of the message with the event at a place of it, or all of it.
@@ -31,6 +31,8 @@ pub(super) fn part(message: &Message, at: Option<usize>) -> Message {
             copy.headers.set(INDEXES_HEADER, place.to_string());
         }
         copy.message_id = message.message_id.as_ref().map(|id| format!("{id}/{at}"));
+        // Parts of a message that was refused as a whole are letters of their own.
+        copy.headers.remove(LETTER_HEADER);
     }
     copy
 }
@@ -66,7 +68,10 @@ mod tests {
 
     #[test]
     fn of_several_events_only_the_refused_one_goes() {
-        let first = part(&message(&[FIRST, SECOND]), Some(1));
+        let mut sent = message(&[FIRST, SECOND]);
+        sent.headers.set(LETTER_HEADER, "of the whole");
+        let first = part(&sent, Some(1));
+        assert_eq!(first.headers.text(LETTER_HEADER), None);
         let text = String::from_utf8(first.body.to_vec()).unwrap();
         assert!(
             text.contains(r#""b""#) && !text.contains(r#""a""#),

@@ -16,8 +16,9 @@ use crate::broker::{Acker, Delivery, Headers, Session, Subscription, Tag};
 use crate::clock::now_ms;
 use crate::config::Consumer;
 use crate::event::envelope::{
-    HISTORY_HEADER, HOST_HEADER, INDEXES_HEADER, Origins, QUEUE_HEADER, REASON_HEADER,
-    RECEIVED_HEADER, REFUSED_AT_HEADER, RETRY_COUNT_HEADER, SEQ_HEADER,
+    EARLIER_REASON_HEADER, HISTORY_HEADER, HOST_HEADER, INDEXES_HEADER, LETTER_HEADER, Origins,
+    QUEUE_HEADER, REASON_HEADER, RECEIVED_HEADER, REFUSED_AT_HEADER, RETRY_COUNT_HEADER,
+    SEQ_HEADER,
 };
 use crate::event::{history, limits};
 use crate::sink::schema::Table;
@@ -290,11 +291,18 @@ impl Worker {
                     key = consumer.error_key,
                     "message refused; to the error exchange"
                 );
-                headers.set(REASON_HEADER, refusal.reason.clone());
+                let earlier = headers.set(REASON_HEADER, refusal.reason.clone());
                 headers.set(REFUSED_AT_HEADER, now_ms);
+                if headers.text(LETTER_HEADER).is_none() {
+                    headers.set(LETTER_HEADER, uuid::Uuid::new_v4().simple().to_string());
+                }
                 // What was refused before goes back to where it was refused first.
                 if headers.text(QUEUE_HEADER).is_none() {
                     headers.set(QUEUE_HEADER, consumer.queue.clone());
+                    // It came with a reason from elsewhere, which a replay gives back.
+                    if let Some(earlier) = earlier {
+                        headers.set(EARLIER_REASON_HEADER, earlier);
+                    }
                 }
                 message.exchange.clone_from(&consumer.error_exchange);
                 message.routing_key.clone_from(&consumer.error_key);

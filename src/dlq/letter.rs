@@ -2,14 +2,15 @@
 //! meant. Used by the places, and printed by `cli`.
 //!
 //! # Invariants
-//! - A letter's id is the same at each look, also for messages that brought none: it is
-//!   made from what the message is (test `ids_are_the_same_at_each_look`).
+//! - A letter's id is the same at each look, and no other letter's: the worker that refused
+//!   the message gave it one. Messages that a foreign producer put into an error queue have
+//!   one that is made from what they are (test `ids_are_the_same_at_each_look`).
 
 use crate::broker::Message;
 use crate::dead_letters::Kept;
 use crate::event::envelope::{
-    HISTORY_HEADER, HOST_HEADER, INDEXES_HEADER, QUEUE_HEADER, REASON_HEADER, REFUSED_AT_HEADER,
-    RETRY_COUNT_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER,
+    HISTORY_HEADER, HOST_HEADER, INDEXES_HEADER, LETTER_HEADER, QUEUE_HEADER, REASON_HEADER,
+    REFUSED_AT_HEADER, RETRY_COUNT_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER,
 };
 use crate::event::history;
 use crate::event::identity::derived_id;
@@ -20,14 +21,15 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Characters of a message's id: one in 2^48 to mean two messages of a queue.
-const ID_CHARS: usize = 13;
+/// Characters of a letter's id: 48 random bits, so that of a million letters no two have one.
+const ID_CHARS: usize = 12;
 
 /// Headers that are said in fields of their own.
-const OWN_HEADERS: [&str; 9] = [
+const OWN_HEADERS: [&str; 10] = [
     HISTORY_HEADER,
     HOST_HEADER,
     INDEXES_HEADER,
+    LETTER_HEADER,
     QUEUE_HEADER,
     REASON_HEADER,
     REFUSED_AT_HEADER,
@@ -96,9 +98,10 @@ impl Letter {
             &message.body,
         ]
         .concat();
+        let id = text(LETTER_HEADER).unwrap_or_else(|| derived_id(&content, 0));
         let seq = headers.int(SEQ_HEADER).and_then(|seq| seq.try_into().ok());
         Self {
-            id: derived_id(&content, 0).chars().take(ID_CHARS).collect(),
+            id: id.chars().filter(|c| *c != '-').take(ID_CHARS).collect(),
             queue: text(QUEUE_HEADER).unwrap_or_else(|| queue.to_owned()),
             event_type,
             reason: text(REASON_HEADER).unwrap_or_default(),
@@ -259,6 +262,10 @@ mod tests {
         later.headers.set("x-delivery-count", 9_i64);
         later.headers.set(REASON_HEADER, "another");
         assert_eq!(letter(&later).id, first.id);
+        // Two that are alike in everything are two letters once they were refused.
+        let mut twin = message();
+        twin.headers.set(LETTER_HEADER, "0f6c2d7a-11");
+        assert_eq!(letter(&twin).id, "0f6c2d7a11");
         for change in [
             |m: &mut Message| m.message_id = Some("n".into()),
             |m: &mut Message| m.body = bytes::Bytes::from_static(b"{}"),

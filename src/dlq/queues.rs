@@ -14,7 +14,8 @@ use crate::broker::{
 };
 use crate::clock::now_ms;
 use crate::event::envelope::{
-    HISTORY_HEADER, QUEUE_HEADER, REASON_HEADER, REFUSED_AT_HEADER, RETRY_COUNT_HEADER,
+    EARLIER_REASON_HEADER, HISTORY_HEADER, QUEUE_HEADER, REASON_HEADER, REFUSED_AT_HEADER,
+    RETRY_COUNT_HEADER,
 };
 use crate::event::history;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -329,6 +330,9 @@ fn again(message: Message, from: &str, queue: &str) -> Message {
     for name in [REASON_HEADER, REFUSED_AT_HEADER, QUEUE_HEADER] {
         headers.remove(name);
     }
+    if let Some(earlier) = headers.remove(EARLIER_REASON_HEADER) {
+        headers.set(REASON_HEADER, earlier);
+    }
     headers.set(RETRY_COUNT_HEADER, 0_i64);
     let line = history::replayed(now_ms(), from, queue);
     headers.set(
@@ -336,4 +340,58 @@ fn again(message: Message, from: &str, queue: &str) -> Message {
         history::with(headers.list(HISTORY_HEADER), line),
     );
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_is_as_it_came_but_for_its_history() {
+        let mut came = Message {
+            exchange: "e".into(),
+            routing_key: "error.q".into(),
+            message_id: Some("m".into()),
+            body: bytes::Bytes::from_static(b"{}"),
+            ..Message::default()
+        };
+        came.headers.set("x-bb-os", "android");
+        came.headers.set(REASON_HEADER, "said by another host");
+        let mut refused = came.clone();
+        let headers = &mut refused.headers;
+        for (name, value) in [
+            (EARLIER_REASON_HEADER, "said by another host"),
+            (REASON_HEADER, "too long"),
+            (QUEUE_HEADER, "q"),
+            (REFUSED_AT_HEADER, "5"),
+            (RETRY_COUNT_HEADER, "3"),
+        ] {
+            headers.set(name, value);
+        }
+        let mut replayed = again(refused, "q_error", "q");
+        assert_eq!(
+            (replayed.exchange.as_str(), replayed.routing_key.as_str()),
+            ("", "q")
+        );
+        let history = replayed.headers.list(HISTORY_HEADER);
+        assert!(
+            history[0].ends_with("replayed from q_error to q"),
+            "{history:?}"
+        );
+        for name in [HISTORY_HEADER, RETRY_COUNT_HEADER] {
+            replayed.headers.remove(name);
+        }
+        assert_eq!(replayed.headers, came.headers);
+        assert_eq!(
+            (replayed.message_id, replayed.body),
+            (came.message_id, came.body)
+        );
+        // Without a reason from elsewhere there is none after the replay.
+        let mut plain = Message::default();
+        plain.headers.set(REASON_HEADER, "too long");
+        assert_eq!(
+            again(plain, "q_error", "q").headers.text(REASON_HEADER),
+            None
+        );
+    }
 }

@@ -18,10 +18,16 @@ pub const INDEXES_HEADER: &str = "x-holdfast-indexes";
 pub const RECEIVED_HEADER: &str = "x-holdfast-received-at-ms";
 /// Header: why a message is in an error queue.
 pub const REASON_HEADER: &str = "x-holdfast-reason";
+/// Header: the reason that a message brought which no consumer here had refused yet: for
+/// the consumers of refused events it is part of what they store.
+pub const EARLIER_REASON_HEADER: &str = "x-holdfast-earlier-reason";
 /// Header: the queue whose consumer refused it first: where a replay goes.
 pub const QUEUE_HEADER: &str = "x-holdfast-queue";
 /// Header: when it went to the error queue, epoch milliseconds.
 pub const REFUSED_AT_HEADER: &str = "x-holdfast-refused-at-ms";
+/// Header: names the message among all that were refused, however alike; made when it is
+/// refused first, and kept by a replay.
+pub const LETTER_HEADER: &str = "x-holdfast-letter";
 /// Header: what became of it so far, a list of texts (see `history`).
 pub const HISTORY_HEADER: &str = "x-holdfast-history";
 /// Header: the routing key it was first published with.

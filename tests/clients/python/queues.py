@@ -8,6 +8,7 @@
     queues.py judge CLICKHOUSE... POSTGRES_URL RECORDS [STATE] [--table A,B] [--lives N]
     queues.py errors AMQP_URL RECORDS [STATE] [--partial] [--killed-to N]
     queues.py calls CALLS RECORDS [STATE] [--killed-to N] [--in-work N]
+    queues.py repair RECORDS SHOWN MENDED
     queues.py held AMQP_URL RECORDS --window W --wait S
     queues.py drained AMQP_URL [--wait S]
     queues.py retried AMQP_URL
@@ -23,6 +24,8 @@ judge    every expected row is in its table once, as expected, and no other row 
 errors   every refused message is in its error queue once, with its reason, and nothing
          else is in any. It only looks.
 calls    every call of an API was made once; CALLS has a JSON line for each.
+repair   mends the letters of SHOWN, as `holdfast dlq show --json` prints them, by the
+         record, and writes them to MENDED.
 held     waits until each consumer of ClickHouse holds W messages of what was produced,
          and the other consumers are done.
 drained  waits until no queue with a consumer has a message waiting.
@@ -113,6 +116,11 @@ def errors(arguments):
     print(f"error queues hold {count} messages as expected, {again} of them again")
 
 
+def repair(arguments):
+    count = refusals.repair(Expected(read_record(arguments.records), []), arguments.shown, arguments.mended)
+    print(f"{count} letters are mended")
+
+
 def calls(arguments):
     count, again = api.judge(arguments.calls, expected(arguments), arguments.killed_to, arguments.in_work)
     print(f"{count} calls are as expected, {again} of them again")
@@ -173,6 +181,7 @@ def main():
     verb(judge, *CLICKHOUSE, "postgres", "records", table="", lives=1)
     verb(errors, "amqp", "records", partial=False, killed_to=0)
     verb(calls, "calls", "records", killed_to=0, in_work=0)
+    verb(repair, "records", "shown", "mended")
     verb(held, "amqp", "records", window=0, wait=0.0)
     verb(drained, "amqp", wait=0.0)
     verb(retried, "amqp")

@@ -20,6 +20,7 @@ const SEARCH: &str = "/userclientaccount/search";
 
 pub struct Partners {
     pub port: u16,
+    desk: Arc<Mutex<Desk>>,
 }
 
 struct Desk {
@@ -39,13 +40,19 @@ impl Partners {
             busy: HashSet::new(),
             book: File::create(book).unwrap(),
         }));
+        let shared = Arc::clone(&desk);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, Arc::clone(&desk)));
+                tokio::spawn(serve(stream, Arc::clone(&shared)));
             }
         });
-        Self { port }
+        Self { port, desk }
+    }
+
+    /// From now on nobody is refused.
+    pub fn welcome_all(&self) {
+        self.desk.lock().unwrap().welcomes_all = true;
     }
 
     /// The sections of a collector's configuration that name it. As many calls a second

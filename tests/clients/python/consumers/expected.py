@@ -53,6 +53,7 @@ class Expected:
         if then is None:
             self.errors.append((entry, queue, error))
         elif "error" in then:
-            self.errors.append((entry, then["queue"], then["error"]))
+            # Its header names the queue that refused it first: there a replay goes.
+            self.errors.append((entry, queue, then["error"]))
         else:
             self.rows += then["rows"]

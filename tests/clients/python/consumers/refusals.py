@@ -4,6 +4,7 @@ with its reason, and nothing else is.
 Used by ../queues.py.
 """
 
+import base64
 import collections
 import json
 import sys
@@ -122,6 +123,37 @@ def differences(properties, place):
     if properties.delivery_mode != 2:
         wrong.append(f"delivery mode {properties.delivery_mode}")
     return wrong
+
+
+def repair(expected, shown, mended):
+    """Writes the letters of the file `shown` with mended bodies; gives their number."""
+    places = collections.defaultdict(list)
+    for entry, _, error in expected.errors:
+        body = canonical(error["events"]) if "events" in error else entry["body"]
+        places[error["queue"], body].append((entry, error))
+    used, count = collections.Counter(), 0
+    with open(shown, encoding="utf-8") as letters, open(mended, "w", encoding="utf-8") as out:
+        for line in letters:
+            letter = json.loads(line)
+            body = letter["body"].encode() if "body" in letter else base64.b64decode(letter["body_base64"])
+            fits = places.get((letter["place"], body))
+            if not fits:
+                fits = places.get((letter["place"], canonical(json.loads(body))), [])
+            # Of messages that are alike each is mended, the ones that came again last.
+            fits = [(entry, error) for entry, error in fits if alike(letter, entry, error)]
+            if not fits:
+                sys.exit(f"the record does not have {line[:300]}")
+            entry, error = min(fits, key=lambda fit: used[fit[0]["queue"], fit[0]["n"], fit[1]["queue"]])
+            used[entry["queue"], entry["n"], error["queue"]] += 1
+            out.write(json.dumps({"id": letter["id"], "body": base64.b64decode(error["repaired"]["body"]).decode()}) + "\n")
+            count += 1
+    return count
+
+
+def alike(letter, entry, error):
+    """Whether a letter can be this message: by its key, and by its id unless it is a part."""
+    same_id = "events" in error or letter["message_id"] == entry["properties"].get("message_id")
+    return same_id and letter["type"] == entry["key"]
 
 
 def retried(looker):
