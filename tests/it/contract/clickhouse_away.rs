@@ -73,9 +73,9 @@ async fn clickhouse_away_for_the_whole_run() {
     );
     assert_eq!(outcomes(&site.collector, "retried"), 0.0);
     let judged = Judged {
-        lives: "1",
-        killed_to: "0",
-        in_work: "0",
+        lives: 1,
+        killed_to: 0,
+        in_work: 0,
     };
     site.judge(&records, &state, judged).await;
 }

@@ -15,7 +15,7 @@ const REFUSED: [&str; 2] = [
 ];
 
 /// Workers of the three consumers that make calls: each has one in work.
-const CALLERS: &str = "10";
+const CALLERS: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_queue_delivers_each_message_once_and_sets_the_broken_aside() {
@@ -30,7 +30,8 @@ async fn every_queue_delivers_each_message_once_and_sets_the_broken_aside() {
     let launches = site.records(&["launches.jsonl"]);
     arrived(&site, &launches, &[]).await;
 
-    let half = (site.messages / 2).to_string();
+    let killed_to = site.messages / 2;
+    let half = killed_to.to_string();
     let rest = format!("{LAUNCHES},{}", REFUSED[0]);
     let first_half = site.produce("first.jsonl", &["--not", &rest, "--to", &half]);
     kill_in_the_middle(&mut site).await;
@@ -48,8 +49,8 @@ async fn every_queue_delivers_each_message_once_and_sets_the_broken_aside() {
         site.collector.peak_memory_kib()
     );
     let judged = Judged {
-        lives: "2",
-        killed_to: &half,
+        lives: 2,
+        killed_to,
         in_work: CALLERS,
     };
     site.judge(&all, &[], judged).await;
@@ -60,8 +61,8 @@ async fn every_queue_delivers_each_message_once_and_sets_the_broken_aside() {
     repair_and_replay(&site, &all).await;
     arrived(&site, &all, &["--repaired"]).await;
     let judged = Judged {
-        lives: "3",
-        killed_to: &half,
+        lives: 3,
+        killed_to,
         in_work: CALLERS,
     };
     site.judge(&all, &["--repaired"], judged).await;
@@ -81,8 +82,8 @@ async fn every_queue_delivers_each_message_once_and_sets_the_broken_aside() {
     repair_and_replay(&site, &all).await;
     arrived(&site, &all, &["--repaired"]).await;
     let judged = Judged {
-        lives: "4",
-        killed_to: &half,
+        lives: 4,
+        killed_to,
         in_work: CALLERS,
     };
     site.judge(&all, &["--repaired"], judged).await;

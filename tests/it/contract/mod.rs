@@ -12,7 +12,7 @@ use crate::support::collector::{Collector, get};
 use crate::support::scripts::Script;
 use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Stack};
 use crate::support::{Scratch, eventually, load_events, seed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a script may take; it ends by itself before that.
 const SCRIPT: Duration = Duration::from_secs(310);
@@ -39,6 +39,8 @@ struct Site {
     seed: u64,
     /// Messages of each queue.
     messages: usize,
+    /// The day on which it began.
+    day: i64,
 }
 
 impl Site {
@@ -55,6 +57,7 @@ impl Site {
             scratch,
             seed: seed(),
             messages: (load_events() / 200).max(20),
+            day: day(),
         }
     }
 
@@ -103,10 +106,9 @@ impl Site {
 
     /// Runs a verb of queues.py to its good end; gives what it said.
     async fn verb(&self, verb: &str, arguments: &[&str]) -> String {
+        let started = Instant::now();
         let said = self.begin(verb, arguments).ends(SCRIPT).await;
-        if !said.is_empty() {
-            eprintln!("{verb}: {said}");
-        }
+        eprintln!("{verb}, {:.1?}: {said}", started.elapsed());
         said
     }
 
@@ -120,29 +122,35 @@ impl Site {
 
     /// Ends the collector, so that what it had not settled would be back in its queue,
     /// and has the judges look at everything.
-    async fn judge(&mut self, records: &str, state: &[&str], judged: Judged<'_>) {
+    async fn judge(&mut self, records: &str, state: &[&str], judged: Judged) {
         let status = self.collector.terminate();
         assert!(status.success(), "{status}");
         self.verb("drained", &["@broker"]).await;
-        let (killed, in_work) = (judged.killed_to, judged.in_work);
-        let tables = [&["@tables", records][..], state, &["--lives", judged.lives]].concat();
+        let lives = (judged.lives + day() - self.day).to_string();
+        let (killed, in_work) = (judged.killed_to.to_string(), judged.in_work.to_string());
+        let tables = [&["@tables", records][..], state, &["--lives", &lives]].concat();
         self.verb("judge", &tables).await;
-        let errors = [&["@broker", records][..], state, &["--killed-to", killed]].concat();
+        let errors = [&["@broker", records][..], state, &["--killed-to", &killed]].concat();
         self.verb("errors", &errors).await;
-        let more = ["--killed-to", killed, "--in-work", in_work];
+        let more = ["--killed-to", &killed, "--in-work", &in_work];
         self.verb("calls", &[&["@calls", records][..], state, &more].concat())
             .await;
     }
 }
 
 /// What the judges allow for.
-struct Judged<'a> {
+struct Judged {
     /// Lives of collectors that consumed; each counts clicks anew.
-    lives: &'a str,
+    lives: i64,
     /// Messages up to this number may have been handed over again.
-    killed_to: &'a str,
+    killed_to: usize,
     /// Calls that may have been in work when the collector was killed.
-    in_work: &'a str,
+    in_work: usize,
+}
+
+/// Clicks are counted by the day.
+fn day() -> i64 {
+    holdfast::clock::now_ms() / (24 * 3600 * 1000)
 }
 
 fn collector(scratch: &Scratch, stack: &Stack, partners: &Partners, consumers: &str) -> Collector {

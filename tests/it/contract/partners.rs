@@ -56,7 +56,7 @@ impl Partners {
     }
 
     /// The sections of a collector's configuration that name it. As many calls a second
-    /// as there are: this is not about their rate.
+    /// as there are, and time for each: this is not about rate and patience.
     pub fn config(&self) -> String {
         let url = format!("http://127.0.0.1:{}", self.port);
         let account = |prefix: &str, name: &str| {
@@ -67,8 +67,8 @@ impl Partners {
             )
         };
         format!(
-            "[webengage]\n{}{}rate_max = 100000\n\
-             [identity]\nurl = \"{url}\"\ncustomer_app_client_id = \"customer\"\nrate_max = 100000\n",
+            "[webengage]\n{}{}rate_max = 100000\ntimeout = \"60s\"\n\
+             [identity]\nurl = \"{url}\"\ncustomer_app_client_id = \"customer\"\nrate_max = 100000\ntimeout = \"60s\"\n",
             account("", "user"),
             account("brand_", "brand"),
         )

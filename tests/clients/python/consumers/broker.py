@@ -91,18 +91,27 @@ class Looker:
     def close(self):
         self.connection.close()
 
-    def waiting(self, queues):
-        """How many messages wait in each queue that is there."""
-        counts = {}
+    def declared(self, queues):
+        """What the broker says of each queue: messages that wait, and consumers."""
+        found = {}
         for queue in queues:
             channel = self.connection.channel()
             try:
-                counts[queue] = channel.queue_declare(queue, passive=True).method.message_count
+                found[queue] = channel.queue_declare(queue, passive=True).method
                 channel.close()
             except pika.exceptions.ChannelClosedByBroker:
                 # No such queue; the channel is gone with the question.
-                counts[queue] = None
-        return counts
+                found[queue] = None
+        return found
+
+    def waiting(self, queues):
+        """How many messages wait in each queue; None where there is none."""
+        return {queue: said and said.message_count for queue, said in self.declared(queues).items()}
+
+    def consumed(self, queues):
+        """The queues that have consumers, with how many."""
+        found = self.declared(queues).items()
+        return {queue: said.consumer_count for queue, said in found if said and said.consumer_count}
 
     def messages(self, queue):
         """All messages that wait in a queue, as (method, properties, body)."""
@@ -117,9 +126,13 @@ class Looker:
         return found
 
     def holds(self, counts):
-        """Queues that hold another number of waiting messages than these."""
+        """Queues that hold fewer or more waiting messages than these: (least, most)."""
         found = self.waiting(counts)
-        return {queue: (found[queue], count) for queue, count in counts.items() if found[queue] != count}
+        return {
+            queue: (found[queue], (least, most))
+            for queue, (least, most) in counts.items()
+            if found[queue] is None or not least <= found[queue] <= most
+        }
 
     def until(self, what, seconds, check):
         """Awaits a condition; `check` gives what is still wrong, or nothing."""

@@ -30,7 +30,7 @@ class Click(Family):
             address, bot = self.BOT_ADDRESS, True
         elif kind == 1:
             referer, bot = self.BOT_REFERER, True
-        elif n % 20 == 3 and not bot:
+        elif n % 8 == 3 and not bot:
             address, bot = self.EAGER_ADDRESS, expect.ANY
         body = {
             "eventId": f"click-{n}-{draw.hex(8)}",
