@@ -5,10 +5,11 @@
 //! ```text
 //! GET  /status          everything that `holdfast status` shows
 //! GET  /ledger          the ways out and their accounts alone
+//! POST /drain           the doors refuse everything, until all is delivered
 //! POST /journal/skip    one way out passes records over
 //! POST /journal/purge   ways out pass records over, or a quarantined generation goes
 //! ```
-//! Both changes are dry runs unless the body says `"apply": true`.
+//! Changes of the journal are dry runs unless the body says `"apply": true`.
 //!
 //! # Invariants
 //! - The socket is the owner's alone (mode 0600), and each change is put down to
@@ -32,6 +33,6 @@ mod status;
 pub use audit::{Audit, Intent, OpenLine, Who};
 pub use change::{ChangeError, Ground, change};
 pub use client::{CallError, get, post};
-pub use request::{Change, Move, Outcome, PurgeRequest, Removed, SkipRequest};
+pub use request::{Change, DrainRequest, Move, Outcome, PurgeRequest, Removed, SkipRequest};
 pub use serve::{Admin, Options, Serving};
 pub use status::{Account, Counts, Disk, Ledger, State, Status, Way, counts};

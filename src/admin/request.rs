@@ -50,6 +50,17 @@ pub struct PurgeRequest {
     pub sudo_user: Option<String>,
 }
 
+/// Body of `POST /drain`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Begin, or take it back.
+    pub on: bool,
+    /// Who called sudo, as the caller says.
+    #[serde(default)]
+    pub sudo_user: Option<String>,
+}
+
 /// A change that is asked for.
 #[derive(Debug, Clone)]
 pub enum Change {

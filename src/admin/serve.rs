@@ -6,11 +6,11 @@
 //! - It answers while the service stops, and ends before the journal closes.
 //! - A change that has begun is finished, also when its caller goes away.
 
-use super::audit::{Audit, Who};
+use super::audit::{Audit, Intent, Who};
 use super::change::{ChangeError, Ground, change};
 use super::connection::Bounded;
 use super::listener;
-use super::request::{Change, Outcome, PurgeRequest, SkipRequest};
+use super::request::{Change, DrainRequest, Outcome, PurgeRequest, SkipRequest};
 use super::status::{Disk, Ledger, State as ServiceState, Status};
 use crate::journal::Journal;
 use axum::Router;
@@ -50,6 +50,8 @@ pub struct Options {
     pub min_free_bytes: u64,
     /// Whether the doors take requests, asked for each answer.
     pub serving: Arc<dyn Fn() -> Serving + Send + Sync>,
+    /// Begins or ends a drain.
+    pub drain: Arc<dyn Fn(bool) + Send + Sync>,
 }
 
 /// The doors' part of the state.
@@ -59,6 +61,10 @@ pub struct Serving {
     pub open: bool,
     /// The operator's heartbeat switch is on.
     pub beat: bool,
+    /// An operator drains the host.
+    pub draining: bool,
+    /// Requests that are neither durable nor refused yet.
+    pub in_work: usize,
 }
 
 struct App {
@@ -144,6 +150,7 @@ fn routes(app: Arc<App>) -> Router {
     Router::new()
         .route("/status", get(status))
         .route("/ledger", get(ledger))
+        .route("/drain", post(drain))
         .route("/journal/skip", post(skip))
         .route("/journal/purge", post(purge))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
@@ -209,6 +216,45 @@ async fn purge(
     }
 }
 
+/// Begins or ends a drain: the status after it.
+async fn drain(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<DrainRequest>, JsonRejection>,
+) -> Response {
+    let request = match body {
+        Ok(Json(request)) => request,
+        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
+    };
+    let Peer(Some((uid, pid))) = peer else {
+        return error(StatusCode::FORBIDDEN, "who calls is not known");
+    };
+    let work = move || {
+        let who = Who::new(uid, pid, request.sudo_user);
+        let intent = Intent {
+            verb: "drain",
+            args: serde_json::json!({ "on": request.on }),
+            by: &who,
+            planned: serde_json::Value::Null,
+        };
+        let line = app.audit.begin(&intent)?;
+        (app.options.drain)(request.on);
+        tracing::warn!(on = request.on, uid, "an operator drains this host");
+        if let Err(error) = line.end("applied", &serde_json::Value::Null) {
+            tracing::error!(%error, "the audit's line could not be ended");
+        }
+        Ok::<_, std::io::Error>(app.status())
+    };
+    match blocking(work).await {
+        Ok(Ok(status)) => Json(status).into_response(),
+        Ok(Err(failed)) => error(
+            StatusCode::INSUFFICIENT_STORAGE,
+            &format!("not done: the audit cannot be written: {failed}"),
+        ),
+        Err(response) => response,
+    }
+}
+
 async fn make(app: Arc<App>, peer: Peer, sudo_user: Option<String>, wanted: Change) -> Response {
     let Peer(Some((uid, pid))) = peer else {
         return error(StatusCode::FORBIDDEN, "who calls is not known");
@@ -254,14 +300,16 @@ impl App {
         if !serving.beat {
             reasons.push("the heartbeat was switched off (PUT /heartbeat/)".to_owned());
         }
-        let state = match (serving.open, reasons.is_empty()) {
-            (false, _) => ServiceState::Stopping,
-            (true, true) => ServiceState::Serving,
-            (true, false) => ServiceState::NotServing,
+        let state = match (serving.open, serving.draining, reasons.is_empty()) {
+            (false, _, _) => ServiceState::Stopping,
+            (true, true, _) => ServiceState::Draining,
+            (true, false, true) => ServiceState::Serving,
+            (true, false, false) => ServiceState::NotServing,
         };
         Status {
             state,
             reasons,
+            in_work: Some(serving.in_work as u64),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             pid: Some(std::process::id()),
             up_seconds: Some(self.started.elapsed().as_secs()),

@@ -32,6 +32,8 @@ pub enum State {
     Serving,
     /// They are not, or clients are told to go elsewhere; the reasons stand beside.
     NotServing,
+    /// An operator drains this host: nothing is taken until all is delivered.
+    Draining,
     /// The service is ending.
     Stopping,
     /// A process holds the directory but does not answer: it is starting, or hangs.
@@ -47,6 +49,8 @@ pub struct Status {
     pub state: State,
     /// Why not.
     pub reasons: Vec<String>,
+    /// Requests that are neither durable nor refused yet.
+    pub in_work: Option<u64>,
     /// The service's version.
     pub version: Option<String>,
     /// Its process.
@@ -250,6 +254,17 @@ impl Ledger {
 }
 
 impl Status {
+    /// Events that some way out has not delivered, counted once for each of them, and
+    /// requests that may still become such.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        let ways = self.ledger.ways.iter();
+        let pending: u64 = ways
+            .map(|way| way.pending_events.max(way.pending_requests))
+            .sum();
+        pending + self.in_work.unwrap_or(0)
+    }
+
     /// Whether nothing is wrong: requests are taken, the accounts add up, nothing
     /// is lost.
     #[must_use]

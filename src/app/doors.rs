@@ -92,7 +92,7 @@ impl Doors {
     ) -> anyhow::Result<Self> {
         let door = |name| {
             let keep = config.ingest.keep_rejected;
-            Door::new(name, journal.clone(), metrics.clone(), keep)
+            Door::new(name, journal.clone(), metrics.clone(), keep, health.clone())
         };
         let mut doors = vec![door("grpc"), door("http")];
         let mut lanes = Vec::new();
@@ -162,6 +162,12 @@ impl Doors {
             servers,
             stop,
         })
+    }
+
+    /// How many requests are in work, to be asked later.
+    pub(super) fn counter(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let doors = self.doors.clone();
+        move || doors.iter().map(Door::in_work).sum()
     }
 
     /// Takes no more requests and waits for those in work.

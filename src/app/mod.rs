@@ -8,10 +8,12 @@
 //! - A pump that panics is started again; it takes nothing else with it.
 
 mod doors;
+mod drain;
 mod pumps;
 mod setup;
 mod shutdown;
 
+pub use drain::{Drained, drain};
 pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology};
 
 use crate::admin::{self, Admin};
@@ -22,7 +24,7 @@ use crate::journal::{self, Journal};
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
 use doors::Doors;
-use pumps::Pumps;
+use pumps::{Pumps, unused_ways};
 use shutdown::Signals;
 use std::sync::Arc;
 
@@ -44,7 +46,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics)?;
     let doors = Doors::open(&config, bound, &journal, &health, &metrics)?;
     health.set_open(true);
-    let admin = Admin::start(admin_options(&config, &journal, &health));
+    let admin = Admin::start(admin_options(&config, &journal, &health, doors.counter()));
     let stats = journal.stats();
     tracing::info!(
         host = %journal.host(), grpc = %doors.grpc_address, http = %doors.http_address,
@@ -71,8 +73,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn admin_options(config: &Config, journal: &Journal, health: &Health) -> admin::Options {
-    let health = health.clone();
+fn admin_options(
+    config: &Config,
+    journal: &Journal,
+    health: &Health,
+    in_work: impl Fn() -> usize + Send + Sync + 'static,
+) -> admin::Options {
+    let (health, switch) = (health.clone(), health.clone());
     admin::Options {
         journal: journal.clone(),
         data_dir: config.data.dir.clone(),
@@ -81,7 +88,10 @@ fn admin_options(config: &Config, journal: &Journal, health: &Health) -> admin::
         serving: Arc::new(move || admin::Serving {
             open: health.is_open(),
             beat: health.beat(),
+            draining: health.is_draining(),
+            in_work: in_work(),
         }),
+        drain: Arc::new(move |on| switch.set_draining(on)),
     }
 }
 

@@ -222,13 +222,9 @@ async fn prepare_sink(
 /// A cursor of a way out that is not configured any more keeps the journal from
 /// shrinking; only an operator knows whether that is meant.
 fn warn_of_unused_cursors(config: &Config, journal: &Journal) {
-    let used: Vec<&str> = if config.rabbitmq.is_some() {
-        vec![Forwarder::CURSOR]
-    } else {
-        config.sinks().into_iter().map(SinkKind::name).collect()
-    };
+    let unused = unused_ways(config, journal);
     for (cursor, next) in journal.stats().cursors {
-        if !used.contains(&cursor.as_str()) {
+        if unused.contains(&cursor) {
             let file = config.data.dir.join("cursors").join(&cursor);
             tracing::warn!(
                 cursor, next_seq = %next, file = %file.display(),
@@ -236,4 +232,18 @@ fn warn_of_unused_cursors(config: &Config, journal: &Journal) {
             );
         }
     }
+}
+
+/// Ways out that have a cursor in the journal and no place in the configuration.
+pub(super) fn unused_ways(config: &Config, journal: &Journal) -> Vec<String> {
+    let used: Vec<&str> = if config.rabbitmq.is_some() {
+        vec![Forwarder::CURSOR]
+    } else {
+        config.sinks().into_iter().map(SinkKind::name).collect()
+    };
+    let cursors = journal.stats().cursors.into_iter();
+    cursors
+        .map(|(cursor, _)| cursor)
+        .filter(|cursor| !used.contains(&cursor.as_str()))
+        .collect()
 }

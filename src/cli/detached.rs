@@ -32,6 +32,7 @@ pub(super) fn status(site: &Site) -> anyhow::Result<Status> {
     Ok(Status {
         state,
         reasons: Vec::new(),
+        in_work: None,
         version: None,
         pid: None,
         up_seconds: None,

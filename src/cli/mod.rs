@@ -7,6 +7,7 @@
 mod detached;
 mod dispatch;
 mod dlq;
+mod drain;
 mod journal;
 mod moment;
 mod schema;
@@ -56,6 +57,8 @@ enum Verb {
     /// Look into the log, and change what the ways out still deliver.
     #[command(subcommand)]
     Journal(journal::Verb),
+    /// Take nothing any more and empty the log, of the service or of a dead host.
+    Drain(drain::Args),
     /// Look at what was refused, send it again, or give it up.
     #[command(subcommand)]
     Dlq(dlq::Verb),
@@ -80,6 +83,11 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => {
             return at(args.place.find(file), |site| {
                 block_on(status::run(site, &args))
+            });
+        }
+        Verb::Drain(args) => {
+            return at(args.place.find(file), |site| {
+                block_on(drain::run(site, &args))
             });
         }
         Verb::Journal(verb) => {
@@ -115,7 +123,7 @@ pub fn main() -> ExitCode {
         Verb::Run => run(config, reporting),
         Verb::CheckConfig => check_config(&config),
         Verb::Schema(verb) => finish(block_on(schema::run(&config, &verb))),
-        Verb::Dispatch(_) | Verb::Status(_) | Verb::Journal(_) | Verb::Dlq(_) => {
+        Verb::Dispatch(_) | Verb::Status(_) | Verb::Drain(_) | Verb::Journal(_) | Verb::Dlq(_) => {
             unreachable!("answered above")
         }
     }

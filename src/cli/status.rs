@@ -91,6 +91,7 @@ fn state(status: &Status) -> String {
     match status.state {
         State::Serving => "serving",
         State::NotServing => "NOT SERVING:",
+        State::Draining => "draining: nothing is taken until all is delivered",
         State::Stopping => "stopping",
         State::NoAnswer => "NO ANSWER: a process holds this directory, but not its admin socket",
         State::NotRunning => "NOT RUNNING; this is what the directory tells",
@@ -236,6 +237,7 @@ mod tests {
         Status {
             state: State::NotServing,
             reasons: vec!["the log is fenced until a restart: ".to_owned() + &"x".repeat(100)],
+            in_work: Some(figure),
             version: Some("0.1.0".into()),
             pid: Some(4_000_000),
             up_seconds: Some(figure),

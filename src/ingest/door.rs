@@ -3,9 +3,12 @@
 //!
 //! # Invariants
 //! - What is journaled is what the client sent, byte for byte.
+//! - A host that is drained takes nothing, and what was on its way in counts as in work
+//!   until it is durable or refused: with none in work and none pending all is delivered.
 //! - Bytes that are not an `Events` are never kept; an incomplete batch is kept as
 //!   `Rejected` (where configured) and refused all the same.
 
+use super::health::Health;
 use super::refusal::Refusal;
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
@@ -28,6 +31,7 @@ pub struct Door {
     journal: Journal,
     metrics: Metrics,
     keep_rejected: bool,
+    health: Health,
     name: &'static str,
     /// Requests between their bytes and their answer, for a clean stop.
     in_work: Arc<AtomicUsize>,
@@ -50,11 +54,13 @@ impl Door {
         journal: Journal,
         metrics: Metrics,
         keep_rejected: bool,
+        health: Health,
     ) -> Self {
         Self {
             journal,
             metrics,
             keep_rejected,
+            health,
             name,
             in_work: Arc::new(AtomicUsize::new(0)),
         }
@@ -118,6 +124,7 @@ impl Door {
     pub async fn accept_webhook(&self, source: Source, stored: &Stored) -> Result<(), Refusal> {
         let started = Instant::now();
         let _in_work = InWork::new(&self.in_work);
+        self.open()?;
         let received_at_ms = now_ms();
         let receipt = Receipt {
             host: self.journal.host(),
@@ -141,7 +148,17 @@ impl Door {
         Ok(())
     }
 
+    /// Whether anything is taken at all. Looked at after the request counts as in work.
+    fn open(&self) -> Result<(), Refusal> {
+        if self.health.is_draining() {
+            Err(Refusal::Draining)
+        } else {
+            Ok(())
+        }
+    }
+
     async fn take(&self, bytes: Bytes, deadline: Option<Duration>) -> Result<Accepted, Refusal> {
+        self.open()?;
         let batch =
             Events::decode(bytes.clone()).map_err(|error| Refusal::Malformed(error.to_string()))?;
         if let Err(invalid) = validate::header(batch.header.as_ref()) {

@@ -3,8 +3,8 @@
 //! operator's PUT.
 //!
 //! # Invariants
-//! - Serving = the operator's beat is on, the doors are open, and the journal is
-//!   not fenced. Broker and sinks do not matter: the journal takes their place.
+//! - Serving = the operator's beat is on, the doors are open, no operator drains the host,
+//!   and the journal is not fenced. Broker and sinks do not matter: the journal takes their place.
 //! - `Watch` streams see every change of that.
 
 use crate::journal::Journal;
@@ -25,6 +25,7 @@ const SERVICES: [&str; 2] = ["", "event.EventService"];
 struct State {
     beat: bool,
     open: bool,
+    draining: bool,
 }
 
 /// The state, shared by clones.
@@ -41,6 +42,7 @@ impl Health {
         let state = State {
             beat: true,
             open: false,
+            draining: false,
         };
         Self {
             state: watch::Sender::new(state),
@@ -51,8 +53,12 @@ impl Health {
     /// Whether requests are taken.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        let State { beat, open } = *self.state.borrow();
-        beat && open && self.journal.stats().fence.is_none()
+        let State {
+            beat,
+            open,
+            draining,
+        } = *self.state.borrow();
+        beat && open && !draining && self.journal.stats().fence.is_none()
     }
 
     /// Whether the operator's switch is on.
@@ -65,6 +71,17 @@ impl Health {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.state.borrow().open
+    }
+
+    /// Whether an operator drains this host: the doors refuse everything.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.state.borrow().draining
+    }
+
+    /// An operator drains this host, or takes that back.
+    pub fn set_draining(&self, draining: bool) {
+        self.state.send_modify(|state| state.draining = draining);
     }
 
     /// The operator's switch.

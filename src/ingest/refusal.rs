@@ -35,6 +35,9 @@ pub enum Refusal {
     /// The lane is full of requests in work.
     #[error("too many requests in work")]
     Busy,
+    /// An operator drains this host.
+    #[error("this host is being drained; send to another")]
+    Draining,
     /// The body did not come in time.
     #[error("the body did not come in time")]
     Slow,
@@ -77,6 +80,11 @@ impl Refusal {
                 let busy = StatusCode::TOO_MANY_REQUESTS;
                 let wait = Some(BUSY_PUSHBACK);
                 ("busy", Code::ResourceExhausted, busy, text, wait)
+            }
+            Self::Draining => {
+                let away = StatusCode::SERVICE_UNAVAILABLE;
+                let wait = Some(BUSY_PUSHBACK);
+                ("draining", Code::Unavailable, away, text, wait)
             }
             Self::Slow => {
                 let slow = StatusCode::REQUEST_TIMEOUT;

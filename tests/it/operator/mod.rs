@@ -3,6 +3,7 @@
 
 mod changes;
 mod damage;
+mod drains;
 mod exports;
 mod looks;
 
@@ -34,11 +35,19 @@ impl Site {
 
     /// With more lines of configuration.
     async fn with(name: &str, more: &str) -> Self {
+        let clickhouse = format!("[clickhouse]\nurl = \"http://127.0.0.1:{}\"\n", free_port());
+        Self::with_ways(name, &format!("{clickhouse}[sqlite]\n{more}")).await
+    }
+
+    /// With these ways out, and SQLite unless it is among them.
+    async fn with_ways(name: &str, ways: &str) -> Self {
         let scratch = Scratch::new(name);
-        let config = format!(
-            "[clickhouse]\nurl = \"http://127.0.0.1:{}\"\n[sqlite]\n{more}",
-            free_port()
-        );
+        let sqlite = if ways.contains("[sqlite]") {
+            ""
+        } else {
+            "[sqlite]\n"
+        };
+        let config = format!("{ways}{sqlite}");
         let mut collector = Collector::new(&scratch, &config);
         collector.start().await;
         Self { collector, scratch }

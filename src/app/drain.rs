@@ -1,0 +1,98 @@
+//! Delivers what a directory holds, without any door: the log of a host that is dead, or
+//! of a service that does not run. Called by `cli drain`.
+//!
+//! # Invariants
+//! - It is the same delivery as that of the service, under the directory's lock, with the
+//!   host id and the sequences that the directory has: rows are what that host would have
+//!   written (test `the_log_of_a_dead_host_is_emptied`).
+//! - What it leaves undone is delivered by the next, or by the service.
+
+use super::pumps::Pumps;
+use super::shutdown::{Signals, phase};
+use super::{journal_options, unused_ways};
+use crate::config::Config;
+use crate::dead_letters::DeadLetters;
+use crate::journal::{Journal, JournalLedger};
+use crate::telemetry::Metrics;
+use anyhow::Context as _;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// How often the ledger is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What became of a drain.
+#[derive(Debug)]
+pub struct Drained {
+    /// The ledger when it ended.
+    pub ledger: JournalLedger,
+    /// Ways out that still have something, and that the configuration does not have.
+    pub unused: Vec<String>,
+    /// Why it ended before all was delivered.
+    pub ended: Option<String>,
+}
+
+/// Events that ways out of the configuration have not delivered.
+#[must_use]
+fn left(ledger: &JournalLedger, unused: &[String]) -> u64 {
+    let ways = ledger.ways.iter();
+    ways.filter(|way| !unused.contains(&way.way))
+        .map(|way| way.pending.total())
+        .sum()
+}
+
+/// Runs the ways out until nothing is left, a signal, or the end of `limit`. `show` gets
+/// the ledger now and then.
+///
+/// # Errors
+/// What keeps it from starting, such as a service that has the directory.
+pub async fn drain(
+    config: &Config,
+    limit: Option<Duration>,
+    mut show: impl FnMut(&JournalLedger),
+) -> anyhow::Result<Drained> {
+    let mut signals = Signals::new()?;
+    let options = journal_options(config);
+    let journal = tokio::task::spawn_blocking(move || Journal::open(&options))
+        .await?
+        .context("open the journal")?;
+    let metrics = Metrics::new();
+    let dead_letters = DeadLetters::new(&config.data.dir);
+    let pumps = Pumps::start(config, &journal, &dead_letters, &metrics)?;
+    let unused = unused_ways(config, &journal);
+    let until = limit.map(|limit| Instant::now() + limit);
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let ended = loop {
+        tokio::select! {
+            () = signals.first() => break Some("a signal ended it".to_owned()),
+            _ = looks.tick() => {}
+        }
+        let ledger = journal.ledger();
+        show(&ledger);
+        if left(&ledger, &unused) == 0 {
+            break None;
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            break Some("the time was up".to_owned());
+        }
+    };
+    signals.exit_on_second();
+    let grace = config.shutdown.grace.get();
+    phase("ways out", grace, pumps.stop()).await;
+    dead_letters.close().await;
+    let ledger = journal.ledger();
+    let waiting = ledger.ways.iter().filter(|way| way.pending.total() > 0);
+    let waiting: Vec<_> = waiting.map(|way| way.way.clone()).collect();
+    tokio::task::spawn_blocking(move || journal.close())
+        .await
+        .context("close the journal")?;
+    Ok(Drained {
+        unused: unused
+            .into_iter()
+            .filter(|way| waiting.contains(way))
+            .collect(),
+        ledger,
+        ended,
+    })
+}

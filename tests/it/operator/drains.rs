@@ -1,0 +1,137 @@
+//! Draining: a host that takes nothing any more and empties its log, and the log of a host
+//! that is dead.
+
+use super::{ARRIVAL, Site, holdfast, request, test_event};
+use crate::support::collector::{get, send};
+use crate::support::judge::query_clickhouse;
+use crate::support::raw::dispatch;
+use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
+use crate::support::{Scratch, eventually};
+use prost::Message as _;
+
+/// Requests that wait, each with three events.
+const REQUESTS: usize = 40;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_host_takes_nothing_and_empties_its_log() {
+    let scratch = Scratch::new("drain_server");
+    let mut clickhouse = Server::new(Kind::ClickHouse, &scratch);
+    let more = format!(
+        "[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
+        clickhouse.clickhouse_url()
+    );
+    let site = Site::with_ways("drains", &more).await;
+    site.send_requests("d", REQUESTS).await;
+
+    // ClickHouse is away: the time runs out, and what waits is named.
+    let early = site.ask("drain --timeout 1s --json");
+    assert_eq!(early.code, 1, "{early:?}");
+    assert_eq!(early.json()["left"], REQUESTS * 3, "{early:?}");
+    assert!(early.err.contains("clickhouse still delivers"), "{early:?}");
+    let status = site.ask("status --json").json();
+    assert_eq!(status["state"], "draining");
+    assert!(site.ask("status").fits().contains("draining"));
+
+    // Nothing is taken meanwhile, by any door, and callers are told to go elsewhere.
+    let batch = request(vec![test_event("late", "1700000000000", "x")]);
+    let refused = dispatch(&site.collector.address(), batch.encode_to_vec())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
+    assert!(refused.message().contains("drained"), "{refused:?}");
+    assert!(refused.metadata().contains_key("grpc-retry-pushback-ms"));
+    let http = site.collector.http;
+    let line =
+        br#"{"header":{"deviceId":"d"},"events":[{"id":"x","timestamp":"1","testEvent":{}}]}"#;
+    assert_eq!(send(http, "POST", "/events", line).unwrap().0, 503);
+    let webhook = br#"{"name":"n"}"#;
+    assert_eq!(
+        send(http, "POST", "/branch/event/", webhook).unwrap().0,
+        503
+    );
+    assert_eq!(get(http, "/heartbeat/").unwrap().0, 410);
+
+    clickhouse.start().await;
+    let done = site.ask("drain --timeout 60s --json");
+    assert_eq!(
+        (done.code, &done.json()["left"]),
+        (0, &0.into()),
+        "{done:?}"
+    );
+    let rows = query_clickhouse(
+        &clickhouse,
+        "SELECT toUInt64(count()) AS n FROM events FINAL",
+    );
+    assert_eq!(rows.await.unwrap()[0]["n"], REQUESTS * 3);
+
+    // Taken back, it serves as before.
+    let undone = site.ask("drain --undo");
+    assert_eq!(undone.code, 0, "{undone:?}");
+    eventually("it serves again", ARRIVAL, || async {
+        site.collector.heartbeat() == Some(200)
+    })
+    .await;
+    site.send_requests("after", 1).await;
+    let verbs: Vec<_> = site
+        .audit()
+        .iter()
+        .map(|line| line["args"]["on"].clone())
+        .collect();
+    assert_eq!(verbs, [true, true, false]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_a_dead_host_is_emptied() {
+    let mut site = Site::start("drain_dead").await;
+    site.send_requests("d", REQUESTS).await;
+    let webhook = br#"{"Email":"a@b.c"}"#;
+    assert_eq!(
+        send(site.collector.http, "POST", "/graphy/event/", webhook)
+            .unwrap()
+            .0,
+        200
+    );
+    let host = site.ask("status --json").json()["host"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    site.collector.kill();
+    // Its disk, at another host.
+    let moved = site.scratch.0.join("moved");
+    std::fs::rename(site.data_dir(), &moved).unwrap();
+
+    let mut clickhouse = Server::new(Kind::ClickHouse, &site.scratch);
+    clickhouse.start().await;
+    let config = site.scratch.0.join("other.toml");
+    let text = format!(
+        "[data]\ndir = \"{}\"\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
+        site.scratch.0.join("own").display(),
+        clickhouse.clickhouse_url()
+    );
+    std::fs::write(&config, text).unwrap();
+    let (config, moved) = (config.display(), moved.display());
+    // Without a configuration nobody knows where the events go, and nothing is made.
+    let lost = holdfast(&format!("drain --data-dir {moved}"));
+    assert!(lost.code == 1 && lost.err.contains("--config"), "{lost:?}");
+    let nowhere = holdfast(&format!("drain --config {config}"));
+    assert_eq!(nowhere.code, 1, "no journal was ever there: {nowhere:?}");
+    let said = holdfast(&format!(
+        "drain --config {config} --data-dir {moved} --timeout 120s"
+    ));
+    assert!(
+        said.code == 0 && said.err.contains("nothing is left"),
+        "{said:?}"
+    );
+    let count = async |table: &str| {
+        let sql = format!(
+            "SELECT toUInt64(count()) AS n FROM {table} FINAL WHERE ingest_host = '{host}'"
+        );
+        query_clickhouse(&clickhouse, &sql).await.unwrap()[0]["n"].clone()
+    };
+    assert_eq!(count("events").await, REQUESTS * 3);
+    assert_eq!(count("graphy_events").await, 1);
+    // Again it is done at once, and shows nothing twice.
+    let again = holdfast(&format!("drain --config {config} --data-dir {moved}"));
+    assert_eq!(again.code, 0, "{again:?}");
+    assert_eq!(count("events").await, REQUESTS * 3);
+}
