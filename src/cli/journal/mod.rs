@@ -1,4 +1,4 @@
-//! `holdfast journal ls|peek|verify|export|skip|purge`: an operator's look into the
+//! `holdfast journal ls|peek|find|verify|export|skip|purge`: an operator's look into the
 //! log, and the few changes that may be made in it. Called by `cli`.
 //!
 //! # Invariants
@@ -8,6 +8,7 @@
 
 mod change;
 mod export;
+mod find;
 mod ls;
 mod output;
 mod peek;
@@ -28,6 +29,8 @@ pub(super) enum Verb {
     Ls(ls::Args),
     /// Show records as JSON, one a line.
     Peek(peek::Args),
+    /// Say where an event is, by its id, and which ways out have passed it.
+    Find(find::Args),
     /// Read everything and say what is lost.
     Verify(verify::Args),
     /// Write records out, to be sent again or kept.
@@ -44,6 +47,7 @@ impl Verb {
         match self {
             Self::Ls(args) => &args.place,
             Self::Peek(args) => &args.place,
+            Self::Find(args) => &args.place,
             Self::Verify(args) => &args.place,
             Self::Export(args) => &args.place,
             Self::Skip(args) => &args.place,
@@ -56,6 +60,7 @@ pub(super) async fn run(site: Site, verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Ls(args) => ls::run(&site, &args),
         Verb::Peek(args) => peek::run(&site, &args),
+        Verb::Find(args) => find::run(&site, &args).await,
         Verb::Verify(args) => verify::run(&site, &args),
         Verb::Export(args) => export::run(&site, &args),
         Verb::Skip(args) => change::skip(&site, &args).await,

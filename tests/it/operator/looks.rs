@@ -1,8 +1,8 @@
 //! Looking: what is shown is so, it fits the terminal, and it changes nothing.
 
-use super::{Site, content, holdfast, way};
-use crate::support::Scratch;
+use super::{ARRIVAL, Site, content, holdfast, way};
 use crate::support::collector::send;
+use crate::support::{Scratch, eventually};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,4 +243,39 @@ fn wrong_words_and_wrong_places_have_their_exit_codes() {
     assert_eq!(said.code, 78, "{said:?}");
     // A look makes no directory of what is none.
     assert_eq!(std::fs::read_dir(&scratch.0).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_is_found_by_its_id_wherever_it_waits() {
+    let site = Site::start("find").await;
+    site.send_requests("d", 5).await;
+    let found = site.ask("journal find d-3-1 --json");
+    assert_eq!(found.code, 0, "{found:?}");
+    let document = found.json();
+    let trace = &document["log"][0];
+    assert_eq!(trace["indexes"], json!([1]));
+    assert_eq!(trace["pending"], json!(["clickhouse"]));
+    // What is on the disk of a running service is up to a second old.
+    eventually("SQLite has passed it", ARRIVAL, || async {
+        let trace = site.ask("journal find d-3-1 --json").json()["log"][0].clone();
+        trace["passed"] == json!(["sqlite"])
+    })
+    .await;
+    assert_eq!(trace["record"]["events"][0]["event"]["id"], "d-3-1");
+    let text = site.look("journal find d-3-1").fits();
+    assert!(text.contains("pending for clickhouse"), "{text}");
+    // A part of an id is another id; what is nowhere is said to be.
+    for id in ["d-3", "nobody"] {
+        let none = site.ask(&format!("journal find {id}"));
+        assert!(
+            none.code == 1 && none.err.contains("not in this host's log"),
+            "{none:?}"
+        );
+    }
+    // A webhook by the id in its body.
+    let webhook = br#"{"id":"w-7","name":"n","timestamp":1700000000}"#;
+    let answer = send(site.collector.http, "POST", "/branch/event/", webhook);
+    assert_eq!(answer.unwrap().0, 200);
+    let webhook = site.ask("journal find w-7 --json").json();
+    assert_eq!(webhook["log"][0]["kind"], "webhook", "{webhook:#}");
 }
