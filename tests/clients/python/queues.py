@@ -154,10 +154,11 @@ def drained(arguments):
 
 def retried(arguments):
     looker = Looker(arguments.amqp)
-    spent = refusals.retried(looker)
+    looked_at, spent = refusals.retried(looker)
     looker.close()
     if spent:
         sys.exit(f"{len(spent)} messages have spent attempts, such as {spent[:3]}")
+    print(f"{looked_at} messages wait, and none has spent an attempt")
 
 
 def main():

@@ -12,6 +12,8 @@ import pika
 # Messages that may wait for their confirm: many, since the broker syncs them together.
 WINDOW = 1000
 PERSISTENT = 2
+# So long after the last message none more is there to look at.
+LOOK_S = 2
 
 
 def publish(url, messages):
@@ -115,13 +117,17 @@ class Looker:
 
     def messages(self, queue):
         """All messages that wait in a queue, as (method, properties, body)."""
+        found, count = [], self.waiting([queue])[queue]
+        if not count:
+            return found
         channel = self.connection.channel()
-        found = []
-        while True:
-            method, properties, body = channel.basic_get(queue)
-            if method is None:
+        # Ends with the last one, or where another consumer takes some.
+        for got in channel.consume(queue, inactivity_timeout=LOOK_S):
+            if got[0] is None:
                 break
-            found.append((method, properties, body))
+            found.append(got)
+            if len(found) == count:
+                break
         channel.close()
         return found
 

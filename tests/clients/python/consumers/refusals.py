@@ -157,11 +157,11 @@ def alike(letter, entry, error):
 
 
 def retried(looker):
-    """Messages in any queue that have spent an attempt."""
-    spent = []
+    """How many messages wait in all queues, and those of them that have spent an attempt."""
+    looked_at, spent = 0, []
     for queue, count in looker.waiting(sorted({*ROUTES, *error_queues()})).items():
-        if count:
-            for _, properties, body in looker.messages(queue):
-                if (properties.headers or {}).get("x-retry-count"):
-                    spent.append((queue, properties.headers, body[:100]))
-    return spent
+        for _, properties, body in looker.messages(queue) if count else []:
+            looked_at += 1
+            if (properties.headers or {}).get("x-retry-count"):
+                spent.append((queue, properties.headers, body[:100]))
+    return looked_at, spent
