@@ -104,8 +104,9 @@ async fn the_log_of_a_dead_host_is_emptied() {
     clickhouse.start().await;
     let config = site.scratch.0.join("other.toml");
     let text = format!(
-        "[data]\ndir = \"{}\"\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
+        "[data]\ndir = \"{}\"\n[sqlite]\npath = \"{}\"\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
         site.scratch.0.join("own").display(),
+        site.scratch.0.join("rows.sqlite").display(),
         clickhouse.clickhouse_url()
     );
     std::fs::write(&config, text).unwrap();
