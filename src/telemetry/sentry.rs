@@ -24,6 +24,7 @@ use sentry::{ClientInitGuard, ClientOptions, Hub, Level, Transport, TransportOpt
 use std::panic::PanicHookInfo;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
+use tokio::task::JoinError;
 use tracing::Subscriber;
 use tracing::metadata::LevelFilter;
 use tracing_subscriber::Layer;
@@ -153,6 +154,10 @@ impl Reporting {
 
     /// Reports what ended the service, which no line says.
     pub fn ended_by(&self, error: &anyhow::Error) {
+        // A task that panicked was reported then, and its text is that of the panic.
+        if error.chain().any(|cause| cause.is::<JoinError>()) {
+            return;
+        }
         let mut event = Event {
             level: Level::Error,
             message: Some("the service ended".to_owned()),

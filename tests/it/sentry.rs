@@ -7,6 +7,7 @@ use crate::support::raw::dispatch;
 use crate::support::shop::Visitor;
 use crate::support::{Scratch, eventually, seed};
 use holdfast::config::{self, Log};
+use holdfast::telemetry::sentry::Reporting;
 use holdfast::telemetry::{self, FOLLOWS_PANIC};
 use prost::Message as _;
 use serde_json::Value as Json;
@@ -179,13 +180,13 @@ async fn what_ends_the_service_is_reported_before_the_end() {
 const DSN: &str = "HOLDFAST_TEST_DSN";
 
 /// What the child does, with reporting as the binary starts it.
-fn child(dsn: &str, work: impl FnOnce()) {
+fn child(dsn: &str, work: impl FnOnce(&Reporting)) {
     drop(rustls::crypto::ring::default_provider().install_default());
     let text = format!("[sentry]\ndsn = \"{dsn}\"");
     let config = config::load_from(&text, std::iter::empty()).unwrap();
     let reporting = telemetry::sentry::start(&config.sentry.unwrap()).unwrap();
     telemetry::log::start(&Log::default(), Some(&reporting)).unwrap();
-    work();
+    work(&reporting);
     drop(reporting);
 }
 
@@ -209,15 +210,21 @@ async fn reports_of(test: &str) -> (Vec<Request>, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_is_reported_once() {
     if let Ok(dsn) = std::env::var(DSN) {
-        return child(&dsn, || {
-            let secret = "hunter2";
+        return child(&dsn, |reporting| {
             let fixed = std::thread::spawn(|| panic!("fixed words"));
             fixed.join().unwrap_err();
-            let quoting = std::thread::spawn(move || panic!("it was {secret}"));
-            quoting.join().unwrap_err();
-            // What the tasks' keeper says about the same panic.
-            let error = "task 1 panicked with message hunter2";
+            let quoting = std::thread::spawn(|| {
+                let mut runtime = tokio::runtime::Builder::new_current_thread();
+                let secret = "hunter2";
+                let task =
+                    async move { tokio::spawn(async move { panic!("it was {secret}") }).await };
+                runtime.build().unwrap().block_on(task).unwrap_err()
+            });
+            let error = quoting.join().unwrap();
+            assert!(error.to_string().contains("hunter2"));
+            // What is said about the same panic where it shows.
             tracing::error!(target: FOLLOWS_PANIC, %error, "task failed; starting it again");
+            reporting.ended_by(&error.into());
         });
     }
     let (requests, log) = reports_of("sentry::a_panic_is_reported_once").await;
@@ -253,7 +260,7 @@ async fn a_panic_is_reported_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_errors_of_our_own_are_reported_and_a_flood_is_bounded() {
     if let Ok(dsn) = std::env::var(DSN) {
-        return child(&dsn, || {
+        return child(&dsn, |_| {
             tracing::warn!(target: "holdfast::consume", reason = "hunter2", "refused");
             tracing::error!(target: "holdfaster", "a library's");
             tracing::error!(target: "sqlx::query", "a library's");
