@@ -25,6 +25,7 @@ mod audit;
 mod change;
 mod client;
 mod connection;
+mod forecast;
 mod listener;
 mod request;
 mod serve;
@@ -35,4 +36,6 @@ pub use change::{ChangeError, Ground, change};
 pub use client::{CallError, get, post};
 pub use request::{Change, DrainRequest, Move, Outcome, PurgeRequest, Removed, SkipRequest};
 pub use serve::{Admin, Options, Serving};
-pub use status::{Account, Counts, Disk, Ledger, State, Status, Way, counts};
+pub use status::{
+    Account, Counts, Disk, Ledger, Part, Rates, State, Status, Trouble, Way, WayRate, counts,
+};

@@ -9,10 +9,12 @@
 use super::audit::{Audit, Intent, Who};
 use super::change::{ChangeError, Ground, change};
 use super::connection::Bounded;
+use super::forecast::{Forecast, Sample};
 use super::listener;
 use super::request::{Change, DrainRequest, Outcome, PurgeRequest, SkipRequest};
-use super::status::{Disk, Ledger, State as ServiceState, Status};
+use super::status::{Disk, Ledger, Part, Rates, State as ServiceState, Status};
 use crate::journal::Journal;
+use crate::telemetry::Metrics;
 use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::extract::rejection::JsonRejection;
@@ -22,9 +24,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of a request: a few short fields.
@@ -33,6 +36,9 @@ const REQUEST_BYTES_MAX: usize = 16 << 10;
 /// How long a connection may last: a change has to read what it passes over, at
 /// some hundred MB a second, and says nothing until it is done.
 const CONNECTION_LIFE: Duration = Duration::from_secs(900);
+
+/// How often the log's positions are looked at, for rates.
+const SAMPLE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for calls in work. A change goes on without its caller.
 const STOP_WAIT: Duration = Duration::from_secs(2);
@@ -52,6 +58,10 @@ pub struct Options {
     pub serving: Arc<dyn Fn() -> Serving + Send + Sync>,
     /// Begins or ends a drain.
     pub drain: Arc<dyn Fn(bool) + Send + Sync>,
+    /// How the parts do.
+    pub metrics: Metrics,
+    /// The parts of this host that status names: kind and name.
+    pub parts: Vec<(&'static str, String)>,
 }
 
 /// The doors' part of the state.
@@ -71,6 +81,7 @@ struct App {
     options: Options,
     audit: Audit,
     started: Instant,
+    forecast: Mutex<Forecast>,
 }
 
 /// The running admin socket.
@@ -93,12 +104,17 @@ impl Admin {
         let server = listener.ok().map(|listener| {
             let audit = Audit::new(&data_dir);
             audit.reserve();
-            let routes = routes(Arc::new(App {
+            let app = Arc::new(App {
                 options,
                 audit,
                 started: Instant::now(),
-            }))
-            .into_make_service_with_connect_info::<Peer>();
+                forecast: Mutex::default(),
+            });
+            tokio::spawn(
+                stop.clone()
+                    .run_until_cancelled_owned(sample(Arc::clone(&app))),
+            );
+            let routes = routes(app).into_make_service_with_connect_info::<Peer>();
             let listener = Bounded::new(listener, CONNECTION_LIFE);
             let stopped = stop.clone().cancelled_owned();
             tokio::spawn(async move {
@@ -155,6 +171,23 @@ fn routes(app: Arc<App>) -> Router {
         .route("/journal/purge", post(purge))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .with_state(app)
+}
+
+/// Looks at the log's positions, once a second for as long as the service runs.
+async fn sample(app: Arc<App>) {
+    let mut looks = tokio::time::interval(SAMPLE_PERIOD);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let stats = app.options.journal.stats();
+        let next_seqs = stats.cursors.into_iter().map(|(way, next)| (way, next.0));
+        app.forecast().add(Sample {
+            at_s: app.started.elapsed().as_secs_f64(),
+            end_seq: stats.durable_end_seq.0,
+            used_bytes: stats.used_bytes,
+            next_seqs: next_seqs.collect(),
+        });
+    }
 }
 
 fn error(status: StatusCode, text: &str) -> Response {
@@ -282,6 +315,28 @@ async fn make(app: Arc<App>, peer: Peer, sudo_user: Option<String>, wanted: Chan
 }
 
 impl App {
+    fn forecast(&self) -> MutexGuard<'_, Forecast> {
+        // A panic elsewhere leaves a list of looks, no less.
+        self.forecast.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let vitals = self.options.metrics.vitals();
+        let parts = self.options.parts.iter();
+        parts
+            .map(|(kind, name)| Part::new(kind, name, vitals.get(name)))
+            .collect()
+    }
+
+    fn rates(&self, room_bytes: u64) -> Option<Rates> {
+        let forecast = self.forecast();
+        Some(Rates {
+            accepted_requests_per_second: forecast.accepted_per_second()?,
+            growth_bytes_per_second: forecast.growth_bytes_per_second()?,
+            full_in_seconds: forecast.full_in_seconds(room_bytes),
+        })
+    }
+
     fn status(&self) -> Status {
         let journal = &self.options.journal;
         let stats = journal.stats();
@@ -306,7 +361,17 @@ impl App {
             (true, false, true) => ServiceState::Serving,
             (true, false, false) => ServiceState::NotServing,
         };
+        let mut ledger = Ledger::new(&journal.ledger(), stats.durable_end_seq.0);
+        for way in &mut ledger.ways {
+            way.rate = self.forecast().way(&way.way);
+        }
+        // Whichever bound comes first.
+        let room_bytes = max_bytes
+            .saturating_sub(stats.used_bytes)
+            .min(stats.free_bytes.saturating_sub(min_free_bytes));
         Status {
+            rates: self.rates(room_bytes),
+            parts: self.parts(),
             state,
             reasons,
             in_work: Some(serving.in_work as u64),
@@ -325,7 +390,7 @@ impl App {
             oldest_seq: stats.oldest_seq.0,
             next_seq: stats.durable_end_seq.0,
             losses: Some(journal.losses()),
-            ledger: Ledger::new(&journal.ledger(), stats.durable_end_seq.0),
+            ledger,
         }
     }
 }

@@ -9,6 +9,7 @@
 use crate::clock::now_ms;
 use crate::event::tally::Tally;
 use crate::journal::{JournalLedger, Loss};
+use crate::telemetry::Vital;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,6 +74,72 @@ pub struct Status {
     pub losses: Option<Vec<Loss>>,
     /// The accounts.
     pub ledger: Ledger,
+    /// How fast the log fills; absent until the service has run for some seconds.
+    pub rates: Option<Rates>,
+    /// Ways out, consumers and sinks of this host: how each does.
+    pub parts: Vec<Part>,
+}
+
+/// What becomes durable, and what that leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Requests that become durable in a second.
+    pub accepted_requests_per_second: f64,
+    /// Bytes by which the log grows in a second; negative while it shrinks.
+    pub growth_bytes_per_second: f64,
+    /// Seconds until requests are refused, at this rate; absent while the log does not grow.
+    pub full_in_seconds: Option<u64>,
+}
+
+/// How fast a way out delivers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WayRate {
+    /// Requests in a second.
+    pub requests_per_second: f64,
+    /// Seconds until nothing is pending; absent while the backlog does not shrink.
+    pub empty_in_seconds: Option<u64>,
+}
+
+/// A way out, a consumer or a sink.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// `way_out`, `consumer` or `sink`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Whether it has its connection; absent for parts that hold none.
+    pub connected: Option<bool>,
+    /// When it last got something done, epoch milliseconds.
+    pub done_at_ms: Option<i64>,
+    /// What is wrong with it now.
+    pub trouble: Option<Trouble>,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Since when, epoch milliseconds.
+    pub since_ms: i64,
+    /// What was said last.
+    pub text: String,
+}
+
+impl Part {
+    /// A part with what is known of it.
+    #[must_use]
+    pub fn new(kind: &str, name: &str, vital: Option<&Vital>) -> Self {
+        let trouble = vital.and_then(|vital| vital.trouble.as_ref());
+        Self {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            connected: vital.and_then(|vital| vital.connected),
+            done_at_ms: vital.and_then(|vital| vital.done_at_ms),
+            trouble: trouble.map(|trouble| Trouble {
+                since_ms: trouble.since_ms,
+                text: trouble.text.clone(),
+            }),
+        }
+    }
 }
 
 /// Bytes on the disk, and the bounds where they are known.
@@ -112,6 +179,8 @@ pub struct Way {
     pub oldest_pending_at_ms: Option<i64>,
     /// Its age.
     pub oldest_pending_age_seconds: Option<u64>,
+    /// How fast it delivers; absent until the service has run for some seconds.
+    pub rate: Option<WayRate>,
     /// Its accounts, by event type.
     pub events: BTreeMap<String, Account>,
     /// Whether all of them add up; absent where accepted is not known.
@@ -205,6 +274,7 @@ impl Way {
             pending_events: pending.values().sum(),
             oldest_pending_at_ms: None,
             oldest_pending_age_seconds: None,
+            rate: None,
             adds_up: accepted.map(|_| events.values().all(|a| a.adds_up() == Some(true))),
             events,
         }

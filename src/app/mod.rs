@@ -46,7 +46,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics)?;
     let doors = Doors::open(&config, bound, &journal, &health, &metrics)?;
     health.set_open(true);
-    let admin = Admin::start(admin_options(&config, &journal, &health, doors.counter()));
+    let admin = admin_options(&config, &journal, &health, &metrics, doors.counter());
+    let admin = Admin::start(admin);
     let stats = journal.stats();
     tracing::info!(
         host = %journal.host(), grpc = %doors.grpc_address, http = %doors.http_address,
@@ -77,6 +78,7 @@ fn admin_options(
     config: &Config,
     journal: &Journal,
     health: &Health,
+    metrics: &Metrics,
     in_work: impl Fn() -> usize + Send + Sync + 'static,
 ) -> admin::Options {
     let (health, switch) = (health.clone(), health.clone());
@@ -92,6 +94,8 @@ fn admin_options(
             in_work: in_work(),
         }),
         drain: Arc::new(move |on| switch.set_draining(on)),
+        metrics: metrics.clone(),
+        parts: setup::parts(config),
     }
 }
 

@@ -145,6 +145,23 @@ pub fn consumers(config: &Config) -> Vec<(Consumer, &'static Table)> {
         .collect()
 }
 
+/// What works on this host, as status names it: kind and name.
+pub(super) fn parts(config: &Config) -> Vec<(&'static str, String)> {
+    let mut parts = Vec::new();
+    let sinks = config.sinks();
+    if config.rabbitmq.is_some() {
+        parts.push(("way_out", crate::forward::Forwarder::CURSOR.to_owned()));
+        let all = config.consumers().into_iter();
+        let here = all.filter(|c| is_declared(config, c) && sinks.contains(&c.sink));
+        parts.extend(here.map(|consumer| ("consumer", consumer.queue)));
+    } else {
+        let rows = sinks.iter().filter(|sink| sink.takes_rows());
+        parts.extend(rows.map(|sink| ("way_out", sink.name().to_owned())));
+    }
+    parts.extend(sinks.iter().map(|sink| ("sink", sink.name().to_owned())));
+    parts
+}
+
 /// Without a broker: the handlers of webhooks, each with the table that it fills. Calls of
 /// APIs and look-ups need a broker's queues. Call it once, as [`consumers`].
 #[must_use]

@@ -53,6 +53,8 @@ pub(super) fn status(site: &Site) -> anyhow::Result<Status> {
             accepted: None,
             ways,
         },
+        rates: None,
+        parts: Vec::new(),
     })
 }
 

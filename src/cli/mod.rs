@@ -10,10 +10,12 @@ mod dlq;
 mod drain;
 mod journal;
 mod moment;
+mod parts;
 mod schema;
 mod site;
 mod status;
 mod text;
+mod top;
 
 use crate::config::{self, Config};
 use crate::journal::Loss;
@@ -57,6 +59,8 @@ enum Verb {
     /// Look into the log, and change what the ways out still deliver.
     #[command(subcommand)]
     Journal(journal::Verb),
+    /// Show the status again and again, until Ctrl-C.
+    Top(top::Args),
     /// Take nothing any more and empty the log, of the service or of a dead host.
     Drain(drain::Args),
     /// Look at what was refused, send it again, or give it up.
@@ -83,6 +87,11 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => {
             return at(args.place.find(file), |site| {
                 block_on(status::run(site, &args))
+            });
+        }
+        Verb::Top(args) => {
+            return at(args.place.find(file), |site| {
+                block_on(top::run(site, &args))
             });
         }
         Verb::Drain(args) => {
@@ -123,7 +132,12 @@ pub fn main() -> ExitCode {
         Verb::Run => run(config, reporting),
         Verb::CheckConfig => check_config(&config),
         Verb::Schema(verb) => finish(block_on(schema::run(&config, &verb))),
-        Verb::Dispatch(_) | Verb::Status(_) | Verb::Drain(_) | Verb::Journal(_) | Verb::Dlq(_) => {
+        Verb::Dispatch(_)
+        | Verb::Top(_)
+        | Verb::Status(_)
+        | Verb::Drain(_)
+        | Verb::Journal(_)
+        | Verb::Dlq(_) => {
             unreachable!("answered above")
         }
     }

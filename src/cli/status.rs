@@ -8,7 +8,7 @@
 use super::detached;
 use super::site::{Place, Site};
 use super::text::{Cell, count, fact, size, span, table};
-use crate::admin::{self, Account, CallError, State, Status, Way};
+use crate::admin::{self, Account, CallError, Rates, State, Status, Way};
 use clap::Args as ClapArgs;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use std::time::Duration;
 const NOT_RUNNING: u8 = 3;
 
 /// A service that does not answer in this time is as good as none.
-const ANSWER_WAIT: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 /// What to show, and how.
 #[derive(Debug, ClapArgs)]
@@ -50,7 +50,7 @@ pub(super) async fn run(site: Site, args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn render(status: &Status) -> String {
+pub(super) fn render(status: &Status) -> String {
     let mut text = String::new();
     text.push_str(&fact("state", &state(status)));
     for reason in &status.reasons {
@@ -72,6 +72,9 @@ fn render(status: &Status) -> String {
         status.next_seq
     );
     text.push_str(&fact("log", &log));
+    if let Some(rates) = &status.rates {
+        text.push_str(&fact("rate", &rate(rates)));
+    }
     let lost = match status.losses.as_deref() {
         None => vec!["not looked for; `holdfast journal verify` does".to_owned()],
         Some([]) => vec!["nothing".to_owned()],
@@ -81,6 +84,7 @@ fn render(status: &Status) -> String {
         text.push_str(&fact("lost", &line));
     }
     text.push_str(&ways(&status.ledger.ways));
+    text.push_str(&super::parts::render(&status.parts));
     for way in &status.ledger.ways {
         text.push_str(&account(way));
     }
@@ -97,6 +101,18 @@ fn state(status: &Status) -> String {
         State::NotRunning => "NOT RUNNING; this is what the directory tells",
     }
     .to_owned()
+}
+
+fn rate(rates: &Rates) -> String {
+    let growth = rates.growth_bytes_per_second;
+    let bytes = size(growth.abs() as u64);
+    let verb = if growth < 0.0 { "shrinks" } else { "grows" };
+    let accepted = rates.accepted_requests_per_second;
+    let mut text = format!("{accepted:.1} requests a second; the log {verb} by {bytes} a second");
+    if let Some(seconds) = rates.full_in_seconds {
+        text.push_str(&format!(", and is full in {}", span(seconds)));
+    }
+    text
 }
 
 fn disk(status: &Status) -> String {
@@ -129,17 +145,28 @@ fn ways(ways: &[Way]) -> String {
                 Cell::Number(way.pending_requests),
                 Cell::Number(way.pending_events),
                 Cell::Right(oldest),
+                Cell::Right(way.rate.map_or("-".to_owned(), |rate| {
+                    format!("{:.0}", rate.requests_per_second)
+                })),
+                Cell::Right(empty_in(way)),
             ]
         })
         .collect();
     let head = [
-        "WAY OUT",
-        "NEXT",
-        "REQUESTS PENDING",
-        "EVENTS PENDING",
-        "OLDEST",
+        "WAY OUT", "NEXT", "REQUESTS", "EVENTS", "OLDEST", "RATE", "EMPTY IN",
     ];
     format!("\n{}", table(&head, &rows))
+}
+
+/// How long a way out still needs: nothing is said of what is not known.
+fn empty_in(way: &Way) -> String {
+    match way.rate {
+        Some(rate) => match rate.empty_in_seconds {
+            Some(seconds) => span(seconds),
+            None => "never".to_owned(),
+        },
+        None => "-".to_owned(),
+    }
 }
 
 /// Takes one figure of an account.
@@ -206,7 +233,7 @@ fn account(way: &Way) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::{Disk, Ledger};
+    use crate::admin::{Disk, Ledger, WayRate};
     use crate::event::identity::Seq;
     use crate::journal::Loss;
     use std::collections::BTreeMap;
@@ -228,6 +255,10 @@ mod tests {
             pending_events: figure,
             oldest_pending_at_ms: Some(5),
             oldest_pending_age_seconds: Some(figure / 1000),
+            rate: Some(WayRate {
+                requests_per_second: figure as f64,
+                empty_in_seconds: Some(figure / 10),
+            }),
             events: names
                 .iter()
                 .map(|n| (n.clone(), account))
@@ -261,6 +292,12 @@ mod tests {
                 accepted: None,
                 ways: vec![way("rabbitmq"), way(&"w".repeat(64))],
             },
+            rates: Some(Rates {
+                accepted_requests_per_second: figure as f64,
+                growth_bytes_per_second: figure as f64,
+                full_in_seconds: Some(figure),
+            }),
+            parts: Vec::new(),
         }
     }
 

@@ -61,6 +61,10 @@ impl Consumers {
         let mut backoff = Backoff::new();
         let mut failing = false;
         while !stop.is_cancelled() {
+            self.metrics.connected(&queue, false);
+            if !failing {
+                self.metrics.trouble(&queue, "waits for the broker");
+            }
             let Some(session) = self.broker.connect_forever(stop.clone()).await else {
                 break;
             };
@@ -75,6 +79,7 @@ impl Consumers {
                 backoff.reset();
                 failing = false;
             }
+            self.metrics.trouble(&queue, &reason);
             if !failing {
                 tracing::warn!(queue, reason, "consumer lost the broker; reconnecting");
                 failing = true;

@@ -133,6 +133,11 @@ impl Target {
                 }) => (reason, retry_after),
             };
             self.metrics.sink_write(sink, "unavailable");
+            self.metrics.trouble(sink, &reason);
+            if self.who != sink {
+                self.metrics
+                    .trouble(&self.who, &format!("{sink} is away: {reason}"));
+            }
             if !away {
                 tracing::warn!(who = self.who, sink, %reason, "sink is away; holding");
                 away = true;

@@ -100,6 +100,8 @@ impl Forwarder {
     pub async fn run(&self, cursor: Arc<Cursor>, stop: CancellationToken) {
         let mut backoff = Backoff::new();
         let mut failing = false;
+        self.metrics.connected(NAME, false);
+        self.metrics.trouble(NAME, "waits for the broker");
         while let Some(session) = self.broker.connect_forever(stop.clone()).await {
             let started = Instant::now();
             let end = self.run_session(&session, &cursor, &stop).await;
@@ -112,6 +114,7 @@ impl Forwarder {
                 backoff.reset();
                 failing = false;
             }
+            self.metrics.trouble(NAME, &reason);
             if !failing {
                 tracing::warn!(%reason, "forwarding lost the broker; the journal holds on");
                 failing = true;
@@ -282,6 +285,7 @@ impl Run<'_> {
         match result {
             Ok(Outcome::Confirmed) => {
                 metrics.confirmed(published.elapsed());
+                metrics.done(NAME);
                 self.flight.done(outgoing.seq);
             }
             Ok(Outcome::Nacked) => {

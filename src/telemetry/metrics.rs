@@ -6,10 +6,12 @@
 //! - Label values come from enums, configuration or our own names, never from
 //!   foreign input.
 
+use super::vitals::{Vital, Vitals};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// All metrics of one process.
@@ -31,6 +33,7 @@ pub struct Metrics {
     ledger_accepted: IntGaugeVec,
     oldest_pending: IntGaugeVec,
     ready: IntGauge,
+    vitals: Vitals,
 }
 
 impl Metrics {
@@ -117,6 +120,7 @@ impl Metrics {
             ),
             ready: IntGauge::new("holdfast_ready", "1 while requests are accepted").expect(VALID),
             registry,
+            vitals: Vitals::default(),
         };
         metrics.register();
         metrics
@@ -197,6 +201,24 @@ impl Metrics {
     /// A way out or consumer has its connection, or has lost it.
     pub fn connected(&self, who: &str, is: bool) {
         self.connected.with_label_values(&[who]).set(i64::from(is));
+        self.vitals.connected(who, is);
+    }
+
+    /// Something troubles a way out, a consumer or a sink, until it is connected or gets
+    /// something done.
+    pub fn trouble(&self, who: &str, text: &str) {
+        self.vitals.trouble(who, text);
+    }
+
+    /// A way out got something done.
+    pub fn done(&self, who: &str) {
+        self.vitals.done(who);
+    }
+
+    /// How ways out, consumers and sinks do at this moment, by name.
+    #[must_use]
+    pub fn vitals(&self) -> BTreeMap<String, Vital> {
+        self.vitals.all()
     }
 
     /// A message to the broker ended.
@@ -215,11 +237,17 @@ impl Metrics {
         self.consumed
             .with_label_values(&[consumer, outcome])
             .inc_by(count as u64);
+        if outcome == "written" && count > 0 {
+            self.vitals.done(consumer);
+        }
     }
 
     /// A sink answered a batch.
     pub fn sink_write(&self, sink: &str, outcome: &'static str) {
         self.sink_writes.with_label_values(&[sink, outcome]).inc();
+        if outcome == "written" {
+            self.vitals.done(sink);
+        }
     }
 
     /// Events were set aside on this host.

@@ -4,6 +4,8 @@
 pub mod log;
 pub mod metrics;
 pub mod sentry;
+pub mod vitals;
 
 pub use metrics::Metrics;
 pub use sentry::FOLLOWS_PANIC;
+pub use vitals::{Trouble, Vital};

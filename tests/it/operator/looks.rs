@@ -280,3 +280,36 @@ async fn an_event_is_found_by_its_id_wherever_it_waits() {
     let webhook = site.ask("journal find w-7 --json").json();
     assert_eq!(webhook["log"][0]["kind"], "webhook", "{webhook:#}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_names_what_is_in_trouble_and_how_fast_things_go() {
+    let site = Site::start("operator_parts").await;
+    site.send_requests("d", 20).await;
+    let part = |status: &serde_json::Value, kind: &str, name: &str| {
+        let parts = status["parts"].as_array().unwrap().iter();
+        let mut found = parts.filter(|part| part["kind"] == kind && part["name"] == name);
+        found.next().unwrap().clone()
+    };
+    eventually("rates are known, and the trouble", ARRIVAL, || async {
+        let status = site.ask("status --json").json();
+        let clickhouse = part(&status, "sink", "clickhouse");
+        !status["rates"].is_null() && !clickhouse["trouble"].is_null()
+    })
+    .await;
+    let status = site.ask("status --json").json();
+    let sqlite = part(&status, "sink", "sqlite");
+    assert!(sqlite["trouble"].is_null() && sqlite["done_at_ms"].as_i64() > Some(0));
+    assert_eq!(way(&status, "sqlite")["rate"]["empty_in_seconds"], 0);
+    assert_eq!(
+        way(&status, "clickhouse")["rate"]["empty_in_seconds"],
+        json!(null),
+        "what does not move is never empty"
+    );
+    let text = site.ask("status").fits();
+    for part in ["clickhouse: TROUBLE for", "sqlite: well", "never"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let top = site.ask("top --count 2 --interval 50ms").fits();
+    assert_eq!(top.matches("way out").count(), 4, "two looks: {top}");
+    assert_eq!(site.look("top --count 1").code, 0);
+}

@@ -1,0 +1,102 @@
+//! Ways out, consumers and sinks as lines of text: what is well in as few words as it
+//! needs, what is not with its reason. Called by `status` and `top`.
+
+use super::text::{count, fact, span};
+use crate::admin::Part;
+use crate::clock::now_ms;
+
+/// The parts of a host.
+pub(super) fn render(parts: &[Part]) -> String {
+    if parts.is_empty() {
+        return String::new();
+    }
+    let mut text = "\n".to_owned();
+    for part in parts.iter().filter(|part| part.kind != "consumer") {
+        let kind = if part.kind == "sink" {
+            "sink"
+        } else {
+            "way out"
+        };
+        text.push_str(&fact(kind, &format!("{}: {}", part.name, state(part))));
+    }
+    let consumers: Vec<_> = parts.iter().filter(|p| p.kind == "consumer").collect();
+    if consumers.is_empty() {
+        return text;
+    }
+    let well = consumers.iter().filter(|part| is_well(part)).count();
+    let all = count(consumers.len() as u64, "consumer");
+    text.push_str(&fact("queues", &format!("{well} of {all} at work")));
+    for part in consumers.iter().filter(|part| !is_well(part)) {
+        text.push_str(&fact("", &format!("{}: {}", part.name, state(part))));
+    }
+    text
+}
+
+fn is_well(part: &Part) -> bool {
+    part.trouble.is_none() && part.connected != Some(false)
+}
+
+fn state(part: &Part) -> String {
+    let ago = |ms: i64| span(u64::try_from(now_ms().saturating_sub(ms)).unwrap_or(0) / 1000);
+    if let Some(trouble) = &part.trouble {
+        return format!("TROUBLE for {}: {}", ago(trouble.since_ms), trouble.text);
+    }
+    let mut words = match part.connected {
+        Some(true) => "connected".to_owned(),
+        Some(false) => "NOT CONNECTED".to_owned(),
+        None => "well".to_owned(),
+    };
+    match part.done_at_ms {
+        Some(ms) => words.push_str(&format!(", worked {} ago", ago(ms))),
+        None => words.push_str(", nothing to do yet"),
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::Trouble;
+
+    fn part(kind: &str, name: &str, connected: Option<bool>) -> Part {
+        Part {
+            kind: kind.into(),
+            name: name.into(),
+            connected,
+            done_at_ms: None,
+            trouble: None,
+        }
+    }
+
+    #[test]
+    fn what_is_well_is_short_and_what_is_not_has_its_reason() {
+        let mut ill = part("consumer", "profile_relationship_log_events_q", Some(true));
+        ill.trouble = Some(Trouble {
+            since_ms: now_ms() - 125_000,
+            text: "clickhouse is away: ".to_owned() + &"x".repeat(200),
+        });
+        let mut parts = vec![
+            part("way_out", "rabbitmq", Some(true)),
+            part("sink", "clickhouse", None),
+            ill,
+            part("consumer", "trace_log", Some(false)),
+        ];
+        parts.extend((0..25).map(|at| part("consumer", &format!("q{at}"), Some(true))));
+        let text = render(&parts);
+        assert!(text.lines().count() < 15, "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= super::super::text::WIDTH, "{line}");
+        }
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [
+            "25 of 27 consumers at work",
+            "TROUBLE for 2m 5s: clickhouse is away",
+            "trace_log: NOT CONNECTED",
+            "sink clickhouse: well",
+            "way out rabbitmq: connected",
+        ] {
+            assert!(flat.contains(part), "{part}: {text}");
+        }
+        assert_eq!(render(&[]), "");
+    }
+}
