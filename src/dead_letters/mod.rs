@@ -5,7 +5,9 @@
 //!
 //! # Invariants
 //! - `keep` returns `true` after the commit is synced: a cursor may move on then.
-//! - The same event set aside twice by one way out is one row.
+//! - The same event set aside twice by one way out is one row; two messages are two, also
+//!   those of foreign producers, which have no sequence (test
+//!   `messages_without_an_origin_are_told_apart`).
 //! - No row is ever deleted: what was replayed or purged leaves its row with its state
 //!   and without its body, so that all that was ever set aside adds up (test
 //!   `a_letter_that_was_settled_stays_counted`).
@@ -15,6 +17,7 @@ mod desk;
 pub use desk::{Desk, DeskError, Kept, State, Tallies};
 
 use crate::clock::now_ms;
+use crate::event::identity::derived_id;
 use crate::event::parcel::Destination;
 use crate::retry::Backoff;
 use crate::telemetry::Metrics;
@@ -43,14 +46,15 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS dead_letters (
     content_type TEXT NOT NULL,
     body BLOB NOT NULL,
     destination TEXT NOT NULL,
+    digest TEXT NOT NULL,
     state TEXT NOT NULL DEFAULT 'waiting',
     settled_at_ms INTEGER,
-    UNIQUE (way_out, ingest_host, ingest_seq, ingest_indexes, event_name)
+    UNIQUE (way_out, ingest_host, ingest_seq, ingest_indexes, event_name, digest)
 )";
 
 const INSERT: &str = "INSERT INTO dead_letters (set_aside_at_ms, way_out, event_name, reason,
-    ingest_host, ingest_seq, ingest_indexes, content_type, body, destination)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+    ingest_host, ingest_seq, ingest_indexes, content_type, body, destination, digest)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
 
 /// Why an event could not be set aside; always worth another try.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +107,10 @@ impl DeadLetters {
     }
 
     async fn put(&self, letter: &DeadLetter, now_ms: i64) -> Result<(), PutError> {
+        let destination = serde_json::to_string(&letter.destination)?;
+        // What has no origin is only known by what it is.
+        let content = [destination.as_bytes(), b"\0", &letter.body].concat();
+        let digest = derived_id(&content, 0);
         sqlx::query(CREATE).execute(&self.pool).await?;
         sqlx::query(INSERT)
             .bind(now_ms)
@@ -114,7 +122,8 @@ impl DeadLetters {
             .bind(&letter.indexes)
             .bind(&letter.content_type)
             .bind(&letter.body)
-            .bind(serde_json::to_string(&letter.destination)?)
+            .bind(&destination)
+            .bind(digest)
             .execute(&self.pool)
             .await?;
         Ok(())
@@ -192,6 +201,32 @@ mod tests {
                 reason: None,
             },
         }
+    }
+
+    #[tokio::test]
+    async fn messages_without_an_origin_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(dir.path());
+        let foreign = |body: &str, message_id: &str| DeadLetter {
+            host: String::new(),
+            indexes: String::new(),
+            body: body.into(),
+            destination: Destination::Message(crate::event::parcel::Parcel {
+                routing_key: "branch_event_q".into(),
+                message_id: Some(message_id.into()),
+                ..Default::default()
+            }),
+            ..letter("branch_event_q", 0)
+        };
+        for (body, id) in [("a", "1"), ("b", "1"), ("a", "2"), ("a", "1")] {
+            letters.put(&foreign(body, id), 1).await.unwrap();
+        }
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters")
+            .fetch_one(&letters.pool)
+            .await
+            .unwrap();
+        assert_eq!(count, 3, "one of them came twice");
+        letters.close().await;
     }
 
     #[tokio::test]
