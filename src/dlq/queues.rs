@@ -4,7 +4,8 @@
 //! - A letter is taken out of its error queue after the broker confirmed its copy in the
 //!   queue that it goes to, or when it is purged (test
 //!   `letters_are_replayed_once_and_the_others_stay`).
-//! - A look is bounded by what was in the queue when it began.
+//! - A look has an end: each message is held once it was seen, and what is refused after the
+//!   look began, such as by its own replays, is not of it.
 
 use super::letter::{Filter, Letter};
 use super::repaired::Repaired;
@@ -19,6 +20,7 @@ use crate::event::envelope::{
 };
 use crate::event::history;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// Copies that wait for their confirm: hides the round trips, and bounds what a crash
@@ -29,6 +31,10 @@ const WINDOW: usize = 128;
 /// RabbitMQ 4 drops a message at the 20th delivery unless a policy says otherwise, and
 /// each look is one.
 const DELIVERIES_MAX: i64 = 10;
+
+/// Messages beyond as many as were seen that may come while a look is under way: a queue
+/// that fills faster than it is read has no end to wait for.
+const NEWCOMERS_MAX: u64 = 1000;
 
 /// The header in which a quorum queue counts deliveries.
 const DELIVERIES_HEADER: &str = "x-delivery-count";
@@ -101,12 +107,15 @@ impl Queues {
         let Some(browser) = Browser::open(&self.look, &at.name).await? else {
             return Ok(work.report);
         };
-        for _ in 0..browser.depth().messages {
-            let Some((message, held)) = browser.next().await? else {
-                break;
+        while let Some((message, held)) = browser.next().await? {
+            let Some(letter) = work.seen(&message) else {
+                // It stays held, so that it does not come by again.
+                if work.is_flooded() {
+                    break;
+                }
+                continue;
             };
-            let letter = work.seen(&message);
-            if is_worn(&message) {
+            if work.renews(&message, &letter) {
                 let copy = to_queue(message, &at.name);
                 self.send(&mut work, &browser, (letter.id.clone(), held, copy), false)
                     .await?;
@@ -149,11 +158,14 @@ impl Queues {
         let Some(browser) = Browser::open(&self.look, &place).await? else {
             return Ok(());
         };
-        for _ in 0..browser.depth().messages {
-            let Some((message, held)) = browser.next().await? else {
-                break;
+        while let Some((message, held)) = browser.next().await? {
+            let Some(letter) = work.seen(&message) else {
+                // It stays held, so that it does not come by again.
+                if work.is_flooded() {
+                    break;
+                }
+                continue;
             };
-            let letter = work.seen(&message);
             let body = repaired.body(&letter.id);
             let is_meant = filter.means(&letter) && (repaired.is_empty() || body.is_some());
             work.report.matched += u64::from(is_meant);
@@ -171,7 +183,7 @@ impl Queues {
                     let parts = (letter.id, held, copy);
                     self.send(work, &browser, parts, true).await?;
                 }
-                _ if is_worn(&message) => {
+                _ if work.renews(&message, &letter) => {
                     let copy = to_queue(message, &place);
                     let parts = (letter.id, held, copy);
                     self.send(work, &browser, parts, false).await?;
@@ -250,6 +262,11 @@ impl Queues {
 struct Work {
     at: ErrorQueue,
     report: Report,
+    began_ms: i64,
+    /// Messages that are not of this look.
+    passed_over: u64,
+    /// Letters that were put into the queue anew, and come by again.
+    renewed: BTreeSet<String>,
     on_their_way: FuturesUnordered<futures::future::BoxFuture<'static, Sent>>,
 }
 
@@ -258,13 +275,35 @@ impl Work {
         Self {
             at: at.clone(),
             report,
+            began_ms: now_ms(),
+            passed_over: 0,
+            renewed: BTreeSet::new(),
             on_their_way: FuturesUnordered::new(),
         }
     }
 
-    fn seen(&mut self, message: &Message) -> Letter {
+    /// The letter of a message; `None` for one that is not of this look.
+    fn seen(&mut self, message: &Message) -> Option<Letter> {
+        let letter = Letter::of_message(&self.at.name, &self.at.queue, message);
+        let is_new = message.headers.int(REFUSED_AT_HEADER) > Some(self.began_ms);
+        if is_new || self.renewed.contains(&letter.id) {
+            self.passed_over += 1;
+            return None;
+        }
         self.report.seen += 1;
-        Letter::of_message(&self.at.name, &self.at.queue, message)
+        Some(letter)
+    }
+
+    /// Whether messages come faster than they are looked at.
+    fn is_flooded(&self) -> bool {
+        self.passed_over > self.report.seen + NEWCOMERS_MAX
+    }
+
+    /// Whether a letter was delivered so often that another few looks could cost it.
+    fn renews(&mut self, message: &Message, letter: &Letter) -> bool {
+        let deliveries = message.headers.int(DELIVERIES_HEADER);
+        let is_worn = deliveries.is_some_and(|count| count >= DELIVERIES_MAX);
+        is_worn && self.renewed.insert(letter.id.clone())
     }
 
     /// Takes the broker's word on one copy; only then is its original done with.
@@ -308,12 +347,6 @@ fn verdict(outcome: &Outcome, to: &str) -> Result<(), String> {
         Outcome::Unroutable { text, .. } => Err(format!("nothing takes {to:?}: {text}")),
         Outcome::Nacked => Err(format!("the broker does not take it for {to:?} now")),
     }
-}
-
-/// Whether a letter was delivered so often that another few looks could cost it.
-fn is_worn(message: &Message) -> bool {
-    let deliveries = message.headers.int(DELIVERIES_HEADER);
-    deliveries.is_some_and(|count| count >= DELIVERIES_MAX)
 }
 
 fn to_queue(mut message: Message, queue: &str) -> Message {
