@@ -4,6 +4,10 @@
 use super::text::{count, fact, span};
 use crate::admin::Part;
 use crate::clock::now_ms;
+use std::collections::BTreeMap;
+
+/// Parts with the same trouble that are named; the rest are counted.
+const NAMED: usize = 2;
 
 /// The parts of a host.
 pub(super) fn render(parts: &[Part]) -> String {
@@ -26,10 +30,33 @@ pub(super) fn render(parts: &[Part]) -> String {
     let well = consumers.iter().filter(|part| is_well(part)).count();
     let all = count(consumers.len() as u64, "consumer");
     text.push_str(&fact("queues", &format!("{well} of {all} at work")));
-    for part in consumers.iter().filter(|part| !is_well(part)) {
-        text.push_str(&fact("", &format!("{}: {}", part.name, state(part))));
+    for (said, parts) in alike(consumers.into_iter().filter(|part| !is_well(part))) {
+        let named: Vec<_> = parts.iter().take(NAMED).map(|p| p.name.as_str()).collect();
+        let mut who = named.join(", ");
+        if parts.len() > NAMED {
+            who.push_str(&format!(" and {} more", parts.len() - NAMED));
+        }
+        // The longest of them says since when.
+        let oldest = parts
+            .iter()
+            .min_by_key(|p| p.trouble.as_ref().map(|t| t.since_ms));
+        let state = oldest.map_or(said, |part| state(part));
+        text.push_str(&fact("", &format!("{who}: {state}")));
     }
     text
+}
+
+/// Parts by what is wrong with them: a broker that is away is one trouble, not dozens.
+fn alike<'a>(parts: impl Iterator<Item = &'a Part>) -> BTreeMap<String, Vec<&'a Part>> {
+    let mut groups: BTreeMap<String, Vec<&Part>> = BTreeMap::new();
+    for part in parts {
+        let said = part.trouble.as_ref().map(|trouble| trouble.text.clone());
+        groups
+            .entry(said.unwrap_or_default())
+            .or_default()
+            .push(part);
+    }
+    groups
 }
 
 fn is_well(part: &Part) -> bool {
@@ -97,6 +124,18 @@ mod tests {
         ] {
             assert!(flat.contains(part), "{part}: {text}");
         }
+        for part in &mut parts {
+            part.trouble = Some(Trouble {
+                since_ms: now_ms(),
+                text: "waits for the broker".into(),
+            });
+        }
+        let flat = render(&parts)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        let one = "trace_log and 25 more: TROUBLE for 0s: waits for the broker";
+        assert!(flat.contains(one), "{flat}");
         assert_eq!(render(&[]), "");
     }
 }
