@@ -1,9 +1,10 @@
 //! Binds and serves the gRPC and HTTP ports. Called by `app::run`.
 
 use crate::config::{Config, Secret, Verify};
+use crate::dead_letters::DeadLetters;
 use crate::event::webhook::Source;
 use crate::ingest::webhooks::{Bounds, Lane, Verifier};
-use crate::ingest::{Door, Health, grpc_routes, http_routes};
+use crate::ingest::{Door, Figures, Health, grpc_routes, http_routes};
 use crate::journal::Journal;
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
@@ -89,6 +90,7 @@ impl Doors {
         journal: &Journal,
         health: &Health,
         metrics: &Metrics,
+        dead_letters: &DeadLetters,
     ) -> anyhow::Result<Self> {
         let door = |name| {
             let keep = config.ingest.keep_rejected;
@@ -140,8 +142,7 @@ impl Doors {
         let router = http_routes(
             doors[1].clone(),
             health.clone(),
-            journal.clone(),
-            metrics.clone(),
+            Figures::new(journal.clone(), dead_letters.clone(), metrics.clone()),
             request_bytes_max,
             lanes,
         )

@@ -44,7 +44,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let dead_letters = DeadLetters::new(&config.data.dir);
     let health = Health::new(journal.clone());
     let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics)?;
-    let doors = Doors::open(&config, bound, &journal, &health, &metrics)?;
+    let doors = Doors::open(&config, bound, &journal, &health, &metrics, &dead_letters)?;
     health.set_open(true);
     let admin = admin_options(&config, &journal, &health, &metrics, doors.counter());
     let admin = Admin::start(admin);

@@ -54,8 +54,11 @@ impl Pumps {
         for (&kind, sink) in sinks.iter().filter(|(kind, _)| kind.takes_rows()) {
             let (sink, create) = (Arc::clone(sink), config.schema.create_missing);
             let tables = tables(config, &consumers, &takers, kind);
+            let metrics = metrics.clone();
+            metrics.sink(sink.name());
             pumps.spawn("schema", move |stop| {
-                prepare_sink(Arc::clone(&sink), tables.clone(), create, stop)
+                let (sink, metrics) = (Arc::clone(&sink), metrics.clone());
+                prepare_sink(sink, tables.clone(), create, metrics, stop)
             });
         }
         if config.rabbitmq.is_some() {
@@ -112,6 +115,7 @@ impl Pumps {
             },
         };
         let cursor = journal.cursor(Forwarder::CURSOR)?;
+        metrics.connected(Forwarder::CURSOR, false);
         self.spawn("forwarder", move |stop| {
             let (forwarder, cursor) = (forwarder.clone(), Arc::clone(&cursor));
             async move { Box::pin(forwarder.run(cursor, stop)).await }
@@ -130,6 +134,8 @@ impl Pumps {
                 continue;
             };
             let (consumers, sink) = (consumers.clone(), Arc::clone(sink));
+            metrics.sink(sink.name());
+            metrics.consumer(&consumer.queue);
             let name = consumer.queue.clone();
             self.spawn(&name, move |stop| {
                 let (consumers, consumer) = (consumers.clone(), consumer.clone());
@@ -190,23 +196,25 @@ async fn prepare_sink(
     sink: Arc<dyn Sink>,
     tables: Vec<&'static Table>,
     create: bool,
+    metrics: Metrics,
     stop: CancellationToken,
 ) {
     if !create {
         return;
     }
     let mut backoff = Backoff::new();
-    let mut failing = false;
+    let mut away = None;
     while let Err(error) = sink.create_missing(&tables).await {
-        if !failing {
+        if away.is_none() {
             tracing::warn!(sink = sink.name(), %error, "cannot create missing tables yet; trying again");
-            failing = true;
+            away = Some(metrics.sink_away(sink.name()));
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.next()) => {}
             () = stop.cancelled() => return,
         }
     }
+    drop(away);
     tracing::info!(sink = sink.name(), "tables are there");
     loop {
         tokio::select! {

@@ -5,7 +5,8 @@
 //! # Invariants
 //! - Returns a verdict for every row, or `Stopped` with none promised.
 //! - A retry sends the same rows in the same order with the same token.
-//! - One log line when the sink goes away and one when it is back, not one a retry.
+//! - One log line when the sink goes away and one when it is back, not one a retry; its
+//!   gauge says the same (test `a_sink_that_is_away_shows`).
 
 use crate::retry::Backoff;
 use crate::sink::schema::Table;
@@ -82,7 +83,7 @@ impl Target {
         stop: &CancellationToken,
     ) -> Result<Vec<Option<Launch>>, Stopped> {
         let mut backoff = Backoff::new();
-        let mut away = false;
+        let mut away = None;
         loop {
             let asked = tokio::select! {
                 asked = self.sink.launches(self.namespace.as_deref(), devices) => asked,
@@ -93,10 +94,10 @@ impl Target {
                 Ok(_) => "as many answers as devices expected".to_owned(),
                 Err(error) => error.to_string(),
             };
-            if !away {
+            if away.is_none() {
                 let sink = self.sink.name();
                 tracing::warn!(who = self.who, sink, error, "cannot look up; holding");
-                away = true;
+                away = Some(self.metrics.sink_away(sink));
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}
@@ -108,7 +109,7 @@ impl Target {
     /// Writes one frozen batch, holding it for as long as the sink is away.
     async fn write_one(&self, batch: &Batch, stop: &CancellationToken) -> Result<Verdict, Stopped> {
         let mut backoff = Backoff::new();
-        let mut away = false;
+        let mut away = None;
         let sink = self.sink.name();
         loop {
             let written = tokio::select! {
@@ -117,7 +118,7 @@ impl Target {
             };
             let (reason, retry_after) = match written {
                 Ok(()) => {
-                    if away {
+                    if away.is_some() {
                         tracing::info!(who = self.who, sink, "sink is back");
                     }
                     self.metrics.sink_write(sink, "written");
@@ -138,9 +139,9 @@ impl Target {
                 self.metrics
                     .trouble(&self.who, &format!("{sink} is away: {reason}"));
             }
-            if !away {
+            if away.is_none() {
                 tracing::warn!(who = self.who, sink, %reason, "sink is away; holding");
-                away = true;
+                away = Some(self.metrics.sink_away(sink));
             }
             let wait = retry_after.unwrap_or_else(|| backoff.next());
             tokio::select! {

@@ -116,6 +116,31 @@ async fn a_sink_that_is_away_gets_the_same_batch_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sink_that_is_away_shows() {
+    let sink = Arc::new(Scripted {
+        away: Mutex::new(usize::MAX),
+        ..Scripted::default()
+    });
+    let target = target(Arc::clone(&sink));
+    let metrics = target.metrics.clone();
+    let shown = |value| {
+        let line = format!("holdfast_sink_available{{sink=\"scripted\"}} {value}\n");
+        metrics.render().contains(&line)
+    };
+    let writing = tokio::spawn(async move {
+        let (rows, ids) = rows(1);
+        target.write(&rows, &ids, &CancellationToken::new()).await
+    });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(shown(0));
+    *sink.away.lock().unwrap() = 0;
+    assert_eq!(writing.await.unwrap(), Ok(vec![Verdict::Written]));
+    assert!(shown(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_ends_the_waiting() {
     let sink = Arc::new(Scripted {
         away: Mutex::new(usize::MAX),

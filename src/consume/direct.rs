@@ -137,6 +137,7 @@ impl Direct {
                 return;
             };
             cursor.advance(reader.position(), &passed);
+            self.metrics.delivered(cursor.name(), now_ms());
         }
     }
 

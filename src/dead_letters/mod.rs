@@ -24,7 +24,8 @@ use crate::telemetry::Metrics;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +52,13 @@ const CREATE: &str = "CREATE TABLE IF NOT EXISTS dead_letters (
     settled_at_ms INTEGER,
     UNIQUE (way_out, ingest_host, ingest_seq, ingest_indexes, event_name, digest)
 )";
+
+/// Without the bodies that lie before the state in a row.
+const INDEX: &str = "CREATE INDEX IF NOT EXISTS dead_letters_waiting ON dead_letters (way_out)
+    WHERE state = 'waiting'";
+
+const WAITING: &str = "SELECT way_out, count(*) FROM dead_letters WHERE state = 'waiting'
+    GROUP BY way_out";
 
 const INSERT: &str = "INSERT INTO dead_letters (set_aside_at_ms, way_out, event_name, reason,
     ingest_host, ingest_seq, ingest_indexes, content_type, body, destination, digest)
@@ -94,6 +102,7 @@ pub struct DeadLetter {
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
     pool: SqlitePool,
+    file: PathBuf,
 }
 
 impl DeadLetters {
@@ -103,7 +112,14 @@ impl DeadLetters {
         let options = options(data_dir).create_if_missing(true);
         Self {
             pool: pool(options),
+            file: data_dir.join(NAME),
         }
+    }
+
+    async fn create(&self) -> Result<(), PutError> {
+        sqlx::query(CREATE).execute(&self.pool).await?;
+        sqlx::query(INDEX).execute(&self.pool).await?;
+        Ok(())
     }
 
     async fn put(&self, letter: &DeadLetter, now_ms: i64) -> Result<(), PutError> {
@@ -111,7 +127,7 @@ impl DeadLetters {
         // What has no origin is only known by what it is.
         let content = [destination.as_bytes(), b"\0", &letter.body].concat();
         let digest = derived_id(&content, 0);
-        sqlx::query(CREATE).execute(&self.pool).await?;
+        self.create().await?;
         sqlx::query(INSERT)
             .bind(now_ms)
             .bind(&letter.way_out)
@@ -159,6 +175,22 @@ impl DeadLetters {
                 () = stop.cancelled() => return false,
             }
         }
+    }
+
+    /// How many letters of each way out wait for an operator.
+    ///
+    /// # Errors
+    /// When the file cannot be read now.
+    pub async fn waiting(&self) -> Result<BTreeMap<String, u64>, PutError> {
+        if !self.file.exists() {
+            return Ok(BTreeMap::new());
+        }
+        self.create().await?;
+        let rows: Vec<(String, i64)> = sqlx::query_as(WAITING).fetch_all(&self.pool).await?;
+        let counts = rows.into_iter();
+        Ok(counts
+            .map(|(way, count)| (way, u64::try_from(count).unwrap_or(0)))
+            .collect())
     }
 
     /// Closes the file.
@@ -241,6 +273,32 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(count, 1);
+        letters.close().await;
+    }
+
+    #[tokio::test]
+    async fn letters_that_wait_are_counted_and_looking_makes_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(dir.path());
+        assert!(letters.waiting().await.unwrap().is_empty());
+        assert!(!dir.path().join(NAME).exists());
+        for (way, seq) in [("a", 1), ("a", 2), ("b", 1)] {
+            letters.put(&letter(way, seq), 1).await.unwrap();
+        }
+        let desk = Desk::open(dir.path()).unwrap();
+        let first = desk.waiting(0).await.unwrap()[0].id;
+        assert!(desk.settle(first, State::Purged, 2).await.unwrap());
+        let waiting = letters.waiting().await.unwrap();
+        let expected = [("a".to_owned(), 1), ("b".to_owned(), 1)];
+        assert_eq!(waiting, BTreeMap::from(expected));
+        // It reads no body.
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {WAITING}")))
+                .fetch_all(&letters.pool)
+                .await
+                .unwrap();
+        assert!(plan[0].3.contains("COVERING INDEX"), "{plan:?}");
+        desk.close().await;
         letters.close().await;
     }
 }

@@ -6,6 +6,7 @@ use super::outgoing::{ErrorRoute, NAME, Outgoing, Prepared, Template};
 use crate::broker::{
     Broker, Confirm, Outcome, PublishError, PublishOptions, Publisher, Session, Setup,
 };
+use crate::clock::now_ms;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::webhook::Source;
 use crate::journal::{Cursor, Journal, Reader, Record};
@@ -351,6 +352,7 @@ impl Run<'_> {
     fn advance(&mut self) {
         if let Some((next, passed)) = self.flight.take_prefix() {
             self.cursor.advance(next, &passed);
+            self.forwarder.metrics.delivered(NAME, now_ms());
         }
     }
 

@@ -6,15 +6,12 @@
 //!   trailing slash.
 
 use super::door::Door;
+use super::figures::Figures;
 use super::health::Health;
 use super::refusal::Refusal;
 use super::webhooks::{self, Lane};
-use crate::clock::now_ms;
 use crate::event::descriptor::SCHEMA;
 use crate::event::json;
-use crate::event::tally::Tally;
-use crate::journal::{Journal, JournalLedger};
-use crate::telemetry::Metrics;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -26,7 +23,7 @@ use axum::routing::{get, post};
 use futures::stream::{self, StreamExt as _};
 use prost::Message as _;
 use serde_json::value::RawValue;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use tower_http::decompression::RequestDecompressionLayer;
 use uuid::Uuid;
 
@@ -41,16 +38,14 @@ const APPENDS_AT_ONCE: usize = 64;
 struct App {
     door: Door,
     health: Health,
-    journal: Journal,
-    metrics: Metrics,
+    figures: Figures,
 }
 
 /// The routes of the HTTP port.
 pub fn routes(
     door: Door,
     health: Health,
-    journal: Journal,
-    metrics: Metrics,
+    figures: Figures,
     request_bytes_max: usize,
     lanes: Vec<Lane>,
 ) -> Router {
@@ -70,8 +65,7 @@ pub fn routes(
         .with_state(App {
             door,
             health,
-            journal,
-            metrics,
+            figures,
         })
 }
 
@@ -111,62 +105,8 @@ async fn set_beat(
 }
 
 async fn render_metrics(State(app): State<App>) -> Response {
-    observe_journal(&app.journal, &app.metrics);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4");
-    ([(header::CONTENT_TYPE, kind)], app.metrics.render()).into_response()
-}
-
-/// Takes the journal's figures at the time of the scrape.
-fn observe_journal(journal: &Journal, metrics: &Metrics) {
-    let stats = journal.stats();
-    metrics.journal("used_bytes", stats.used_bytes);
-    metrics.journal("free_bytes", stats.free_bytes);
-    metrics.journal("pressure", stats.pressure.as_number());
-    metrics.journal("generations", stats.generations as u64);
-    metrics.journal("oldest_seq", stats.oldest_seq.0);
-    metrics.journal("durable_end_seq", stats.durable_end_seq.0);
-    metrics.journal("lost_records", stats.lost_records);
-    metrics.journal("expired_appends", stats.expired_appends);
-    metrics.journal("fenced", u64::from(stats.fence.is_some()));
-    for (cursor, next) in &stats.cursors {
-        metrics.backlog(cursor, stats.durable_end_seq.0.saturating_sub(next.0));
-    }
-    observe_ledger(&journal.ledger(), metrics);
-}
-
-/// Every state of every type that was ever accepted is set, so that no series
-/// keeps an old value.
-fn observe_ledger(ledger: &JournalLedger, metrics: &Metrics) {
-    let accepted = by_name(&ledger.accepted);
-    for (event, count) in &accepted {
-        metrics.ledger_accepted(event, *count);
-    }
-    for way in &ledger.ways {
-        let states = [
-            ("delivered", by_name(&way.ledger.delivered)),
-            ("pending", by_name(&way.pending)),
-            ("dead_lettered", by_name(&way.ledger.dead_lettered)),
-            ("purged", by_name(&way.ledger.purged)),
-            ("lost", by_name(&way.ledger.lost)),
-        ];
-        for (state, counts) in &states {
-            for event in accepted.keys().chain(counts.keys()) {
-                let count = counts.get(event).copied().unwrap_or(0);
-                metrics.ledger(&way.way, event, state, count);
-            }
-        }
-        let age_ms = way
-            .oldest_pending_at_ms
-            .map_or(0, |at_ms| now_ms().saturating_sub(at_ms));
-        metrics.oldest_pending(&way.way, u64::try_from(age_ms).unwrap_or(0) / 1000);
-    }
-}
-
-fn by_name(tally: &Tally) -> BTreeMap<&'static str, u64> {
-    tally
-        .iter()
-        .map(|(key, count)| (key.name(), count))
-        .collect()
+    ([(header::CONTENT_TYPE, kind)], app.figures.scrape().await).into_response()
 }
 
 /// `POST /events`: one `event.Events` as protobuf JSON, or several one after the

@@ -11,6 +11,7 @@
 
 pub mod codec;
 mod door;
+mod figures;
 mod grpc;
 mod health;
 mod http;
@@ -18,6 +19,7 @@ mod refusal;
 pub mod webhooks;
 
 pub use door::{Accepted, Door};
+pub use figures::Figures;
 pub(crate) use grpc::cors;
 pub use grpc::routes as grpc_routes;
 pub use health::Health;

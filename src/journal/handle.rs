@@ -55,8 +55,12 @@ pub struct Options {
 pub struct Stats {
     /// Bytes on disk.
     pub used_bytes: u64,
+    /// Their bound.
+    pub max_bytes: u64,
     /// Bytes that the file system has free.
     pub free_bytes: u64,
+    /// Their floor.
+    pub min_free_bytes: u64,
     /// How near the journal is to its bounds.
     pub pressure: Pressure,
     /// Generations on disk.
@@ -254,7 +258,9 @@ impl Journal {
         let shared = &self.shared;
         Stats {
             used_bytes: shared.capacity.used_bytes(),
+            max_bytes: shared.capacity.limits.max_bytes,
             free_bytes: shared.capacity.free_bytes(),
+            min_free_bytes: shared.capacity.limits.min_free_bytes,
             pressure: shared.capacity.pressure(),
             generations: shared.chain().len(),
             oldest_seq: shared.oldest(),

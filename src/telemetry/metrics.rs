@@ -1,206 +1,228 @@
-//! The metrics, each with its name, unit and labels in one place. Call sites use
-//! the methods; no metric name stands anywhere else.
+//! The service's figures, made from the `catalogue`. Call sites use the methods; no
+//! metric name stands anywhere else.
 //!
 //! # Invariants
 //! - Every way an event can leave has a counter: delivered, refused, set aside.
 //! - Label values come from enums, configuration or our own names, never from
-//!   foreign input.
+//!   foreign input; a debug build panics at one that the catalogue does not take.
+//! - A counter whose label values are all known is there from the start with 0, so that
+//!   its first step is one for Prometheus, too (test
+//!   `counters_are_there_before_they_count`).
+//! - A sink is available while nobody waits for it (test
+//!   `a_sink_is_away_while_anybody_waits_for_it`).
 
+use super::catalogue::{self, Entry, Kind};
 use super::vitals::{Vital, Vitals};
+use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// All metrics of one process.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
-    requests: IntCounterVec,
-    events: IntCounter,
+    ready: Gauges,
+    requests: Counters,
+    events: Counters,
     ack_latency: Histogram,
-    journal: IntGaugeVec,
-    cursor_backlog: IntGaugeVec,
-    connected: IntGaugeVec,
-    forwarded: IntCounterVec,
+    journal: Gauges,
+    backlog: Gauges,
+    oldest_pending: Gauges,
+    last_delivery: Gauges,
+    connected: Gauges,
+    forwarded: Counters,
     confirm_latency: Histogram,
-    consumed: IntCounterVec,
-    sink_writes: IntCounterVec,
-    dead_letters: IntCounterVec,
-    ledger: IntGaugeVec,
-    ledger_accepted: IntGaugeVec,
-    oldest_pending: IntGaugeVec,
-    ready: IntGauge,
+    consumed: Counters,
+    sink_available: Gauges,
+    sink_writes: Counters,
+    ledger_accepted: Gauges,
+    ledger_way_accepted: Gauges,
+    ledger: Gauges,
+    ledger_adds_up: Gauges,
+    dead_letters: Counters,
+    dead_letters_waiting: Gauges,
+    /// How many wait for each sink.
+    waiting: Arc<Mutex<BTreeMap<String, u32>>>,
     vitals: Vitals,
+}
+
+#[derive(Debug, Clone)]
+struct Counters {
+    entry: &'static Entry,
+    vec: IntCounterVec,
+}
+
+impl Counters {
+    fn of(&self, values: &[&str]) -> IntCounter {
+        debug_assert!(self.entry.takes(values), "{values:?} of {:?}", self.entry);
+        self.vec.with_label_values(values)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Gauges {
+    entry: &'static Entry,
+    vec: IntGaugeVec,
+}
+
+impl Gauges {
+    fn set(&self, values: &[&str], value: u64) {
+        debug_assert!(self.entry.takes(values), "{values:?} of {:?}", self.entry);
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        self.vec.with_label_values(values).set(value);
+    }
+}
+
+/// Registers, and notes what.
+struct Builder {
+    registry: Registry,
+    registered: Vec<&'static str>,
+}
+
+impl Builder {
+    fn add(&mut self, entry: &'static Entry, kind: Kind, collector: impl Collector + 'static) {
+        assert_eq!(entry.kind, kind, "{}", entry.name);
+        let registered = self.registry.register(Box::new(collector));
+        registered.expect("each name is registered once");
+        self.registered.push(entry.name);
+    }
+
+    fn counters(&mut self, entry: &'static Entry) -> Counters {
+        let vec = IntCounterVec::new(opts(entry), &label_names(entry)).expect(VALID);
+        for values in entry.combinations() {
+            vec.with_label_values(&values);
+        }
+        self.add(entry, Kind::Counter, vec.clone());
+        Counters { entry, vec }
+    }
+
+    fn gauges(&mut self, entry: &'static Entry) -> Gauges {
+        let vec = IntGaugeVec::new(opts(entry), &label_names(entry)).expect(VALID);
+        self.add(entry, Kind::Gauge, vec.clone());
+        Gauges { entry, vec }
+    }
+
+    fn latency(&mut self, entry: &'static Entry) -> Histogram {
+        let opts = HistogramOpts::from(opts(entry)).buckets(LATENCY_BUCKETS.to_vec());
+        let histogram = Histogram::with_opts(opts).expect(VALID);
+        self.add(entry, Kind::Histogram, histogram.clone());
+        histogram
+    }
+}
+
+fn opts(entry: &Entry) -> Opts {
+    Opts::new(entry.name, entry.meaning)
+}
+
+fn label_names(entry: &Entry) -> Vec<&'static str> {
+    entry.labels.iter().map(|label| label.name).collect()
 }
 
 impl Metrics {
     /// Makes and registers all metrics.
     #[must_use]
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let metrics = Self {
-            requests: counters(
-                "holdfast_ingest_requests_total",
-                "Requests by door (grpc, http) and outcome (accepted, or the refusal's name)",
-                &["door", "outcome"],
-            ),
-            events: IntCounter::with_opts(Opts::new(
-                "holdfast_ingest_events_total",
-                "Events acknowledged as durable",
-            ))
-            .expect(VALID),
-            ack_latency: Histogram::with_opts(
-                HistogramOpts::new(
-                    "holdfast_ingest_ack_latency_seconds",
-                    "From the request's bytes to its durable acknowledgement",
-                )
-                .buckets(LATENCY_BUCKETS.to_vec()),
-            )
-            .expect(VALID),
-            journal: gauges(
-                "holdfast_journal_state",
-                "The journal: used_bytes, free_bytes, pressure (0 none, 1 warn, 2 slow, 3 refuse), generations, oldest_seq, durable_end_seq, lost_records, expired_appends, fenced (0/1)",
-                &["what"],
-            ),
-            cursor_backlog: gauges(
-                "holdfast_journal_backlog_requests",
-                "Durable requests that a way out has not delivered",
-                &["cursor"],
-            ),
-            connected: gauges(
-                "holdfast_connected",
-                "1 while the way out or consumer has its connection",
-                &["who"],
-            ),
-            forwarded: counters(
-                "holdfast_forward_messages_total",
-                "Messages to the broker by outcome: confirmed, unroutable, nacked, lost",
-                &["outcome"],
-            ),
-            confirm_latency: Histogram::with_opts(
-                HistogramOpts::new(
-                    "holdfast_forward_confirm_latency_seconds",
-                    "From a message's publish to its confirm",
-                )
-                .buckets(LATENCY_BUCKETS.to_vec()),
-            )
-            .expect(VALID),
-            consumed: counters(
-                "holdfast_consumer_rows_total",
-                "Rows and messages by consumer and outcome: written (rows), retried, refused (messages), unreadable (messages)",
-                &["consumer", "outcome"],
-            ),
-            sink_writes: counters(
-                "holdfast_sink_writes_total",
-                "Batches by sink and outcome: written, unavailable, refused",
-                &["sink", "outcome"],
-            ),
-            dead_letters: counters(
-                "holdfast_dead_letters_total",
-                "Events set aside on this host by the way out that could not deliver them",
-                &["way_out"],
-            ),
-            ledger: gauges(
-                "holdfast_ledger_events",
-                "What became of the events accepted since the way out exists, by state: delivered, pending, dead_lettered, purged, lost",
-                &["way", "event", "state"],
-            ),
-            ledger_accepted: gauges(
-                "holdfast_ledger_accepted_events",
-                "Events ever accepted by this host, by type",
-                &["event"],
-            ),
-            oldest_pending: gauges(
-                "holdfast_oldest_pending_age_seconds",
-                "How long the oldest request waits that a way out has not delivered; 0 without one",
-                &["way"],
-            ),
-            ready: IntGauge::new("holdfast_ready", "1 while requests are accepted").expect(VALID),
-            registry,
-            vitals: Vitals::default(),
-        };
-        metrics.register();
-        metrics
+        Self::build().0
     }
 
-    fn register(&self) {
-        let all: [Box<dyn prometheus::core::Collector>; 16] = [
-            Box::new(self.requests.clone()),
-            Box::new(self.events.clone()),
-            Box::new(self.ack_latency.clone()),
-            Box::new(self.journal.clone()),
-            Box::new(self.cursor_backlog.clone()),
-            Box::new(self.connected.clone()),
-            Box::new(self.forwarded.clone()),
-            Box::new(self.confirm_latency.clone()),
-            Box::new(self.consumed.clone()),
-            Box::new(self.sink_writes.clone()),
-            Box::new(self.dead_letters.clone()),
-            Box::new(self.ledger.clone()),
-            Box::new(self.ledger_accepted.clone()),
-            Box::new(self.oldest_pending.clone()),
-            Box::new(self.ready.clone()),
-            Box::new(build_info()),
-        ];
-        for collector in all {
-            self.registry
-                .register(collector)
-                .expect("each name is registered once");
-        }
+    /// Also says what was registered.
+    pub(super) fn build() -> (Self, Vec<&'static str>) {
+        let mut make = Builder {
+            registry: Registry::new(),
+            registered: Vec::new(),
+        };
+        let info = make.gauges(&catalogue::BUILD_INFO);
+        info.set(&[env!("CARGO_PKG_VERSION")], 1);
+        let metrics = Self {
+            ready: make.gauges(&catalogue::READY),
+            requests: make.counters(&catalogue::REQUESTS),
+            events: make.counters(&catalogue::EVENTS),
+            ack_latency: make.latency(&catalogue::ACK_LATENCY),
+            journal: make.gauges(&catalogue::JOURNAL),
+            backlog: make.gauges(&catalogue::BACKLOG),
+            oldest_pending: make.gauges(&catalogue::OLDEST_PENDING),
+            last_delivery: make.gauges(&catalogue::LAST_DELIVERY),
+            connected: make.gauges(&catalogue::CONNECTED),
+            forwarded: make.counters(&catalogue::FORWARDED),
+            confirm_latency: make.latency(&catalogue::CONFIRM_LATENCY),
+            consumed: make.counters(&catalogue::CONSUMED),
+            sink_available: make.gauges(&catalogue::SINK_AVAILABLE),
+            sink_writes: make.counters(&catalogue::SINK_WRITES),
+            ledger_accepted: make.gauges(&catalogue::LEDGER_ACCEPTED),
+            ledger_way_accepted: make.gauges(&catalogue::LEDGER_WAY_ACCEPTED),
+            ledger: make.gauges(&catalogue::LEDGER),
+            ledger_adds_up: make.gauges(&catalogue::LEDGER_ADDS_UP),
+            dead_letters: make.counters(&catalogue::DEAD_LETTERS),
+            dead_letters_waiting: make.gauges(&catalogue::DEAD_LETTERS_WAITING),
+            waiting: Arc::default(),
+            vitals: Vitals::default(),
+            registry: make.registry,
+        };
+        metrics.ready(false);
+        (metrics, make.registered)
     }
 
     /// One request was answered.
     pub fn request(&self, door: &'static str, outcome: &'static str) {
-        self.requests.with_label_values(&[door, outcome]).inc();
+        self.requests.of(&[door, outcome]).inc();
     }
 
     /// Events were acknowledged after this long.
     pub fn acknowledged(&self, events: usize, latency: Duration) {
-        self.events.inc_by(events as u64);
+        self.events.of(&[]).inc_by(events as u64);
         self.ack_latency.observe(latency.as_secs_f64());
     }
 
     /// A value of the journal's state.
     pub fn journal(&self, what: &'static str, value: u64) {
-        let value = i64::try_from(value).unwrap_or(i64::MAX);
-        self.journal.with_label_values(&[what]).set(value);
+        self.journal.set(&[what], value);
     }
 
     /// How many requests a cursor is behind.
     pub fn backlog(&self, cursor: &str, requests: u64) {
-        let requests = i64::try_from(requests).unwrap_or(i64::MAX);
-        self.cursor_backlog
-            .with_label_values(&[cursor])
-            .set(requests);
+        self.backlog.set(&[cursor], requests);
     }
 
     /// What became of events of one type on a way out. The type is a
     /// name of `event::tally`, whose number is bounded.
     pub fn ledger(&self, way: &str, event: &str, state: &'static str, events: u64) {
-        let events = i64::try_from(events).unwrap_or(i64::MAX);
-        self.ledger
-            .with_label_values(&[way, event, state])
-            .set(events);
+        self.ledger.set(&[way, event, state], events);
     }
 
     /// Events of one type that were accepted.
     pub fn ledger_accepted(&self, event: &str, events: u64) {
-        let events = i64::try_from(events).unwrap_or(i64::MAX);
-        self.ledger_accepted.with_label_values(&[event]).set(events);
+        self.ledger_accepted.set(&[event], events);
+    }
+
+    /// Events of one type that were accepted since a way out exists.
+    pub fn ledger_way_accepted(&self, way: &str, event: &str, events: u64) {
+        self.ledger_way_accepted.set(&[way, event], events);
+    }
+
+    /// Whether a way out's accounts add up.
+    pub fn ledger_adds_up(&self, way: &str, does: bool) {
+        self.ledger_adds_up.set(&[way], u64::from(does));
     }
 
     /// How long a way out's oldest request has been waiting.
     pub fn oldest_pending(&self, way: &str, seconds: u64) {
-        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        self.oldest_pending.with_label_values(&[way]).set(seconds);
+        self.oldest_pending.set(&[way], seconds);
+    }
+
+    /// A way out delivered something.
+    pub fn delivered(&self, way: &str, now_ms: i64) {
+        let seconds = u64::try_from(now_ms / 1000).unwrap_or(0);
+        self.last_delivery.set(&[way], seconds);
     }
 
     /// A way out or consumer has its connection, or has lost it.
     pub fn connected(&self, who: &str, is: bool) {
-        self.connected.with_label_values(&[who]).set(i64::from(is));
+        self.connected.set(&[who], u64::from(is));
         self.vitals.connected(who, is);
     }
 
@@ -223,7 +245,7 @@ impl Metrics {
 
     /// A message to the broker ended.
     pub fn forwarded(&self, outcome: &'static str) {
-        self.forwarded.with_label_values(&[outcome]).inc();
+        self.forwarded.of(&[outcome]).inc();
     }
 
     /// A message was confirmed after this long.
@@ -232,19 +254,50 @@ impl Metrics {
         self.confirm_latency.observe(latency.as_secs_f64());
     }
 
+    /// A consumer exists; it has no connection and has done nothing yet.
+    pub fn consumer(&self, consumer: &str) {
+        self.connected(consumer, false);
+        for outcome in ["written", "retried", "refused", "unreadable"] {
+            self.consumed(consumer, outcome, 0);
+        }
+    }
+
     /// Rows or messages of a consumer ended.
     pub fn consumed(&self, consumer: &str, outcome: &'static str, count: usize) {
-        self.consumed
-            .with_label_values(&[consumer, outcome])
-            .inc_by(count as u64);
+        let counter = self.consumed.of(&[consumer, outcome]);
+        counter.inc_by(count as u64);
         if outcome == "written" && count > 0 {
             self.vitals.done(consumer);
         }
     }
 
+    /// A sink exists.
+    pub fn sink(&self, sink: &str) {
+        self.wait_for(sink, |waiting| waiting);
+    }
+
+    /// A sink is waited for, until the guard is dropped.
+    #[must_use]
+    pub fn sink_away(&self, sink: &str) -> SinkAway {
+        self.wait_for(sink, |waiting| waiting + 1);
+        SinkAway {
+            metrics: self.clone(),
+            sink: sink.to_owned(),
+        }
+    }
+
+    fn wait_for(&self, sink: &str, change: impl FnOnce(u32) -> u32) {
+        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = all.entry(sink.to_owned()).or_default();
+        *waiting = change(*waiting);
+        // Under the lock, so that the last change is what shows.
+        let available = u64::from(*waiting == 0);
+        self.sink_available.set(&[sink], available);
+    }
+
     /// A sink answered a batch.
     pub fn sink_write(&self, sink: &str, outcome: &'static str) {
-        self.sink_writes.with_label_values(&[sink, outcome]).inc();
+        self.sink_writes.of(&[sink, outcome]).inc();
         if outcome == "written" {
             self.vitals.done(sink);
         }
@@ -252,14 +305,17 @@ impl Metrics {
 
     /// Events were set aside on this host.
     pub fn dead_letters(&self, way_out: &str, events: usize) {
-        self.dead_letters
-            .with_label_values(&[way_out])
-            .inc_by(events as u64);
+        self.dead_letters.of(&[way_out]).inc_by(events as u64);
+    }
+
+    /// How many letters of a way out wait for an operator.
+    pub fn dead_letters_waiting(&self, way_out: &str, letters: u64) {
+        self.dead_letters_waiting.set(&[way_out], letters);
     }
 
     /// Whether requests are accepted.
     pub fn ready(&self, is: bool) {
-        self.ready.set(i64::from(is));
+        self.ready.set(&[], u64::from(is));
     }
 
     /// The Prometheus text format of all metrics.
@@ -279,6 +335,20 @@ impl Default for Metrics {
     }
 }
 
+/// Somebody waits for a sink.
+#[derive(Debug)]
+pub struct SinkAway {
+    metrics: Metrics,
+    sink: String,
+}
+
+impl Drop for SinkAway {
+    fn drop(&mut self) {
+        let one_less = |waiting: u32| waiting.saturating_sub(1);
+        self.metrics.wait_for(&self.sink, one_less);
+    }
+}
+
 const VALID: &str = "names and labels are valid by the tests";
 
 /// From a fast SSD's sync to the default deadlines.
@@ -286,16 +356,45 @@ const LATENCY_BUCKETS: [f64; 14] = [
     0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 10.0,
 ];
 
-fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    IntCounterVec::new(Opts::new(name, help), labels).expect(VALID)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn gauges(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID)
-}
+    fn shows(metrics: &Metrics, line: &str) -> bool {
+        metrics.render().lines().any(|shown| shown == line)
+    }
 
-fn build_info() -> IntGaugeVec {
-    let info = gauges("holdfast_build_info", "Always 1", &["version"]);
-    info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    info
+    #[test]
+    fn counters_are_there_before_they_count() {
+        let metrics = Metrics::new();
+        metrics.consumer("q");
+        for line in [
+            "holdfast_ingest_requests_total{door=\"grpc\",outcome=\"full\"} 0",
+            "holdfast_forward_messages_total{outcome=\"unroutable\"} 0",
+            "holdfast_consumer_rows_total{consumer=\"q\",outcome=\"refused\"} 0",
+            "holdfast_connected{who=\"q\"} 0",
+            "holdfast_ready 0",
+        ] {
+            assert!(shows(&metrics, line), "{line}\n{}", metrics.render());
+        }
+    }
+
+    #[test]
+    fn a_sink_is_away_while_anybody_waits_for_it() {
+        let metrics = Metrics::new();
+        let shown = |value| {
+            shows(
+                &metrics,
+                &format!("holdfast_sink_available{{sink=\"s\"}} {value}"),
+            )
+        };
+        metrics.sink("s");
+        assert!(shown(1));
+        let (one, other) = (metrics.sink_away("s"), metrics.sink_away("s"));
+        drop(one);
+        metrics.sink("s");
+        assert!(shown(0), "another still waits");
+        drop(other);
+        assert!(shown(1));
+    }
 }
