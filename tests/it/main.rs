@@ -28,6 +28,7 @@ mod faults;
 mod foreign;
 mod http;
 mod main_path;
+mod monitoring;
 mod older_names;
 mod operator;
 mod outages;

@@ -7,6 +7,8 @@ pub mod faults;
 pub mod guarded;
 pub mod judge;
 pub mod load;
+pub mod prometheus;
+pub mod promql;
 pub mod raw;
 pub mod scripts;
 pub mod servers;
