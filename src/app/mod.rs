@@ -12,6 +12,7 @@ mod drain;
 mod pumps;
 mod setup;
 mod shutdown;
+mod watchdog;
 
 pub use drain::{Drained, drain};
 pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology};
@@ -27,6 +28,7 @@ use doors::Doors;
 use pumps::{Pumps, unused_ways};
 use shutdown::Signals;
 use std::sync::Arc;
+use watchdog::Watchdog;
 
 /// Runs the service until a signal ends it.
 ///
@@ -55,6 +57,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         generations = stats.generations, "accepting"
     );
     shutdown::notify(&sd_notify::NotifyState::Ready);
+    let watchdog = Watchdog::start(&journal).context("start the watchdog")?;
 
     signals.first().await;
     shutdown::notify(&sd_notify::NotifyState::Stopping);
@@ -67,6 +70,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     dead_letters.close().await;
     // Late, so that an operator can ask how the stop goes.
     shutdown::phase("admin socket", grace, admin.close()).await;
+    shutdown::extend(grace);
+    // The journal's threads end now. The watchdog's limit bounds this, too.
+    drop(watchdog);
     tokio::task::spawn_blocking(move || journal.close())
         .await
         .context("close the journal")?;

@@ -1,4 +1,8 @@
 //! Signals and the phases of a stop. Called by `app::run`.
+//!
+//! # Invariants
+//! - Each phase asks systemd for the time that it may take, so that a longer
+//!   `shutdown.grace` needs no other unit (test `systemd_hears_of_the_start_and_the_stop`).
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,6 +10,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Exit code after a second signal: 128 + SIGINT, as shells have it.
 const INTERRUPTED: i32 = 130;
+
+/// What a phase may take beyond its grace, on a slow machine.
+const SLACK: Duration = Duration::from_secs(10);
 
 /// The signals that end the service.
 pub(super) struct Signals {
@@ -48,11 +55,19 @@ impl Signals {
 /// Runs one phase of the stop within its time; what it leaves undone is delivered
 /// again after the next start.
 pub(super) async fn phase(name: &str, grace: Duration, work: impl Future<Output = ()>) {
+    extend(grace);
     let started = tokio::time::Instant::now();
     match tokio::time::timeout(grace, work).await {
         Ok(()) => tracing::info!(phase = name, took = ?started.elapsed(), "stopped"),
         Err(_) => tracing::warn!(phase = name, ?grace, "did not stop in time; going on"),
     }
+}
+
+/// Asks systemd for time until the end of the next phase.
+pub(super) fn extend(grace: Duration) {
+    let usec = (grace + SLACK).as_micros();
+    let usec = u32::try_from(usec).unwrap_or(u32::MAX);
+    notify(&sd_notify::NotifyState::ExtendTimeoutUsec(usec));
 }
 
 /// Tells systemd, if it started us.

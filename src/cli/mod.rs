@@ -8,6 +8,7 @@ mod detached;
 mod dispatch;
 mod dlq;
 mod drain;
+mod generate;
 mod journal;
 mod moment;
 mod parts;
@@ -21,7 +22,7 @@ use crate::config::{self, Config};
 use crate::journal::Loss;
 use crate::telemetry::sentry::{Reporting, StartError};
 use crate::{app, telemetry};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -66,6 +67,9 @@ enum Verb {
     /// Look at what was refused, send it again, or give it up.
     #[command(subcommand)]
     Dlq(dlq::Verb),
+    /// Make the manual pages and the completions of shells, for a package.
+    #[command(subcommand, hide = true)]
+    Generate(generate::Verb),
 }
 
 /// Parses the arguments and does what they say.
@@ -84,6 +88,7 @@ pub fn main() -> ExitCode {
     let file = cli.config.as_deref();
     let verb = match verb {
         Verb::Dispatch(args) => return finish(block_on(dispatch::run(args))),
+        Verb::Generate(verb) => return finish(generate::run(Cli::command(), &verb)),
         Verb::Status(args) => {
             return at(args.place.find(file), |site| {
                 block_on(status::run(site, &args))
@@ -137,7 +142,8 @@ pub fn main() -> ExitCode {
         | Verb::Status(_)
         | Verb::Drain(_)
         | Verb::Journal(_)
-        | Verb::Dlq(_) => {
+        | Verb::Dlq(_)
+        | Verb::Generate(_) => {
             unreachable!("answered above")
         }
     }

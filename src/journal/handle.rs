@@ -79,6 +79,16 @@ pub struct Stats {
     pub fence: Option<String>,
 }
 
+/// How often each thread of the journal went round. One that does not grow for many
+/// times the keeper's period (200 ms) hangs; a fence or a full disk does not stop them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turns {
+    /// Commands that the writer took.
+    pub writer: u64,
+    /// Rounds of the keeper.
+    pub keeper: u64,
+}
+
 /// A clonable handle; the last [`Journal::close`] ends the threads.
 #[derive(Debug, Clone)]
 pub struct Journal {
@@ -136,6 +146,8 @@ impl Journal {
             accepted: Mutex::new(found.accepted),
             losses: Mutex::new(Losses::default()),
             expired_appends: AtomicU64::new(0),
+            writer_turns: AtomicU64::new(0),
+            keeper_turns: AtomicU64::new(0),
         });
         for loss in &found.losses {
             shared.note_loss(loss);
@@ -164,6 +176,7 @@ impl Journal {
                     == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
                 {
                     keeper.tidy();
+                    keeper.keeper_turns.fetch_add(1, Ordering::Relaxed);
                     // A full queue means that the writer is awake: it looks by itself.
                     drop(ticks.try_send(Command::Tick));
                 }
@@ -273,6 +286,15 @@ impl Journal {
                 .map(|cursor| (cursor.name().to_owned(), cursor.next()))
                 .collect(),
             fence: shared.fence.get().cloned(),
+        }
+    }
+
+    /// Whether its threads go round, for those who ask twice.
+    #[must_use]
+    pub fn turns(&self) -> Turns {
+        Turns {
+            writer: self.shared.writer_turns.load(Ordering::Relaxed),
+            keeper: self.shared.keeper_turns.load(Ordering::Relaxed),
         }
     }
 

@@ -124,7 +124,7 @@ pub use directory::{CursorInfo, Directory, Found, GenerationInfo};
 pub use error::{
     AppendError, CursorError, InspectError, OpenError, PurgeError, ReadError, SkipError,
 };
-pub use handle::{Journal, Options, Stats};
+pub use handle::{Journal, Options, Stats, Turns};
 pub use ledger::{JournalLedger, WayLedger};
 pub use losses::Loss;
 pub use offline::Offline;

@@ -38,6 +38,9 @@ pub(super) struct Shared {
     /// Records that could not be read back.
     pub(super) losses: Mutex<Losses>,
     pub(super) expired_appends: AtomicU64,
+    /// How often the writer took a command, and the keeper tidied.
+    pub(super) writer_turns: AtomicU64,
+    pub(super) keeper_turns: AtomicU64,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

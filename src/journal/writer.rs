@@ -108,6 +108,8 @@ impl Writer {
     /// Serves until every sender is gone, then seals what was written.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         while let Some(command) = commands.blocking_recv() {
+            // Fenced or not: it is the work that may hang, not its failure.
+            self.shared.writer_turns.fetch_add(1, Ordering::Relaxed);
             if self.shared.fence.get().is_some() {
                 if let Command::Append(append) = command {
                     self.refuse(append.reply);

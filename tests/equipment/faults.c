@@ -16,7 +16,8 @@
  *              GLOB   the path, `*` also matches `/`; a rename matches by either path
  *              FIRST  the first matching call that fails, counted from 1 at each read
  *              COUNT  how many fail from there on, or * for all
- *              ERRNO  ENOSPC, EIO, EDQUOT, EROFS, EACCES; with +short, the first
+ *              ERRNO  ENOSPC, EIO, EDQUOT, EROFS, EACCES; HANG does not fail, but waits
+ *                     until the rules are replaced; with +short, the first
  *                     write that fails writes half of its bytes and says so, as a
  *                     disk does that gets full in the middle
  *
@@ -40,6 +41,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* An "errno" beside the half write's -1. */
+enum { HANG = -2 };
+
 enum kind { OPEN = 1, CREATE = 2, WRITE = 4, TRUNCATE = 8, FSYNC = 16, FDATASYNC = 32,
             RANGE = 64, RENAME = 128, MKDIR = 256, UNLINK = 512 };
 
@@ -52,6 +56,7 @@ static const struct { const char *name; int kinds; } KINDS[] = {
 
 static const struct { const char *name; int number; } ERRNOS[] = {
     {"ENOSPC", ENOSPC}, {"EIO", EIO}, {"EDQUOT", EDQUOT}, {"EROFS", EROFS}, {"EACCES", EACCES},
+    {"HANG", HANG},
 };
 
 #define RULES_MAX 32
@@ -64,7 +69,7 @@ struct rule {
 };
 
 static struct rule rules[RULES_MAX];
-static int rule_count, kinds_wanted;
+static int rule_count, kinds_wanted, version;
 static struct stat known;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -114,6 +119,7 @@ static void refresh(const char *control)
         return;
     known = now;
     rule_count = kinds_wanted = 0;
+    version++;
     int fd = now.st_ino ? syscall(SYS_openat, AT_FDCWD, control, O_RDONLY | O_CLOEXEC, 0) : -1;
     if (fd < 0)
         return;
@@ -203,6 +209,15 @@ static int verdict(int kind, int dir, const char *name, int dir2, const char *na
             path_at(dir2, name2, path);
             result = decide(control, kind, path);
         }
+    }
+    for (int then = version; result == HANG; refresh(control)) {
+        if (version != then) {
+            result = 0;
+            break;
+        }
+        pthread_mutex_unlock(&lock);
+        usleep(10000);
+        pthread_mutex_lock(&lock);
     }
     pthread_mutex_unlock(&lock);
     errno = result > 0 ? result : saved;

@@ -35,5 +35,6 @@ mod outages;
 mod power;
 mod sentry;
 mod sinks;
+mod systemd;
 mod tidy;
 mod webhooks;

@@ -35,7 +35,8 @@ impl Faults {
         ]
     }
 
-    /// Replaces the rules, one a line: `KIND GLOB FIRST COUNT ERRNO` (see faults.c).
+    /// Replaces the rules, one a line: `KIND GLOB FIRST COUNT ERRNO` (see faults.c). What
+    /// hangs by the old ones goes on.
     pub fn set(&self, rules: &str) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
