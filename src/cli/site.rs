@@ -4,11 +4,23 @@
 //! # Invariants
 //! - `--data-dir` alone reads no configuration: a directory can be looked at
 //!   wherever it is, and whatever the configuration of this machine says.
+//! - Who names nothing means the service that the package installed, unless there is a
+//!   data directory here (`tests/package`).
 
 use crate::config::{self, Config};
 use crate::telemetry;
 use clap::Args as ClapArgs;
 use std::path::{Path, PathBuf};
+
+/// Where the package has its configuration.
+const INSTALLED: &str = "/etc/holdfast/holdfast.toml";
+
+/// The configuration of the installed service; none where one runs from here.
+fn installed() -> Option<&'static Path> {
+    let is_here = config::Data::default().dir.exists();
+    let file = Path::new(INSTALLED);
+    (!is_here && file.exists()).then_some(file)
+}
 
 /// Which directory.
 #[derive(Debug, Clone, ClapArgs)]
@@ -32,6 +44,7 @@ impl Place {
     pub(super) fn find(&self, file: Option<&Path>) -> Result<Site, config::Errors> {
         let config = match (&self.data_dir, file) {
             (Some(_), None) => None,
+            (None, None) => Some(config::load(installed())?),
             (_, file) => Some(config::load(file)?),
         };
         let mut log = config.clone().unwrap_or_default().log;
