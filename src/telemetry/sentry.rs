@@ -50,7 +50,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Fields of ERROR lines that may leave the host: numbers, names of our own, paths, and
 /// errors of the disk, the network and the log, which quote no event.
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "at",
     "block",
     "cursor",
@@ -63,6 +63,7 @@ const FIELDS: [&str; 17] = [
     "host",
     "lost_records",
     "next_seq",
+    "part",
     "path",
     "reason",
     "renewed",
