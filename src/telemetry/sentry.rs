@@ -50,7 +50,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Fields of ERROR lines that may leave the host: numbers, names of our own, paths, and
 /// errors of the disk, the network and the log, which quote no event.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 20] = [
     "at",
     "block",
     "cursor",
@@ -61,6 +61,7 @@ const FIELDS: [&str; 18] = [
     "found",
     "generation",
     "host",
+    "limit",
     "lost_records",
     "next_seq",
     "part",
@@ -68,6 +69,7 @@ const FIELDS: [&str; 18] = [
     "reason",
     "renewed",
     "seq",
+    "stands",
     "way",
 ];
 
