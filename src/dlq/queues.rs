@@ -337,6 +337,14 @@ impl Work {
         while !self.on_their_way.is_empty() {
             self.land(browser).await?;
         }
+        let newcomers = self.passed_over.saturating_sub(self.renewed.len() as u64);
+        if newcomers > 0 {
+            tracing::warn!(
+                queue = self.at.name,
+                newcomers,
+                "messages were refused while this looked; they are for the next look"
+            );
+        }
         Ok(())
     }
 }
