@@ -79,7 +79,8 @@ impl Ground<'_> {
     /// Each way out and the first sequence that it has not delivered.
     fn ways(&self) -> Result<Vec<(String, Seq)>, ChangeError> {
         if let Self::Running { journal, .. } = self {
-            return Ok(journal.stats().cursors);
+            let cursors = journal.stats().cursors.into_iter();
+            return Ok(cursors.map(|at| (at.name, at.next_seq)).collect());
         }
         let directory = self.directory()?;
         let ways = directory.cursors().iter();

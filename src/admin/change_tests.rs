@@ -134,7 +134,7 @@ impl Site {
         let cursors = self.journal.stats().cursors;
         cursors
             .into_iter()
-            .map(|(name, next)| (name, next.0))
+            .map(|at| (at.name, at.next_seq.0))
             .collect()
     }
 }

@@ -24,8 +24,8 @@ pub(super) struct Sample {
     pub(super) end_seq: u64,
     /// The log's bytes on the disk.
     pub(super) used_bytes: u64,
-    /// The first undelivered sequence of each way out.
-    pub(super) next_seqs: BTreeMap<String, u64>,
+    /// Requests that each way out is done with, from the first sequence on.
+    pub(super) passed_requests: BTreeMap<String, u64>,
 }
 
 /// What the looks say together.
@@ -68,7 +68,10 @@ impl Forecast {
     /// How a way out does.
     pub(super) fn way(&self, name: &str) -> Option<WayRate> {
         let (first, last, span_s) = self.ends()?;
-        let (from, to) = (*first.next_seqs.get(name)?, *last.next_seqs.get(name)?);
+        let (from, to) = (
+            *first.passed_requests.get(name)?,
+            *last.passed_requests.get(name)?,
+        );
         let delivered = to.saturating_sub(from) as f64 / span_s;
         let pending = last.end_seq.saturating_sub(to);
         let gain = delivered - self.accepted_per_second()?;
@@ -94,7 +97,7 @@ mod tests {
             at_s,
             end_seq,
             used_bytes,
-            next_seqs: BTreeMap::from([("w".to_owned(), next)]),
+            passed_requests: BTreeMap::from([("w".to_owned(), next)]),
         }
     }
 

@@ -37,5 +37,5 @@ pub use client::{CallError, get, post};
 pub use request::{Change, DrainRequest, Move, Outcome, PurgeRequest, Removed, SkipRequest};
 pub use serve::{Admin, Options, Serving};
 pub use status::{
-    Account, Counts, Disk, Ledger, Part, Rates, State, Status, Trouble, Way, WayRate, counts,
+    Account, Counts, Disk, Ledger, Part, Place, Rates, State, Status, Trouble, Way, WayRate, counts,
 };

@@ -180,12 +180,13 @@ async fn sample(app: Arc<App>) {
     loop {
         looks.tick().await;
         let stats = app.options.journal.stats();
-        let next_seqs = stats.cursors.into_iter().map(|(way, next)| (way, next.0));
+        let passed = stats.cursors.into_iter();
+        let passed = passed.map(|at| (at.name, at.next_seq.0 + at.ahead_requests));
         app.forecast().add(Sample {
             at_s: app.started.elapsed().as_secs_f64(),
             end_seq: stats.durable_end_seq.0,
             used_bytes: stats.used_bytes,
-            next_seqs: next_seqs.collect(),
+            passed_requests: passed.collect(),
         });
     }
 }

@@ -171,6 +171,8 @@ pub struct Way {
     pub way: String,
     /// The first sequence that it has not delivered.
     pub next_seq: u64,
+    /// Requests behind that one that it has delivered: fresh ones, ahead of the backlog.
+    pub ahead_requests: u64,
     /// Requests that it has not delivered.
     pub pending_requests: u64,
     /// Events in them.
@@ -231,13 +233,23 @@ impl Account {
     }
 }
 
+/// How far a way out is.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// The first sequence that it has not delivered.
+    pub next_seq: u64,
+    /// Requests behind that one that it has delivered.
+    pub ahead_requests: u64,
+    /// The sequence after the last.
+    pub end_seq: u64,
+}
+
 impl Way {
     /// A way out's accounts, from what is known of it.
     #[must_use]
     pub fn new(
         way: &str,
-        next_seq: u64,
-        end_seq: u64,
+        place: Place,
         accepted: Option<&Counts>,
         pending: &Counts,
         ledger: &crate::journal::Ledger,
@@ -269,8 +281,10 @@ impl Way {
             .collect();
         Self {
             way: way.to_owned(),
-            next_seq,
-            pending_requests: end_seq.saturating_sub(next_seq),
+            next_seq: place.next_seq,
+            ahead_requests: place.ahead_requests,
+            pending_requests: (place.end_seq.saturating_sub(place.next_seq))
+                .saturating_sub(place.ahead_requests),
             pending_events: pending.values().sum(),
             oldest_pending_at_ms: None,
             oldest_pending_age_seconds: None,
@@ -309,8 +323,12 @@ impl Ledger {
     pub fn new(ledger: &JournalLedger, end_seq: u64) -> Self {
         let ways = ledger.ways.iter().map(|way| {
             let (accepted, pending) = (counts(&way.accepted), counts(&way.pending));
-            let (name, next) = (&way.way, way.next.0);
-            let mut shown = Way::new(name, next, end_seq, Some(&accepted), &pending, &way.ledger)
+            let place = Place {
+                next_seq: way.next.0,
+                ahead_requests: way.ahead_requests,
+                end_seq,
+            };
+            let mut shown = Way::new(&way.way, place, Some(&accepted), &pending, &way.ledger)
                 .waiting_since(way.oldest_pending_at_ms);
             // The journal knows more: such as that nothing can be pending at its end.
             shown.adds_up = shown.adds_up.map(|adds_up| adds_up && way.adds_up);
@@ -352,6 +370,12 @@ impl Status {
 mod tests {
     use super::*;
 
+    const PLACE: Place = Place {
+        next_seq: 3,
+        ahead_requests: 1,
+        end_seq: 6,
+    };
+
     fn counted(name: &str, count: u64) -> Counts {
         Counts::from([(name.to_owned(), count)])
     }
@@ -360,7 +384,7 @@ mod tests {
     fn an_account_adds_up_by_type() {
         let ledger = crate::journal::Ledger::default();
         let way = |accepted: &Counts, pending: &Counts| {
-            Way::new("w", 3, 5, Some(accepted), pending, &ledger)
+            Way::new("w", PLACE, Some(accepted), pending, &ledger)
         };
         let good = way(&counted("A", 2), &counted("A", 2));
         assert_eq!(good.adds_up, Some(true));
@@ -369,7 +393,7 @@ mod tests {
         let wrong = way(&counted("A", 2), &counted("B", 2));
         assert_eq!(wrong.adds_up, Some(false));
         assert_eq!(wrong.total().adds_up(), Some(true));
-        let unknown = Way::new("w", 3, 5, None, &counted("A", 2), &ledger);
+        let unknown = Way::new("w", PLACE, None, &counted("A", 2), &ledger);
         assert_eq!(unknown.adds_up, None);
         assert_eq!(unknown.total().accepted, None);
     }

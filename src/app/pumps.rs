@@ -231,7 +231,8 @@ async fn prepare_sink(
 /// shrinking; only an operator knows whether that is meant.
 fn warn_of_unused_cursors(config: &Config, journal: &Journal) {
     let unused = unused_ways(config, journal);
-    for (cursor, next) in journal.stats().cursors {
+    for at in journal.stats().cursors {
+        let (cursor, next) = (at.name, at.next_seq);
         if unused.contains(&cursor) {
             let file = config.data.dir.join("cursors").join(&cursor);
             tracing::warn!(
@@ -251,7 +252,7 @@ pub(super) fn unused_ways(config: &Config, journal: &Journal) -> Vec<String> {
     };
     let cursors = journal.stats().cursors.into_iter();
     cursors
-        .map(|(cursor, _)| cursor)
+        .map(|cursor| cursor.name)
         .filter(|cursor| !used.contains(&cursor.as_str()))
         .collect()
 }

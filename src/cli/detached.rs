@@ -2,9 +2,9 @@
 //! own status. Called by `status`.
 
 use super::site::Site;
-use crate::admin::{Counts, Disk, Ledger, State, Status, Way, counts};
+use crate::admin::{Counts, Disk, Ledger, Place, State, Status, Way, counts};
 use crate::event::identity::Seq;
-use crate::journal::{CursorInfo, Directory, Found, GenerationInfo, InspectError};
+use crate::journal::{CursorInfo, Directory, Found, GenerationInfo, InspectError, Span};
 use anyhow::Context as _;
 use std::ops::ControlFlow;
 
@@ -22,7 +22,7 @@ pub(super) fn status(site: &Site) -> anyhow::Result<Status> {
     let oldest = serving.clone().map(|g| g.first.0).min();
     // Where everything was delivered and deleted, the cursors remember.
     let ends = generations.iter().map(|g| g.end);
-    let ends = ends.chain(directory.cursors().iter().map(|cursor| cursor.next));
+    let ends = ends.chain(directory.cursors().iter().map(CursorInfo::reach));
     let next_seq = ends.max().unwrap_or(Seq::FIRST).0;
     let bounds = site.config.as_ref().map(|config| &config.journal);
     let mut ways = Vec::new();
@@ -64,36 +64,52 @@ fn free_bytes(site: &Site) -> Option<u64> {
 }
 
 fn way(directory: &Directory, cursor: &CursorInfo, next_seq: u64) -> anyhow::Result<Way> {
-    let pending = pending(directory, cursor.next)?;
+    let mut all = Counts::new();
     let mut oldest = None;
-    directory.walk(cursor.next, Seq(u64::MAX), &mut |found| match found {
-        Found::Record(record) => {
-            oldest = Some(record.received_at_ms);
-            ControlFlow::Break(())
+    for gap in cursor.gaps(Seq(u64::MAX)) {
+        for (name, count) in pending(directory, gap)? {
+            *all.entry(name).or_default() += count;
         }
-        Found::Lost(_) => ControlFlow::Continue(()),
-    })?;
-    let (name, next) = (&cursor.name, cursor.next.0);
-    Ok(Way::new(name, next, next_seq, None, &pending, &cursor.ledger).waiting_since(oldest))
+        if oldest.is_some() {
+            continue;
+        }
+        directory.walk(gap.first, gap.end, &mut |found| match found {
+            Found::Record(record) => {
+                oldest = Some(record.received_at_ms);
+                ControlFlow::Break(())
+            }
+            Found::Lost(_) => ControlFlow::Continue(()),
+        })?;
+    }
+    let ahead_requests = cursor.ahead.iter().map(Span::requests).sum();
+    let place = Place {
+        next_seq: cursor.next.0,
+        ahead_requests,
+        end_seq: next_seq,
+    };
+    Ok(Way::new(&cursor.name, place, None, &all, &cursor.ledger).waiting_since(oldest))
 }
 
-/// The events from a sequence on: whole generations by their own counts, the one
-/// that the sequence is in by reading it.
-fn pending(directory: &Directory, from: Seq) -> Result<Counts, InspectError> {
+/// The events of a range: whole generations by their own counts, those that it cuts by
+/// reading them.
+fn pending(directory: &Directory, range: Span) -> Result<Counts, InspectError> {
     let mut all = Counts::new();
     let mut add = |counts: Counts| {
         for (name, count) in counts {
             *all.entry(name).or_default() += count;
         }
     };
-    let is_cut = |g: &&GenerationInfo| g.first < from && from < g.end;
-    for generation in directory.generations() {
-        if generation.first >= from {
+    let touches = |g: &&GenerationInfo| g.first < range.end && range.first < g.end;
+    for generation in directory.generations().iter().filter(touches) {
+        if generation.first >= range.first && generation.end <= range.end {
             add(counts(&generation.events));
+            continue;
         }
-    }
-    for generation in directory.generations().iter().filter(is_cut) {
-        directory.walk(from, generation.end, &mut |found| {
+        let (first, end) = (
+            generation.first.max(range.first),
+            generation.end.min(range.end),
+        );
+        directory.walk(first, end, &mut |found| {
             if let Found::Record(record) = found {
                 add(counts(&record.events));
             }

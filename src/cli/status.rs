@@ -249,6 +249,7 @@ mod tests {
         };
         let names = crate::event::descriptor::event_names();
         let way = |name: &str| Way {
+            ahead_requests: 0,
             way: name.to_owned(),
             next_seq: figure,
             pending_requests: figure,

@@ -62,8 +62,9 @@ impl Figures {
         metrics.journal("lost_records", stats.lost_records);
         metrics.journal("expired_appends", stats.expired_appends);
         metrics.journal("fenced", u64::from(stats.fence.is_some()));
-        for (cursor, next) in &stats.cursors {
-            metrics.backlog(cursor, stats.durable_end_seq.0.saturating_sub(next.0));
+        for cursor in &stats.cursors {
+            let pending_requests = cursor.pending_requests(stats.durable_end_seq);
+            metrics.backlog(&cursor.name, pending_requests);
         }
     }
 

@@ -4,80 +4,28 @@
 //!
 //! # Invariants
 //! - `next` is the first sequence that this way out has not delivered; it moves
-//!   only forward, and only after the delivery's evidence (the pumps' duty).
+//!   only forward, and only after the delivery's evidence (the pumps' duty). What is
+//!   delivered ahead of it is noted as spans (`position`).
 //! - Position and counts are saved together, so that they agree after any crash.
 //!   What was advanced but not saved is delivered, and counted, again.
 //! - Deletion looks at saved positions only.
 //! - A damaged file means the oldest record: deliver again, never skip.
 
 use super::error::CursorError;
+use super::handle::CursorStats;
+use super::position::{AHEAD_MAX, Passed, Position, Span};
 use super::slots::Slots;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
-use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-const VERSION: u32 = 1;
-
-/// A record that a way out is done with.
-#[derive(Debug, Clone)]
-pub struct Passed {
-    /// Its sequence.
-    pub seq: Seq,
-    /// Its events.
-    pub events: Tally,
-    /// Those of them that were set aside in the dead letters.
-    pub dead_lettered: Tally,
-}
-
-/// What became of the events that a way out has passed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
-    /// Handed on, with evidence.
-    pub delivered: Tally,
-    /// Set aside with a reason.
-    pub dead_lettered: Tally,
-    /// Passed over by an operator.
-    pub purged: Tally,
-    /// Could not be read back.
-    pub lost: Tally,
-}
-
-impl Ledger {
-    /// All of them.
-    #[must_use]
-    pub fn total(&self) -> Tally {
-        let mut total = self.delivered.clone();
-        for part in [&self.dead_lettered, &self.purged, &self.lost] {
-            total.merge(part);
-        }
-        total
-    }
-}
-
-/// What is saved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Position {
-    pub(super) next: Seq,
-    /// Events accepted before this way out came to be; not its business.
-    pub(super) since: Tally,
-    pub(super) ledger: Ledger,
-    /// The losses before this sequence are in the ledger.
-    pub(super) losses_through: Seq,
-}
+const VERSION: u32 = 2;
 
 impl Position {
-    /// Events before `next`, as this way out has counted them.
-    pub(super) fn accounted(&self) -> Tally {
-        let mut total = self.since.clone();
-        total.merge(&self.ledger.total());
-        total
-    }
-
     /// Reads a saved position.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
         Self::decode(&Slots::read(path)?)
@@ -138,12 +86,7 @@ impl Cursor {
             path: path.clone(),
             source,
         };
-        let fresh = Position {
-            next: oldest,
-            since: since.clone(),
-            ledger: Ledger::default(),
-            losses_through: Seq(0),
-        };
+        let fresh = Position::new(oldest, since);
         let found = Slots::open(&path).and_then(|found| {
             found
                 .map(|(slots, bytes)| Ok((slots, Position::decode(&bytes)?)))
@@ -188,24 +131,42 @@ impl Cursor {
         self.lock().next
     }
 
-    /// Moves on: everything before `next` is delivered or set aside, as `passed`
-    /// tells record by record, in order. What an operator has skipped meanwhile is
-    /// not counted twice; moving back is ignored.
+    pub(super) fn stats(&self) -> CursorStats {
+        let position = self.lock();
+        CursorStats {
+            name: self.name.clone(),
+            next_seq: position.next,
+            ahead_requests: position.ahead().iter().map(Span::requests).sum(),
+        }
+    }
+
+    /// What is delivered ahead of [`Cursor::next`], in order; nothing of it is to be
+    /// delivered again.
+    #[must_use]
+    pub fn ahead(&self) -> Vec<Span> {
+        self.lock().ahead()
+    }
+
+    /// Whether there is room for another span ahead, and one to spare for what is in work.
+    #[must_use]
+    pub fn may_lead(&self) -> bool {
+        self.lock().ahead().len() + 1 < AHEAD_MAX
+    }
+
+    /// Moves on: everything before `next` is delivered or set aside, as `passed` tells
+    /// record by record, in order. What an operator has skipped meanwhile is not counted
+    /// twice; moving back is ignored.
     pub fn advance(&self, next: Seq, passed: &[Passed]) {
         let mut position = self.lock();
-        for record in passed {
-            if record.seq < position.next {
-                continue;
-            }
-            let ledger = &mut position.ledger;
-            let delivered = record.events.minus(&record.dead_lettered);
-            ledger.delivered.merge(&delivered);
-            // Not more than there were: a copy of one event may be set aside twice.
-            let dead_lettered = record.events.minus(&delivered);
-            ledger.dead_lettered.merge(&dead_lettered);
-            position.next = record.seq.next();
-        }
-        position.next = position.next.max(next);
+        let first = position.next;
+        position.deliver(Span { first, end: next }, passed);
+    }
+
+    /// Notes that everything in `span` is delivered or set aside, as `passed` tells record
+    /// by record, in order. Where it does not begin at [`Cursor::next`] or before, it is
+    /// noted ahead of it; beyond the bound of such spans it is not noted, and delivered again.
+    pub fn deliver(&self, span: Span, passed: &[Passed]) {
+        self.lock().deliver(span, passed);
     }
 
     /// Tells when an operator has moved the cursor: go on at [`Cursor::next`].
@@ -215,12 +176,15 @@ impl Cursor {
     }
 
     /// Passes over everything before `to`; `events` gives the events of the
-    /// records between the present position and `to`.
-    pub(super) fn skip(&self, to: Seq, events: impl FnOnce(Seq) -> Option<Tally>) -> Option<Tally> {
+    /// records before `to` that the present position has not passed.
+    pub(super) fn skip(
+        &self,
+        to: Seq,
+        events: impl FnOnce(&Position) -> Option<Tally>,
+    ) -> Option<Tally> {
         let mut position = self.lock();
-        let purged = events(position.next)?;
-        position.ledger.purged.merge(&purged);
-        position.next = position.next.max(to);
+        let purged = events(&position)?;
+        position.skip(to, &purged);
         drop(position);
         self.moves.send_modify(|moves| *moves += 1);
         Some(purged)

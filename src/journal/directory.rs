@@ -7,13 +7,14 @@
 //! - What is missing is shown as exactly as what is there.
 
 use super::contents::Contents;
-use super::cursor::{Ledger, Position, is_name};
+use super::cursor::is_name;
 use super::data_lock;
 use super::error::InspectError;
 use super::generation::dir_bytes;
 use super::host_id;
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
+use super::position::{self, Ledger, Position, Span};
 use super::record::Record;
 use super::recovery::number_of;
 use super::survey::{self, Survey, Tail};
@@ -57,8 +58,36 @@ pub struct CursorInfo {
     pub next: Seq,
     /// Events accepted before the way out came to be.
     pub since: Tally,
-    /// What became of those before `next`.
+    /// What became of all those that it has passed.
     pub ledger: Ledger,
+    /// What it has delivered behind `next`, in order.
+    pub ahead: Vec<Span>,
+    /// What became of those before `next`.
+    pub(super) before_next: Ledger,
+}
+
+impl CursorInfo {
+    /// Whether it has delivered a request, or passed it otherwise.
+    #[must_use]
+    pub fn has_passed(&self, seq: Seq) -> bool {
+        seq < self.next
+            || self
+                .ahead
+                .iter()
+                .any(|span| (span.first..span.end).contains(&seq))
+    }
+
+    /// The sequence after the last that it has passed.
+    #[must_use]
+    pub fn reach(&self) -> Seq {
+        self.ahead.last().map_or(self.next, |span| span.end)
+    }
+
+    /// What it has not passed before `to`, in order.
+    #[must_use]
+    pub fn gaps(&self, to: Seq) -> Vec<Span> {
+        position::gaps(self.next, &self.ahead, to)
+    }
 }
 
 /// What a walk comes by.
@@ -355,8 +384,10 @@ impl Directory {
                 Ok(position) => self.cursors.push(CursorInfo {
                     name,
                     next: position.next,
+                    ahead: position.ahead(),
+                    ledger: position.all(),
                     since: position.since,
-                    ledger: position.ledger,
+                    before_next: position.ledger,
                 }),
                 Err(error) => self.problem(&entry.path(), &error.to_string()),
             }

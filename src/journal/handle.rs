@@ -3,13 +3,14 @@
 
 use super::append::{Append, Command, Reply};
 use super::capacity::{Capacity, Limits};
-use super::cursor::{Cursor, Position, is_name};
+use super::cursor::{Cursor, is_name};
 use super::data_lock;
 use super::durable_file;
 use super::error::{AppendError, CursorError, OpenError, PurgeError, SkipError};
 use super::host_id;
 use super::ledger::{self, JournalLedger};
 use super::losses::{Loss, Losses};
+use super::position::Position;
 use super::pressure::Pressure;
 use super::reader::Reader;
 use super::record::NewRecord;
@@ -73,10 +74,29 @@ pub struct Stats {
     pub lost_records: u64,
     /// Appends whose caller gave up before they were written.
     pub expired_appends: u64,
-    /// Each cursor's name and next sequence.
-    pub cursors: Vec<(String, Seq)>,
+    /// The cursors, by name.
+    pub cursors: Vec<CursorStats>,
     /// Why nothing is acknowledged, if so.
     pub fence: Option<String>,
+}
+
+/// Where a way out is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorStats {
+    /// Its name.
+    pub name: String,
+    /// The first sequence that it has not delivered.
+    pub next_seq: Seq,
+    /// Requests behind that one that it has delivered.
+    pub ahead_requests: u64,
+}
+
+impl CursorStats {
+    /// Requests that it has not delivered, of those before `end`.
+    #[must_use]
+    pub fn pending_requests(&self, end: Seq) -> u64 {
+        (end.0.saturating_sub(self.next_seq.0)).saturating_sub(self.ahead_requests)
+    }
 }
 
 /// How often each thread of the journal went round. One that does not grow for many
@@ -283,7 +303,7 @@ impl Journal {
             cursors: shared
                 .cursor_list()
                 .iter()
-                .map(|cursor| (cursor.name().to_owned(), cursor.next()))
+                .map(|cursor| cursor.stats())
                 .collect(),
             fence: shared.fence.get().cloned(),
         }

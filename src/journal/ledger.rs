@@ -10,8 +10,9 @@
 //! - Where a way out has nothing pending, the two must agree to the event.
 
 use super::contents::Contents;
-use super::cursor::{Cursor, Ledger};
+use super::cursor::Cursor;
 use super::generation::Generation;
+use super::position::{Ledger, Span};
 use super::shared::{Shared, lock};
 use super::store::StoreError;
 use crate::event::identity::Seq;
@@ -35,6 +36,8 @@ pub struct WayLedger {
     pub way: String,
     /// The first sequence that it has not delivered.
     pub next: Seq,
+    /// Requests behind it that it has delivered.
+    pub ahead_requests: u64,
     /// Events that were accepted since this way out exists.
     pub accepted: Tally,
     /// Events not delivered yet.
@@ -61,7 +64,8 @@ pub(super) fn of(shared: &Shared) -> JournalLedger {
     let chain = shared.chain();
     let ways = positions.into_iter().map(|(way, position)| {
         let ours = accepted.minus(&position.since);
-        let done = position.ledger.total();
+        let all = position.all();
+        let done = all.total();
         let pending = ours.minus(&done);
         let mut sum = done;
         sum.merge(&pending);
@@ -69,11 +73,12 @@ pub(super) fn of(shared: &Shared) -> JournalLedger {
         WayLedger {
             way,
             next: position.next,
+            ahead_requests: position.ahead().iter().map(Span::requests).sum(),
             oldest_pending_at_ms: oldest_pending_at_ms(&chain, position.next),
             adds_up: sum == ours && (!at_end || pending.is_empty() || lags(shared, durable_end)),
             accepted: ours,
             pending,
-            ledger: position.ledger,
+            ledger: all,
         }
     });
     JournalLedger {

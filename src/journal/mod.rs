@@ -27,7 +27,9 @@
 //! Cursor: the way out has its evidence (the broker's confirm, the database's
 //! commit); the position moves in memory; the keeper writes it, with the ledger, to
 //! the slot that does not count, and fdatasyncs (test
-//! `a_torn_write_leaves_the_other`).
+//! `a_torn_write_leaves_the_other`). A way out may deliver ahead of its backlog: such
+//! spans are part of the position, and neither free a generation nor are delivered again
+//! (tests `a_position_is_the_set_of_what_was_delivered`, `a_journal_is_what_its_model_says`).
 //!
 //! Delete: every cursor's saved position is past the sealed generation, and its
 //! losses are in every ledger; the directory is renamed and its parent synced; its
@@ -78,8 +80,8 @@
 //! `handle` is the door; `capacity` admits, by the `pressure`, and keeps a `reserve`
 //! for itself; `writer` commits `record`s as `block`s
 //! to the `store` of a `generation` with its `manifest`; `reader` walks the
-//! `contents`, for sealed generations by a `scan` of the file; `cursor` (in `slots`)
-//! and `ledger` say what became of them; `shared` keeps and deletes. `recovery` and
+//! `contents`, for sealed generations by a `scan` of the file; `cursor` (a `position`
+//! in `slots`) and `ledger` say what became of them; `shared` keeps and deletes. `recovery` and
 //! `survey` make sense of what a crash left, `losses` of what is gone. `directory`,
 //! `verify`, `skip` and `offline` are for operators.
 //!
@@ -104,6 +106,7 @@ mod ledger;
 mod losses;
 mod manifest;
 mod offline;
+mod position;
 mod pressure;
 mod reader;
 mod record;
@@ -119,15 +122,16 @@ mod verify;
 mod writer;
 
 pub use capacity::Limits;
-pub use cursor::{Cursor, Ledger, Passed};
+pub use cursor::Cursor;
 pub use directory::{CursorInfo, Directory, Found, GenerationInfo};
 pub use error::{
     AppendError, CursorError, InspectError, OpenError, PurgeError, ReadError, SkipError,
 };
-pub use handle::{Journal, Options, Stats, Turns};
+pub use handle::{CursorStats, Journal, Options, Stats, Turns};
 pub use ledger::{JournalLedger, WayLedger};
 pub use losses::Loss;
 pub use offline::Offline;
+pub use position::{Ledger, Passed, Span};
 pub use pressure::Pressure;
 pub use reader::Reader;
 pub use record::{Kind, NewRecord, Record};

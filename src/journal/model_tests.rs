@@ -5,6 +5,7 @@ use super::*;
 use crate::event::identity::Seq;
 use crate::event::tally::{Tally, TypeKey};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -14,6 +15,8 @@ enum Operation {
     Append(usize, usize),
     /// A way out delivers up to this share of what is durable.
     Deliver(usize, f64),
+    /// A way out delivers this part of what is durable, wherever it lies.
+    Lead(usize, f64, f64),
     /// Cursors are saved, what is delivered is deleted.
     Tidy,
     /// Everything is read from the oldest record on.
@@ -30,6 +33,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => (1usize..6, prop_oneof![0usize..500, 1000usize..70_000, Just(200_000)])
             .prop_map(|(count, size)| Operation::Append(count, size)),
         3 => (0usize..2, 0.0f64..=1.0).prop_map(|(way, share)| Operation::Deliver(way, share)),
+        3 => (0usize..2, 0.0f64..=1.0, 0.0f64..=1.0)
+            .prop_map(|(way, from, to)| Operation::Lead(way, from.min(to), from.max(to))),
         2 => Just(Operation::Tidy),
         2 => Just(Operation::Read),
         1 => (0usize..2, 0u64..5).prop_map(|(way, count)| Operation::Skip(way, count)),
@@ -45,10 +50,21 @@ const WAYS: [&str; 2] = ["a", "b"];
 struct Model {
     /// Every acknowledged record from sequence 1, by its number and size.
     records: Vec<(usize, usize)>,
-    /// Each way out: its position, and how far it is known to be saved.
-    positions: [u64; 2],
-    saved: [u64; 2],
+    /// Each way out: what it has passed, and what of it is known to be saved.
+    passed: [BTreeSet<u64>; 2],
+    saved: [BTreeSet<u64>; 2],
     skipped: [u64; 2],
+}
+
+impl Model {
+    /// The first sequence that a way out has not passed.
+    fn next(&self, way: usize) -> u64 {
+        (1..).find(|seq| !self.passed[way].contains(seq)).unwrap()
+    }
+
+    fn end(&self) -> u64 {
+        self.records.len() as u64 + 1
+    }
 }
 
 struct Life {
@@ -82,11 +98,7 @@ impl Life {
         Self {
             journal: Some(Self::open(dir.path())),
             dir,
-            model: Model {
-                positions: [1; 2],
-                saved: [1; 2],
-                ..Model::default()
-            },
+            model: Model::default(),
         }
     }
 
@@ -117,41 +129,43 @@ impl Life {
                 }
             }
             Operation::Deliver(way, share) => {
-                let from = self.model.positions[*way];
-                let end = self.model.records.len() as u64 + 1;
-                let to = from + ((end - from) as f64 * share) as u64;
-                let passed: Vec<_> = (from..to)
-                    .map(|seq| Passed {
-                        seq: Seq(seq),
-                        events: event(self.model.records[seq as usize - 1].0),
-                        dead_lettered: Tally::default(),
-                    })
-                    .collect();
-                self.journal()
-                    .cursor(WAYS[*way])
-                    .unwrap()
-                    .advance(Seq(to), &passed);
-                self.model.positions[*way] = to;
+                let from = self.model.next(*way);
+                let to = from + ((self.model.end() - from) as f64 * share) as u64;
+                let passed = self.passed(from..to);
+                self.cursor(*way).advance(Seq(to), &passed);
+                self.model.passed[*way].extend(from..to);
+            }
+            Operation::Lead(way, from, to) => {
+                if !self.cursor(*way).may_lead() {
+                    return;
+                }
+                let place = |share: f64| 1 + ((self.model.end() - 1) as f64 * share) as u64;
+                let (from, to) = (place(*from), place(*to));
+                let passed = self.passed(from..to);
+                let (first, end) = (Seq(from), Seq(to));
+                self.cursor(*way).deliver(Span { first, end }, &passed);
+                self.model.passed[*way].extend(from..to);
             }
             Operation::Tidy => self.tidy(),
             Operation::Read => self.compare().await,
             Operation::Skip(way, count) => {
-                let end = self.model.records.len() as u64 + 1;
-                let from = self.model.positions[*way];
-                let to = (from + count).min(end);
+                let from = self.model.next(*way);
+                let to = (from + count).min(self.model.end());
+                let left = (from..to).filter(|seq| !self.model.passed[*way].contains(seq));
+                let left = left.count() as u64;
                 let plan = self.journal().skip(WAYS[*way], Seq(to), false).unwrap();
-                assert_eq!(plan.events.total(), to - from);
+                assert_eq!(plan.events.total(), left);
                 let done = self.journal().skip(WAYS[*way], Seq(to), true).unwrap();
                 assert_eq!(done, plan);
-                self.model.positions[*way] = to;
-                self.model.saved[*way] = to;
-                self.model.skipped[*way] += to - from;
+                self.model.passed[*way].extend(from..to);
+                self.model.saved[*way] = self.model.passed[*way].clone();
+                self.model.skipped[*way] += left;
             }
             Operation::Close => {
                 let journal = self.journal.take().unwrap();
                 journal.close();
                 drop(journal);
-                self.model.saved = self.model.positions;
+                self.model.saved = self.model.passed.clone();
                 self.reopen().await;
             }
             Operation::Kill => {
@@ -161,33 +175,50 @@ impl Life {
         }
     }
 
+    fn cursor(&self, way: usize) -> std::sync::Arc<Cursor> {
+        self.journal().cursor(WAYS[way]).unwrap()
+    }
+
+    fn passed(&self, seqs: std::ops::Range<u64>) -> Vec<Passed> {
+        let one = |seq| Passed {
+            seq: Seq(seq),
+            events: event(self.model.records[seq as usize - 1].0),
+            dead_lettered: Tally::default(),
+        };
+        seqs.map(one).collect()
+    }
+
     fn journal(&self) -> &Journal {
         self.journal.as_ref().unwrap()
     }
 
     fn tidy(&mut self) {
         self.journal().tidy_now();
-        self.model.saved = self.model.positions;
+        self.model.saved = self.model.passed.clone();
     }
 
     async fn reopen(&mut self) {
         self.journal = Some(Self::open(self.dir.path()));
         for (way, name) in WAYS.iter().enumerate() {
-            let next = self.journal().cursor(name).unwrap().next().0;
-            let (saved, position) = (self.model.saved[way], self.model.positions[way]);
+            let cursor = self.journal().cursor(name).unwrap();
+            let mut found: BTreeSet<u64> = (1..cursor.next().0).collect();
+            for span in cursor.ahead() {
+                found.extend(span.first.0..span.end.0);
+            }
+            let (saved, passed) = (&self.model.saved[way], &self.model.passed[way]);
             assert!(
-                (saved..=position).contains(&next),
-                "{saved} {next} {position}"
+                saved.is_subset(&found) && found.is_subset(passed),
+                "{saved:?} {found:?} {passed:?}"
             );
-            self.model.positions[way] = next;
-            self.model.saved[way] = next;
+            self.model.passed[way].clone_from(&found);
+            self.model.saved[way] = found;
         }
         assert_eq!(self.journal().losses(), []);
         self.compare().await;
     }
 
     async fn compare(&mut self) {
-        let oldest = *self.model.positions.iter().min().unwrap();
+        let oldest = self.model.next(0).min(self.model.next(1));
         let found = read_all(self.journal(), Seq(oldest)).await;
         let expected = &self.model.records[oldest as usize - 1..];
         assert_eq!(found.len(), expected.len());
@@ -199,11 +230,12 @@ impl Life {
         assert_eq!(ledger.accepted.total(), self.model.records.len() as u64);
         for (way, of) in ledger.ways.iter().enumerate() {
             assert!(of.adds_up, "{of:?}");
-            let position = self.model.positions[way];
+            let passed = self.model.passed[way].len() as u64;
             assert_eq!(of.ledger.purged.total(), self.model.skipped[way]);
             let done = of.ledger.delivered.total() + of.ledger.purged.total();
-            assert_eq!(done, position - 1);
-            let pending = self.model.records.len() as u64 + 1 - position;
+            assert_eq!(done, passed);
+            assert_eq!(of.next.0 - 1 + of.ahead_requests, passed);
+            let pending = self.model.records.len() as u64 - passed;
             assert_eq!(of.pending.total(), pending);
             assert_eq!(of.oldest_pending_at_ms.is_some(), pending > 0);
         }

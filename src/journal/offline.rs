@@ -49,7 +49,7 @@ impl Offline {
             return Err(SkipError::Unknown(way.to_owned()));
         };
         let end = directory.generations().iter().map(|g| g.end).max();
-        let durable_end = end.unwrap_or(Seq::FIRST).max(info.next);
+        let durable_end = end.unwrap_or(Seq::FIRST).max(info.reach());
         if to > durable_end {
             return Err(SkipError::Beyond { to, durable_end });
         }
@@ -61,7 +61,9 @@ impl Offline {
             }
             ControlFlow::Continue(())
         };
-        directory.walk(from, to, &mut add).map_err(read)?;
+        for gap in info.gaps(to) {
+            directory.walk(gap.first, gap.end, &mut add).map_err(read)?;
+        }
         if apply {
             let dir = self.data_dir.join("cursors");
             let cursor = Cursor::open(&dir, way, from, &info.since)?;

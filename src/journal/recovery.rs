@@ -12,11 +12,11 @@
 //!   `sequences_go_on_behind_every_cursor_whatever_is_damaged`,
 //!   `without_its_generations_it_goes_on_behind_its_cursors`).
 
-use super::cursor::Position;
 use super::durable_file::sync_dir;
 use super::generation::{Generation, losses_of, move_to_quarantine};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
+use super::position::Position;
 use super::store::{StoreError, is_no_space};
 use super::survey::{self, Tail};
 use crate::event::identity::Seq;
@@ -71,10 +71,11 @@ pub(super) fn recover(
     remove_half_deleted(generations)?;
     let floor = cursors.iter().min_by_key(|cursor| cursor.next);
     let highest = cursors.iter().max_by_key(|cursor| cursor.next);
+    let reach = cursors.iter().map(Position::reach).max();
     let mut recovered = Recovered {
         generations: Vec::new(),
         next_number: 1,
-        next_seq: highest.map_or(Seq::FIRST, |cursor| cursor.next.max(Seq::FIRST)),
+        next_seq: reach.unwrap_or(Seq::FIRST).max(Seq::FIRST),
         accepted: highest.map_or_else(Tally::default, Position::accounted),
         losses: Vec::new(),
     };

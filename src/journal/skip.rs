@@ -6,11 +6,11 @@
 //!   the cursor moves; what was delivered meanwhile is not.
 //! - The new position is durable when this returns.
 
-use super::cursor::Cursor;
 use super::durable_file::sync_dir;
 use super::error::{PurgeError, SkipError};
 use super::generation::{Generation, dir_bytes};
 use super::ledger::{accepted_before, records_before};
+use super::position::{Position, Span};
 use super::shared::Shared;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -41,12 +41,16 @@ pub(super) fn skip(shared: &Shared, way: &str, to: Seq, apply: bool) -> Result<S
         return Err(SkipError::Beyond { to, durable_end });
     }
     for _ in 0..LOOKS_MAX {
-        let plan = Plan::make(shared, cursor, to)?;
-        let from = plan.from;
+        let position = cursor.position();
+        let gaps = position.gaps(to).into_iter();
+        let plans: Vec<_> = gaps
+            .map(|gap| Plan::make(shared, gap))
+            .collect::<Result<_, _>>()?;
+        let from = position.next;
         let events = if apply {
-            cursor.skip(to, |next| plan.events(next))
+            cursor.skip(to, |now| events(&plans, now, to))
         } else {
-            plan.events(from)
+            events(&plans, &position, to)
         };
         let Some(events) = events else { continue };
         if apply {
@@ -58,7 +62,18 @@ pub(super) fn skip(shared: &Shared, way: &str, to: Seq, apply: bool) -> Result<S
     Err(SkipError::Moving)
 }
 
-/// The events between any near position and the target.
+/// What the position has not passed before `to`, if the plans still fit it: it may have
+/// moved on in each gap, but there must be no other gaps.
+fn events(plans: &[Plan], position: &Position, to: Seq) -> Option<Tally> {
+    let mut all = Tally::default();
+    for gap in position.gaps(to) {
+        let plan = plans.iter().find(|plan| plan.to == gap.end)?;
+        all.merge(&plan.events(gap.first)?);
+    }
+    Some(all)
+}
+
+/// The events of a gap, from any near position in it to its end.
 struct Plan {
     from: Seq,
     to: Seq,
@@ -71,8 +86,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn make(shared: &Shared, cursor: &Cursor, to: Seq) -> Result<Self, SkipError> {
-        let from = cursor.next();
+    fn make(shared: &Shared, gap: Span) -> Result<Self, SkipError> {
+        let (from, to) = (gap.first, gap.end);
         let mut plan = Self {
             from,
             to,
@@ -109,10 +124,10 @@ impl Plan {
 
     /// `None` when the way out has moved beyond what was looked at.
     fn events(&self, next: Seq) -> Option<Tally> {
-        if next >= self.to {
-            return Some(Tally::default());
-        }
-        if next > self.records_end || (next == self.records_end && self.records_end < self.to) {
+        if next < self.from
+            || next > self.records_end
+            || (next == self.records_end && self.records_end < self.to)
+        {
             return None;
         }
         let mut events = self.rest.clone();

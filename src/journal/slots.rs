@@ -21,8 +21,9 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-/// Room of one slot: five tallies of some sixty types take under 6 KiB.
-const SLOT_BYTES: usize = 16 << 10;
+/// Room of one slot: a position with every type in each of its tallies, and all of its
+/// spans (test `the_largest_position_fits_its_file`).
+pub(super) const SLOT_BYTES: usize = 64 << 10;
 
 const HEADER_BYTES: usize = 4 + 8 + 4;
 

@@ -122,7 +122,7 @@ impl Directory {
                 })?;
             }
             let mut accounted = cursor.since.clone();
-            accounted.merge(&cursor.ledger.total());
+            accounted.merge(&cursor.before_next.total());
             if accounted != accepted {
                 let text = format!(
                     "cursor {}: accounts for {} events before {}, the journal for {}",
@@ -134,8 +134,9 @@ impl Directory {
                 report.problems.push(text);
             }
             let end = self.entries().last().map_or(Seq::FIRST, |e| e.manifest.end);
-            if cursor.next > end {
-                let text = format!("cursor {}: {} is behind the end", cursor.name, cursor.next);
+            if cursor.reach() > end {
+                let reach = cursor.reach();
+                let text = format!("cursor {}: {reach} is behind the end", cursor.name);
                 report.problems.push(text);
             }
         }

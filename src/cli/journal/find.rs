@@ -124,7 +124,7 @@ fn trace(directory: &Directory, record: &Record, id: &str) -> Option<Trace> {
     let (passed, pending): (Vec<_>, Vec<_>) = directory
         .cursors()
         .iter()
-        .partition(|cursor| cursor.next > record.seq);
+        .partition(|cursor| cursor.has_passed(record.seq));
     let names = |cursors: Vec<&crate::journal::CursorInfo>| {
         cursors.into_iter().map(|c| c.name.clone()).collect()
     };

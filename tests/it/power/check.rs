@@ -215,8 +215,8 @@ fn saved_cursor(image: &Path, data: &Path) -> Seq {
     let saved = Journal::open(&options(&probe)).map_or(Seq::FIRST, |journal| {
         let cursors = journal.stats().cursors;
         journal.close();
-        let sqlite = cursors.into_iter().find(|(name, _)| name == "sqlite");
-        sqlite.map_or(Seq::FIRST, |(_, next)| next)
+        let sqlite = cursors.into_iter().find(|at| at.name == "sqlite");
+        sqlite.map_or(Seq::FIRST, |at| at.next_seq)
     });
     std::fs::remove_dir_all(&probe).unwrap();
     saved
