@@ -30,7 +30,7 @@
 //! - [`dead_letters`]: what could not be handed on at all.
 //! - [`dlq`]: an operator's look at error queues and dead letters, replay and purge.
 //! - [`app`]: wiring and the order of a stop. [`cli`]: the commands.
-//! - Leaves: [`config`], [`telemetry`], [`retry`], [`clock`].
+//! - Leaves: [`config`], [`telemetry`], [`retry`], [`clock`], [`pace`].
 //!
 //! # Architecture invariants
 //!
@@ -58,6 +58,7 @@ pub mod event;
 pub mod forward;
 pub mod ingest;
 pub mod journal;
+pub mod pace;
 pub mod retry;
 pub mod sink;
 pub mod telemetry;

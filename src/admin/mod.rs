@@ -6,6 +6,7 @@
 //! GET  /status          everything that `holdfast status` shows
 //! GET  /ledger          the ways out and their accounts alone
 //! POST /drain           the doors refuse everything, until all is delivered
+//! POST /pace            how fast the log goes out: shown, and changed
 //! POST /journal/skip    one way out passes records over
 //! POST /journal/purge   ways out pass records over, or a quarantined generation goes
 //! ```
@@ -30,11 +31,15 @@ mod listener;
 mod request;
 mod serve;
 mod status;
+mod switches;
 
 pub use audit::{Audit, Intent, OpenLine, Who};
 pub use change::{ChangeError, Ground, change};
 pub use client::{CallError, get, post};
-pub use request::{Change, DrainRequest, Move, Outcome, PurgeRequest, Removed, SkipRequest};
+pub use request::{
+    Change, DrainRequest, Move, Outcome, PaceAnswer, PaceRequest, PurgeRequest, Removed,
+    SkipRequest,
+};
 pub use serve::{Admin, Options, Serving};
 pub use status::{
     Account, Counts, Disk, Ledger, Part, Place, Rates, State, Status, Trouble, Way, WayRate, counts,

@@ -6,8 +6,10 @@
 //! - A field that is not known is an error: a mistyped bound must not become none.
 
 use super::status::Counts;
+use crate::pace::{Settings, WayPace};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Body of `POST /journal/skip`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -48,6 +50,30 @@ pub struct PurgeRequest {
     /// Who called sudo, as the caller says.
     #[serde(default)]
     pub sudo_user: Option<String>,
+}
+
+/// Body of `POST /pace`; what is absent stays.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PaceRequest {
+    /// Events a second that leave by one way out; 0: as many as go.
+    #[serde(default)]
+    pub max_rate: Option<u32>,
+    /// The part that a backlog may take beside what is fresh: more than 0, at most 1.
+    #[serde(default)]
+    pub backlog_share: Option<f64>,
+    /// Who called sudo, as the caller says.
+    #[serde(default)]
+    pub sudo_user: Option<String>,
+}
+
+/// How fast the log goes out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PaceAnswer {
+    /// What is allowed.
+    pub settings: Settings,
+    /// How the ways out go.
+    pub ways: BTreeMap<String, WayPace>,
 }
 
 /// Body of `POST /drain`.

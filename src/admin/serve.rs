@@ -6,14 +6,16 @@
 //! - It answers while the service stops, and ends before the journal closes.
 //! - A change that has begun is finished, also when its caller goes away.
 
-use super::audit::{Audit, Intent, Who};
+use super::audit::{Audit, Who};
 use super::change::{ChangeError, Ground, change};
 use super::connection::Bounded;
 use super::forecast::{Forecast, Sample};
 use super::listener;
-use super::request::{Change, DrainRequest, Outcome, PurgeRequest, SkipRequest};
+use super::request::{Change, Outcome, PurgeRequest, SkipRequest};
 use super::status::{Disk, Ledger, Part, Rates, State as ServiceState, Status};
+use super::switches;
 use crate::journal::Journal;
+use crate::pace::Pace;
 use crate::telemetry::Metrics;
 use axum::Router;
 use axum::extract::connect_info::Connected;
@@ -60,6 +62,8 @@ pub struct Options {
     pub drain: Arc<dyn Fn(bool) + Send + Sync>,
     /// How the parts do.
     pub metrics: Metrics,
+    /// How fast the ways out go.
+    pub pace: Pace,
     /// The parts of this host that status names: kind and name.
     pub parts: Vec<(&'static str, String)>,
 }
@@ -77,9 +81,9 @@ pub struct Serving {
     pub in_work: usize,
 }
 
-struct App {
-    options: Options,
-    audit: Audit,
+pub(super) struct App {
+    pub(super) options: Options,
+    pub(super) audit: Audit,
     started: Instant,
     forecast: Mutex<Forecast>,
 }
@@ -148,7 +152,7 @@ impl Admin {
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
-struct Peer(Option<(u32, Option<i32>)>);
+pub(super) struct Peer(pub(super) Option<(u32, Option<i32>)>);
 
 impl Connected<IncomingStream<'_, Bounded>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
@@ -166,7 +170,8 @@ fn routes(app: Arc<App>) -> Router {
     Router::new()
         .route("/status", get(status))
         .route("/ledger", get(ledger))
-        .route("/drain", post(drain))
+        .route("/drain", post(switches::drain))
+        .route("/pace", post(switches::pace))
         .route("/journal/skip", post(skip))
         .route("/journal/purge", post(purge))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
@@ -191,12 +196,12 @@ async fn sample(app: Arc<App>) {
     }
 }
 
-fn error(status: StatusCode, text: &str) -> Response {
+pub(super) fn error(status: StatusCode, text: &str) -> Response {
     (status, Json(serde_json::json!({ "error": text }))).into_response()
 }
 
 /// The journal may read its disk for an answer, and must not hold up others.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Response> {
     tokio::task::spawn_blocking(work).await.map_err(|failed| {
@@ -250,45 +255,6 @@ async fn purge(
     }
 }
 
-/// Begins or ends a drain: the status after it.
-async fn drain(
-    State(app): State<Arc<App>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    body: Result<Json<DrainRequest>, JsonRejection>,
-) -> Response {
-    let request = match body {
-        Ok(Json(request)) => request,
-        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
-    };
-    let Peer(Some((uid, pid))) = peer else {
-        return error(StatusCode::FORBIDDEN, "who calls is not known");
-    };
-    let work = move || {
-        let who = Who::new(uid, pid, request.sudo_user);
-        let intent = Intent {
-            verb: "drain",
-            args: serde_json::json!({ "on": request.on }),
-            by: &who,
-            planned: serde_json::Value::Null,
-        };
-        let line = app.audit.begin(&intent)?;
-        (app.options.drain)(request.on);
-        tracing::warn!(on = request.on, uid, "an operator drains this host");
-        if let Err(error) = line.end("applied", &serde_json::Value::Null) {
-            tracing::error!(%error, "the audit's line could not be ended");
-        }
-        Ok::<_, std::io::Error>(app.status())
-    };
-    match blocking(work).await {
-        Ok(Ok(status)) => Json(status).into_response(),
-        Ok(Err(failed)) => error(
-            StatusCode::INSUFFICIENT_STORAGE,
-            &format!("not done: the audit cannot be written: {failed}"),
-        ),
-        Err(response) => response,
-    }
-}
-
 async fn make(app: Arc<App>, peer: Peer, sudo_user: Option<String>, wanted: Change) -> Response {
     let Peer(Some((uid, pid))) = peer else {
         return error(StatusCode::FORBIDDEN, "who calls is not known");
@@ -338,7 +304,7 @@ impl App {
         })
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         let journal = &self.options.journal;
         let stats = journal.stats();
         let serving = (self.options.serving)();
@@ -363,8 +329,10 @@ impl App {
             (true, false, false) => ServiceState::NotServing,
         };
         let mut ledger = Ledger::new(&journal.ledger(), stats.durable_end_seq.0);
+        let mut paces = self.options.pace.ways();
         for way in &mut ledger.ways {
             way.rate = self.forecast().way(&way.way);
+            way.pace = paces.remove(&way.way);
         }
         // Whichever bound comes first.
         let room_bytes = max_bytes

@@ -9,6 +9,7 @@
 use crate::clock::now_ms;
 use crate::event::tally::Tally;
 use crate::journal::{JournalLedger, Loss};
+use crate::pace::WayPace;
 use crate::telemetry::Vital;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -183,6 +184,8 @@ pub struct Way {
     pub oldest_pending_age_seconds: Option<u64>,
     /// How fast it delivers; absent until the service has run for some seconds.
     pub rate: Option<WayRate>,
+    /// What the broker's confirms take, and what slows it; absent where nothing is known.
+    pub pace: Option<WayPace>,
     /// Its accounts, by event type.
     pub events: BTreeMap<String, Account>,
     /// Whether all of them add up; absent where accepted is not known.
@@ -289,6 +292,7 @@ impl Way {
             oldest_pending_at_ms: None,
             oldest_pending_age_seconds: None,
             rate: None,
+            pace: None,
             adds_up: accepted.map(|_| events.values().all(|a| a.adds_up() == Some(true))),
             events,
         }

@@ -13,6 +13,7 @@ use super::{journal_options, unused_ways};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::journal::{Journal, JournalLedger};
+use crate::pace::Pace;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
 use std::time::Duration;
@@ -58,7 +59,8 @@ pub async fn drain(
         .context("open the journal")?;
     let metrics = Metrics::new();
     let dead_letters = DeadLetters::new(&config.data.dir);
-    let pumps = Pumps::start(config, &journal, &dead_letters, &metrics)?;
+    let pace = Pace::new(config.forward.settings());
+    let pumps = Pumps::start(config, &journal, &dead_letters, &metrics, &pace)?;
     let unused = unused_ways(config, &journal);
     let until = limit.map(|limit| Instant::now() + limit);
     let mut looks = interval(LOOK);

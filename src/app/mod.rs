@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::ingest::Health;
 use crate::journal::{self, Journal};
+use crate::pace::Pace;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
 use doors::Doors;
@@ -45,10 +46,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     let dead_letters = DeadLetters::new(&config.data.dir);
     let health = Health::new(journal.clone());
-    let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics)?;
+    let pace = Pace::new(config.forward.settings());
+    let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics, &pace)?;
     let doors = Doors::open(&config, bound, &journal, &health, &metrics, &dead_letters)?;
     health.set_open(true);
-    let admin = admin_options(&config, &journal, &health, &metrics, doors.counter());
+    let parts = (&health, &metrics, &pace);
+    let admin = admin_options(&config, &journal, parts, doors.counter());
     let admin = Admin::start(admin);
     let stats = journal.stats();
     tracing::info!(
@@ -83,8 +86,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 fn admin_options(
     config: &Config,
     journal: &Journal,
-    health: &Health,
-    metrics: &Metrics,
+    (health, metrics, pace): (&Health, &Metrics, &Pace),
     in_work: impl Fn() -> usize + Send + Sync + 'static,
 ) -> admin::Options {
     let (health, switch) = (health.clone(), health.clone());
@@ -101,6 +103,7 @@ fn admin_options(
         }),
         drain: Arc::new(move |on| switch.set_draining(on)),
         metrics: metrics.clone(),
+        pace: pace.clone(),
         parts: setup::parts(config),
     }
 }

@@ -10,6 +10,7 @@ use crate::consume::{Consumers, Direct, SafePublisher, Taker};
 use crate::dead_letters::DeadLetters;
 use crate::forward::{self, Forwarder};
 use crate::journal::Journal;
+use crate::pace::Pace;
 use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::sink::schema::Table;
@@ -42,6 +43,7 @@ impl Pumps {
         journal: &Journal,
         dead_letters: &DeadLetters,
         metrics: &Metrics,
+        pace: &Pace,
     ) -> anyhow::Result<Self> {
         let mut pumps = Self {
             tasks: JoinSet::new(),
@@ -62,7 +64,7 @@ impl Pumps {
             });
         }
         if config.rabbitmq.is_some() {
-            let parts = (&sinks, consumers);
+            let parts = (&sinks, consumers, pace);
             pumps.start_brokered(config, journal, dead_letters, metrics, parts)?;
         } else {
             let takers: Arc<[Taker]> = takers.into();
@@ -75,6 +77,7 @@ impl Pumps {
                     metrics: metrics.clone(),
                     takers: Arc::clone(&takers),
                     context: handler_context(config)?,
+                    pace: pace.clone(),
                 };
                 pumps.spawn(direct.sink.name(), move |stop| {
                     let (direct, cursor) = (direct.clone(), Arc::clone(&cursor));
@@ -92,7 +95,7 @@ impl Pumps {
         journal: &Journal,
         dead_letters: &DeadLetters,
         metrics: &Metrics,
-        (sinks, declared): (&Sinks, Vec<(Consumer, &'static Table)>),
+        (sinks, declared, pace): (&Sinks, Vec<(Consumer, &'static Table)>, &Pace),
     ) -> anyhow::Result<()> {
         let section = config.rabbitmq.clone().unwrap_or_default();
         let broker = broker(config, &format!("holdfast {}", journal.host()));
@@ -105,6 +108,7 @@ impl Pumps {
             setup: setup.clone(),
             dead_letters: dead_letters.clone(),
             metrics: metrics.clone(),
+            pace: pace.clone(),
             options: forward::Options {
                 exchange: section.exchange,
                 error_routes: error_routes(config),
@@ -127,6 +131,7 @@ impl Pumps {
             publisher: publisher.clone(),
             metrics: metrics.clone(),
             context: handler_context(config)?,
+            pace: pace.clone(),
         };
         self.publisher = Some(publisher);
         for (consumer, table) in declared {

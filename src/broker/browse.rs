@@ -46,6 +46,34 @@ pub struct Depth {
     pub consumers: u32,
 }
 
+/// What is in a queue; `None` when there is no such queue. A busy broker may say 0 and 0 of
+/// a quorum queue that has messages.
+///
+/// # Errors
+/// When the session is lost, or the broker does not answer.
+pub async fn depth(session: &Session, queue: &str) -> Result<Option<Depth>, BrowseError> {
+    let failed = |reason: String| BrowseError {
+        queue: queue.to_owned(),
+        reason,
+    };
+    let channel = session.channel().await;
+    let channel = channel.map_err(|error| failed(error.to_string()))?;
+    let name = short("the queue", queue).map_err(failed)?;
+    match ask(&channel, name).await {
+        Ok(depth) => {
+            if let Err(error) = answer(channel.close(200, "OK".into())).await {
+                tracing::debug!(%error, "the channel of a look did not close");
+            }
+            Ok(Some(depth))
+        }
+        Err(error) => match broker_reply(&error) {
+            // The broker has closed the channel.
+            Some((NOT_FOUND, _)) => Ok(None),
+            _ => Err(failed(error.to_string())),
+        },
+    }
+}
+
 /// One look at one queue, on a channel of its own.
 #[derive(Debug)]
 pub struct Browser {

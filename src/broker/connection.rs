@@ -7,15 +7,19 @@
 //!   nothing behind (`attempts_on_a_frozen_broker_leave_no_threads_behind`).
 //! - [`Broker::connect_forever`] says once that the broker is away, and once that it is back
 //!   (`connect_forever_says_once_that_the_broker_is_away_and_once_that_it_is_back`).
+//! - Once one session is opened, all who wait for the broker try at once
+//!   (`one_who_finds_the_broker_back_wakes_the_others`).
 //! - No `Debug`, error or log line has a password
 //!   (`a_wrong_password_is_an_error_without_the_password`).
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use lapin::ConnectionProperties;
 use lapin::tcp::OwnedTLSConfig;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +28,10 @@ use super::options::{Options, OptionsError, Target, target};
 use super::session::Session;
 use super::wire;
 use crate::retry::Backoff;
+
+/// The longest wait of the one who asks for all: a refused connection costs nothing, and
+/// fresh events shall be there some seconds after the broker is.
+const SCOUT_LONGEST: Duration = Duration::from_millis(500);
 
 /// The broker's code for a wrong user or password.
 const ACCESS_REFUSED: u16 = 403;
@@ -57,6 +65,10 @@ struct Addresses {
     tls: OwnedTLSConfig,
     /// Where the next session starts to try: the address that worked last, or one further.
     next: AtomicUsize,
+    /// Held by the one who asks for the others whether the broker is back.
+    scout: Mutex<()>,
+    /// Counts the sessions that were opened.
+    opened: watch::Sender<u64>,
 }
 
 /// A broker, known by its addresses. Cheap to clone; holds no connection.
@@ -94,6 +106,8 @@ impl Broker {
             options,
             tls,
             next: AtomicUsize::new(0),
+            scout: Mutex::new(()),
+            opened: watch::Sender::new(0),
         })))
     }
 
@@ -107,6 +121,7 @@ impl Broker {
             match self.open(&self.0.targets[index]).await {
                 Ok(session) => {
                     self.0.next.store(index, Ordering::Relaxed);
+                    self.0.opened.send_modify(|count| *count += 1);
                     return Ok(session);
                 }
                 Err(error) => {
@@ -121,10 +136,18 @@ impl Broker {
     /// Opens a session, however long the broker is away; `None` if `cancel` came first. Logs one
     /// warning at the first failure (and one whenever a refusal replaces mere absence or the
     /// reverse, as an operator has to do something else then) and one line on recovery.
+    ///
+    /// Of all who wait on one `Broker` one asks at least once a [`SCOUT_LONGEST`], and its
+    /// success wakes the others: events flow again at once, and a host with some dozens of
+    /// sessions does not storm a broker that is coming up.
     pub async fn connect_forever(&self, cancel: CancellationToken) -> Option<Session> {
         let mut backoff = Backoff::new();
         let mut said = None;
+        let mut opened = self.0.opened.subscribe();
+        // Given on when this call ends: to whoever fails next.
+        let mut scout = None;
         loop {
+            opened.mark_unchanged();
             let error = match cancel.run_until_cancelled(self.session()).await? {
                 Ok(session) => {
                     if said.is_some() {
@@ -138,7 +161,21 @@ impl Broker {
                 tracing::warn!(%error, "the broker is away; trying again until it is back");
                 said = Some(error.needs_operator());
             }
-            cancel.run_until_cancelled(sleep(backoff.next())).await?;
+            if scout.is_none() {
+                scout = self.0.scout.try_lock().ok();
+            }
+            let wait = backoff.next();
+            let woken = async {
+                if scout.is_some() {
+                    sleep(wait.min(SCOUT_LONGEST)).await;
+                    return;
+                }
+                tokio::select! {
+                    () = sleep(wait) => {}
+                    _ = opened.changed() => {}
+                }
+            };
+            cancel.run_until_cancelled(woken).await?;
         }
     }
 

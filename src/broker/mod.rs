@@ -32,7 +32,7 @@ mod setup;
 mod topology;
 mod wire;
 
-pub use browse::{BrowseError, Browser, Depth, Held};
+pub use browse::{BrowseError, Browser, Depth, Held, depth};
 pub use connection::{Broker, ConnectError};
 pub use consume::{ConsumeError, Delivery, Subscription};
 pub use message::{HeaderValue, Headers, Message, Opaque, OtherProperties};

@@ -11,6 +11,7 @@ mod drain;
 mod generate;
 mod journal;
 mod moment;
+mod pace;
 mod parts;
 mod schema;
 mod site;
@@ -64,6 +65,8 @@ enum Verb {
     Top(top::Args),
     /// Take nothing any more and empty the log, of the service or of a dead host.
     Drain(drain::Args),
+    /// Show how fast the log goes out, and change it while the service runs.
+    Pace(pace::Args),
     /// Look at what was refused, send it again, or give it up.
     #[command(subcommand)]
     Dlq(dlq::Verb),
@@ -104,6 +107,11 @@ pub fn main() -> ExitCode {
                 block_on(drain::run(site, &args))
             });
         }
+        Verb::Pace(args) => {
+            return at(args.place.find(file), |site| {
+                block_on(pace::run(site, &args))
+            });
+        }
         Verb::Journal(verb) => {
             return at(verb.place().find(file), |site| {
                 block_on(journal::run(site, verb))
@@ -141,6 +149,7 @@ pub fn main() -> ExitCode {
         | Verb::Top(_)
         | Verb::Status(_)
         | Verb::Drain(_)
+        | Verb::Pace(_)
         | Verb::Journal(_)
         | Verb::Dlq(_)
         | Verb::Generate(_) => {

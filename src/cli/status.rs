@@ -84,6 +84,7 @@ pub(super) fn render(status: &Status) -> String {
         text.push_str(&fact("lost", &line));
     }
     text.push_str(&ways(&status.ledger.ways));
+    text.push_str(&super::pace::lines(&status.ledger.ways));
     text.push_str(&super::parts::render(&status.parts));
     for way in &status.ledger.ways {
         text.push_str(&account(way));
@@ -250,6 +251,7 @@ mod tests {
         let names = crate::event::descriptor::event_names();
         let way = |name: &str| Way {
             ahead_requests: 0,
+            pace: None,
             way: name.to_owned(),
             next_seq: figure,
             pending_requests: figure,

@@ -64,6 +64,11 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
         config.ingest.max_in_flight > 0,
         "ingest.max_in_flight: must be more than 0",
     );
+    let share = config.forward.backlog_share;
+    expect(
+        share > 0.0 && share <= 1.0,
+        "forward.backlog_share: must be more than 0, and at most 1",
+    );
     if let Some(rabbitmq) = &config.rabbitmq {
         expect(
             !rabbitmq.urls.is_empty(),

@@ -15,6 +15,7 @@ mod check;
 mod clicks;
 mod consumers;
 mod dotenv;
+mod forward;
 mod load;
 mod older;
 mod origin;
@@ -26,6 +27,7 @@ mod webhooks;
 pub use bindings::matches as binding_matches;
 pub use clicks::Clicks;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
+pub use forward::Forward;
 pub use load::{Errors, load, load_from};
 pub use origin::Origin;
 pub use outgoing::{AppType, Graphy, Identity, Sentry, SocialStream, WebEngage};
@@ -50,6 +52,8 @@ pub struct Config {
     pub journal: Journal,
     /// What the doors take.
     pub ingest: Ingest,
+    /// How fast the log goes out.
+    pub forward: Forward,
     /// The broker; absent: no broker, sinks read the journal directly.
     pub rabbitmq: Option<RabbitMq>,
     /// The ClickHouse sink; absent: none.

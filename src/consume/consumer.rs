@@ -13,6 +13,7 @@ use super::publisher::SafePublisher;
 use super::worker::{End, Worker};
 use crate::broker::{Broker, Session, Setup};
 use crate::config::Consumer;
+use crate::pace::Pace;
 use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::sink::schema::Table;
@@ -34,6 +35,8 @@ pub struct Consumers {
     pub metrics: Metrics,
     /// For handlers.
     pub context: handlers::Context,
+    /// Who is told when a sink has too much to do.
+    pub pace: Pace,
 }
 
 impl Consumers {
@@ -52,6 +55,7 @@ impl Consumers {
                 namespace: consumer.namespace.clone(),
                 who: consumer.queue.clone(),
                 metrics: self.metrics.clone(),
+                pace: self.pace.clone(),
             },
             publisher: self.publisher.clone(),
             context: self.context.clone(),

@@ -8,6 +8,7 @@
 //! - One log line when the sink goes away and one when it is back, not one a retry; its
 //!   gauge says the same (test `a_sink_that_is_away_shows`).
 
+use crate::pace::Pace;
 use crate::retry::Backoff;
 use crate::sink::schema::Table;
 use crate::sink::{Batch, Device, Launch, Row, Sink, WriteError};
@@ -39,6 +40,8 @@ pub(super) struct Target {
     /// Who writes, for logs and metrics.
     pub(super) who: String,
     pub(super) metrics: Metrics,
+    /// Who is told when the sink has too much to do.
+    pub(super) pace: Pace,
 }
 
 impl Target {
@@ -131,7 +134,13 @@ impl Target {
                 Err(WriteError::Unavailable {
                     reason,
                     retry_after,
-                }) => (reason, retry_after),
+                    overloaded,
+                }) => {
+                    if overloaded {
+                        self.pace.overloaded(&reason);
+                    }
+                    (reason, retry_after)
+                }
             };
             self.metrics.sink_write(sink, "unavailable");
             self.metrics.trouble(sink, &reason);

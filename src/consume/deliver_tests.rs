@@ -38,6 +38,7 @@ impl Sink for Scripted {
             return Err(WriteError::Unavailable {
                 reason: "away".into(),
                 retry_after: None,
+                overloaded: false,
             });
         }
         if batch.rows.iter().any(|row| self.bad.contains(&number(row))) {
@@ -72,6 +73,7 @@ fn target(sink: Arc<Scripted>) -> Target {
         namespace: None,
         who: "test".into(),
         metrics: Metrics::new(),
+        pace: crate::pace::Pace::default(),
     }
 }
 

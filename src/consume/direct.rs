@@ -17,6 +17,7 @@ use crate::event::split::{self, Route};
 use crate::event::tally::Tally;
 use crate::event::webhook;
 use crate::journal::{Cursor, Journal, Kind, Passed, Record};
+use crate::pace::{Lane, Pace, Pacer};
 use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
@@ -24,6 +25,7 @@ use crate::telemetry::Metrics;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of records that are handled at a time.
@@ -51,6 +53,8 @@ pub struct Direct {
     pub takers: Arc<[Taker]>,
     /// For handlers.
     pub context: handlers::Context,
+    /// How fast.
+    pub pace: Pace,
 }
 
 /// Rows for one table with what is needed to set one aside.
@@ -105,6 +109,8 @@ impl Direct {
         let mut backoff = Backoff::new();
         let mut moves = cursor.moves();
         let mut reader = self.journal.reader(cursor.next());
+        let mut settings = self.pace.changes();
+        let mut pacer = Pacer::new(&self.pace, cursor.name(), 1);
         loop {
             tokio::select! {
                 waited = reader.wait() => if waited.is_err() { return },
@@ -125,6 +131,15 @@ impl Direct {
                 }
             };
             backoff.reset();
+            let events = records.iter().map(|record| record.events.total()).sum();
+            // One lane: rows are told apart by their keys, so all is as fresh as it gets.
+            while let Some(due) = pacer.admit(Lane::Fresh, events, Instant::now().into_std()) {
+                tokio::select! {
+                    () = tokio::time::sleep_until(due.into()) => {}
+                    _ = settings.changed() => {}
+                    () = stop.cancelled() => return,
+                }
+            }
             let delivered = tokio::select! {
                 delivered = self.deliver(records, &stop) => delivered,
                 // Rows that were written show once, wherever it goes on.
@@ -282,6 +297,7 @@ impl Direct {
             namespace: None,
             who: self.sink.name().to_owned(),
             metrics: self.metrics.clone(),
+            pace: self.pace.clone(),
         };
         let verdicts = target.write(&rows.rows, &rows.ids, stop).await?;
         for (verdict, source) in verdicts.into_iter().zip(&rows.letters) {

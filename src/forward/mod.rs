@@ -6,13 +6,19 @@
 //!   at last the dead letters.
 //! - The cursor moves over the contiguous prefix of requests whose messages all
 //!   count (test `the_cursor_moves_over_the_contiguous_prefix`).
+//! - Where there is a backlog, fresh requests go ahead of it in a lane of their own, and
+//!   the cursor keeps what was delivered of each (`lanes`).
 //! - After any loss of the connection everything behind the cursor is sent again;
 //!   nothing is skipped. It reconnects for ever.
-//! - In memory: one read of the journal, and the confirm window.
+//! - In memory: one read of the journal for each lane, and the confirm window.
 
+mod depth;
 mod flight;
+mod landing;
+mod lanes;
 mod outgoing;
 mod pump;
+mod reading;
 
 pub use outgoing::ErrorRoute;
 pub use pump::{Forwarder, Options};

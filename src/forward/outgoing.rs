@@ -15,6 +15,7 @@ use crate::event::split::{self, Group, Route};
 use crate::event::tally::Tally;
 use crate::event::webhook::{Receipt, Source, Stored};
 use crate::journal::{Kind, Record};
+use crate::pace::Lane;
 use std::collections::BTreeMap;
 
 /// Where refused events go: an exchange and a key.
@@ -30,6 +31,8 @@ pub struct ErrorRoute {
 #[derive(Debug, Clone)]
 pub(super) struct Outgoing {
     pub(super) seq: Seq,
+    /// Which lane it goes in.
+    pub(super) lane: Lane,
     pub(super) message: Message,
     /// Which group of the record it carries.
     pub(super) group: usize,
@@ -127,6 +130,7 @@ impl Template {
                 message.exchange.clone_from(&self.exchange);
                 message.routing_key = event_type.name();
                 prepared.messages.push(Outgoing {
+                    lane: Lane::Fresh,
                     seq: record.seq,
                     message,
                     group: part,
@@ -144,6 +148,7 @@ impl Template {
                 prepared
                     .messages
                     .extend(errors.into_iter().map(|message| Outgoing {
+                        lane: Lane::Fresh,
                         seq: record.seq,
                         group: part,
                         events: events.clone(),
@@ -187,6 +192,7 @@ impl Template {
         message.routing_key = ready.key;
         message.exchange = self.webhooks.get(&source).cloned().unwrap_or_default();
         prepared.messages.push(Outgoing {
+            lane: Lane::Fresh,
             seq: record.seq,
             group: 0,
             events: record.events.clone(),

@@ -1,15 +1,14 @@
 //! The loop: read, publish with a window of confirms, move the cursor. Called by
 //! `app`; the invariants stand in `mod.rs`.
 
-use super::flight::Flight;
-use super::outgoing::{ErrorRoute, NAME, Outgoing, Prepared, Template};
-use crate::broker::{
-    Broker, Confirm, Outcome, PublishError, PublishOptions, Publisher, Session, Setup,
-};
-use crate::clock::now_ms;
+use super::depth::Watch;
+use super::lanes::Lanes;
+use super::outgoing::{ErrorRoute, NAME, Outgoing, Template};
+use crate::broker::{Broker, Outcome, PublishError, PublishOptions, Publisher, Session, Setup};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::webhook::Source;
-use crate::journal::{Cursor, Journal, Reader, Record};
+use crate::journal::{Cursor, Journal, Reader};
+use crate::pace::{Lane, Pace, Pacer};
 use crate::retry::Backoff;
 use crate::telemetry::Metrics;
 use futures::future::BoxFuture;
@@ -17,19 +16,9 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::sync::watch::error::RecvError;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-
-/// Bytes of records taken from the journal at a time.
-const READ_BYTES: usize = 1 << 20;
-
-/// Requests that may be on their way or wait behind one that is: bounds memory and
-/// what is sent again while one message is not taken for a long time.
-const FLIGHT_MAX: usize = 100_000;
-
-/// Wait before a message that the broker did not take is sent again: a full queue
-/// needs time, and must not be hammered.
-const NACK_DELAY: Duration = Duration::from_secs(2);
 
 /// What a forwarder needs.
 #[derive(Debug, Clone)]
@@ -61,36 +50,46 @@ pub struct Forwarder {
     pub dead_letters: DeadLetters,
     /// For figures.
     pub metrics: Metrics,
+    /// How fast.
+    pub pace: Pace,
     /// Settings.
     pub options: Options,
 }
 
 /// Why a session's pumping ended.
-enum End {
+pub(super) enum End {
     Stopped,
     Lost(String),
 }
 
 /// What became of a message.
-struct Landed {
-    outgoing: Outgoing,
-    published: Instant,
-    result: Result<Outcome, PublishError>,
+pub(super) struct Landed {
+    pub(super) outgoing: Outgoing,
+    pub(super) published: Instant,
+    pub(super) result: Result<Outcome, PublishError>,
 }
 
 /// The state of one session.
-struct Run<'a> {
-    forwarder: &'a Forwarder,
-    template: Arc<Template>,
-    publisher: &'a Publisher,
-    cursor: &'a Cursor,
-    reader: Reader,
-    flight: Flight,
-    /// Messages not published yet.
-    ready: VecDeque<Outgoing>,
+pub(super) struct Run<'a> {
+    pub(super) forwarder: &'a Forwarder,
+    pub(super) template: Arc<Template>,
+    pub(super) publisher: &'a Publisher,
+    pub(super) session: &'a Session,
+    pub(super) cursor: &'a Cursor,
+    pub(super) lanes: Lanes,
+    pub(super) pacer: Pacer,
+    pub(super) backlog: Reader,
+    /// Reads the fresh lane, while there is one.
+    pub(super) fresh: Reader,
+    /// Messages not published yet, of each lane.
+    pub(super) ready: [VecDeque<Outgoing>; 2],
+    /// Messages of the backlog among the published.
+    pub(super) backlog_published: usize,
+    /// While there is a fresh lane: how full the queues are that it goes to.
+    pub(super) depth: Option<Watch>,
     /// Published messages, and nacked ones that wait for another try.
-    confirms: FuturesUnordered<BoxFuture<'static, Landed>>,
-    nacked: FuturesUnordered<BoxFuture<'static, Outgoing>>,
+    pub(super) confirms: FuturesUnordered<BoxFuture<'static, Landed>>,
+    pub(super) nacked: FuturesUnordered<BoxFuture<'static, Outgoing>>,
 }
 
 impl Forwarder {
@@ -148,6 +147,11 @@ impl Forwarder {
         };
         self.metrics.connected(NAME, true);
         tracing::info!(broker = session.address(), next_seq = %cursor.next(), "forwarding");
+        let mut pacer = Pacer::new(&self.pace, NAME, self.options.confirm_window);
+        pacer.restart();
+        // Spans join the position when it gets to them, so they are asked first.
+        let ahead = cursor.ahead();
+        let next = cursor.next();
         let mut run = Run {
             forwarder: self,
             template: Arc::new(Template {
@@ -157,10 +161,15 @@ impl Forwarder {
                 webhooks: self.options.webhooks.clone(),
             }),
             publisher: &publisher,
+            session,
             cursor,
-            reader: self.journal.reader(cursor.next()),
-            flight: Flight::default(),
-            ready: VecDeque::new(),
+            lanes: Lanes::new(next, &ahead),
+            pacer,
+            backlog: self.journal.reader(next),
+            fresh: self.journal.reader(next),
+            ready: [VecDeque::new(), VecDeque::new()],
+            backlog_published: 0,
+            depth: None,
             confirms: FuturesUnordered::new(),
             nacked: FuturesUnordered::new(),
         };
@@ -173,7 +182,11 @@ impl Forwarder {
         end
     }
 
-    async fn set_aside(&self, letter: &DeadLetter, stop: &CancellationToken) -> Result<(), End> {
+    pub(super) async fn set_aside(
+        &self,
+        letter: &DeadLetter,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
         let kept = self.dead_letters.keep(letter, &self.metrics, stop).await;
         if kept { Ok(()) } else { Err(End::Stopped) }
     }
@@ -181,17 +194,11 @@ impl Forwarder {
 
 impl Run<'_> {
     async fn pump(&mut self, session: &Session, stop: &CancellationToken) -> Result<End, End> {
-        let window = self.forwarder.options.confirm_window;
         let mut moves = self.cursor.moves();
+        let mut settings = self.forwarder.pace.changes();
         loop {
-            while self.confirms.len() < window
-                && let Some(outgoing) = self.ready.pop_front()
-            {
-                self.publish(outgoing, stop).await?;
-            }
-            let wants_more = self.ready.is_empty()
-                && self.confirms.len() + self.nacked.len() < window
-                && self.flight.len() < FLIGHT_MAX;
+            let due = self.publish_ready(stop).await?;
+            let wants = [Lane::Fresh, Lane::Backlog].map(|lane| self.wants_more(lane));
             tokio::select! {
                 () = stop.cancelled() => return Ok(End::Stopped),
                 _ = moves.changed() => {
@@ -204,180 +211,80 @@ impl Run<'_> {
                     self.land(landed, stop).await?;
                 }
                 Some(again) = self.nacked.next(), if !self.nacked.is_empty() => {
-                    self.ready.push_back(again);
+                    self.queue(again.lane).push_back(again);
                 }
-                more = self.reader.wait(), if wants_more => {
+                more = self.fresh.wait(), if wants[0] => {
                     more.map_err(|_| End::Stopped)?;
-                    self.read(stop).await?;
+                    self.read(Lane::Fresh, stop).await?;
                 }
+                more = self.backlog.wait(), if wants[1] => {
+                    more.map_err(|_| End::Stopped)?;
+                    self.read(Lane::Backlog, stop).await?;
+                }
+                () = sleep_until(due.map_or_else(Instant::now, Instant::from_std)), if due.is_some() => {}
+                _ = settings.changed() => {}
+                full = changed(&mut self.depth) => match full {
+                    Ok(full) => self.pacer.queue_is_full(full),
+                    Err(_) => return Err(End::Lost("the look at the queues ended".to_owned())),
+                },
+            }
+            if session.is_blocked() {
+                self.pacer.restart();
             }
         }
     }
 
-    async fn read(&mut self, stop: &CancellationToken) -> Result<(), End> {
-        let records = match self.reader.read(READ_BYTES).await {
-            Ok(records) => records,
-            Err(error) => {
-                tracing::error!(%error, "cannot read the journal; trying again");
-                tokio::time::sleep(crate::retry::SHORTEST).await;
-                return Ok(());
-            }
-        };
-        let template = Arc::clone(&self.template);
-        // Encoding a read's worth of events takes milliseconds.
-        let work = tokio::task::spawn_blocking(move || prepare(&template, &records));
-        let prepared = work
-            .await
-            .map_err(|error| End::Lost(format!("prepare messages: {error}")))?;
-        for record in prepared {
-            let parts = record.messages.len() + record.letters.len();
-            self.flight.add(record.seq, parts, record.events);
-            self.ready.extend(record.messages);
-            for (group, events, letter) in record.letters {
-                self.forwarder.set_aside(&letter, stop).await?;
-                self.flight.dead_lettered(record.seq, group, &events);
-            }
-        }
-        if self.flight.len() == 0 {
-            // Everything before the reader's place is done with, or was lost.
-            self.cursor.advance(self.reader.position(), &[]);
-        }
-        self.flight.reach(self.reader.position());
-        self.advance();
-        Ok(())
+    pub(super) fn queue(&mut self, lane: Lane) -> &mut VecDeque<Outgoing> {
+        &mut self.ready[lane as usize]
     }
 
-    async fn publish(&mut self, outgoing: Outgoing, stop: &CancellationToken) -> Result<(), End> {
-        let published = Instant::now();
-        let publish = self.publisher.publish(&outgoing.message);
-        let result = tokio::select! {
-            result = publish => result,
-            () = stop.cancelled() => return Err(End::Stopped),
-        };
-        let confirm: Confirm = match result {
-            Ok(confirm) => confirm,
-            Err(error) => {
-                let landed = Landed {
-                    outgoing,
-                    published,
-                    result: Err(error),
-                };
-                return self.land(landed, stop).await;
-            }
-        };
-        self.confirms.push(Box::pin(async move {
-            Landed {
-                result: confirm.await,
-                outgoing,
-                published,
-            }
-        }));
-        Ok(())
-    }
-
-    /// Acts on the broker's word on a message.
-    async fn land(&mut self, landed: Landed, stop: &CancellationToken) -> Result<(), End> {
-        let Landed {
-            outgoing,
-            published,
-            result,
-        } = landed;
-        let metrics = &self.forwarder.metrics;
-        match result {
-            Ok(Outcome::Confirmed) => {
-                metrics.confirmed(published.elapsed());
-                metrics.done(NAME);
-                self.flight.done(outgoing.seq);
-            }
-            Ok(Outcome::Nacked) => {
-                metrics.forwarded("nacked");
-                self.nacked.push(Box::pin(async move {
-                    tokio::time::sleep(NACK_DELAY).await;
-                    outgoing
-                }));
-            }
-            Ok(Outcome::Unroutable { text, .. }) => {
-                metrics.forwarded("unroutable");
-                self.reroute(outgoing, &text, stop).await?;
-            }
-            Err(error) if error.is_retryable() => {
-                metrics.forwarded("lost");
-                return Err(End::Lost(error.to_string()));
-            }
-            Err(error) => {
-                metrics.forwarded("invalid");
-                let letter = self.template.letter_of(&outgoing, &error.to_string());
-                self.forwarder.set_aside(&letter, stop).await?;
-                self.flight
-                    .dead_lettered(outgoing.seq, outgoing.group, &outgoing.events);
-            }
-        }
-        self.advance();
-        Ok(())
-    }
-
-    /// No queue takes a message: to the error exchange with its reason; if nothing
-    /// takes it there either, to the dead letters.
-    async fn reroute(
-        &mut self,
-        outgoing: Outgoing,
-        text: &str,
-        stop: &CancellationToken,
-    ) -> Result<(), End> {
-        let message = &outgoing.message;
-        let reason = format!(
-            "no queue is bound for key {:?} on exchange {:?}: {text}",
-            message.routing_key, message.exchange
-        );
-        let errors = self.template.errors(message, &reason);
-        if outgoing.is_error || errors.is_empty() {
-            let letter = self.template.letter_of(&outgoing, &reason);
-            self.forwarder.set_aside(&letter, stop).await?;
-            self.flight
-                .dead_lettered(outgoing.seq, outgoing.group, &outgoing.events);
+    /// The lane that a lane's messages count as: without a lane for what is fresh, nothing
+    /// makes way for anything.
+    pub(super) fn counts_as(&self, lane: Lane) -> Lane {
+        if self.lanes.leads() {
+            lane
         } else {
-            tracing::warn!(seq = %outgoing.seq, reason, "message is unroutable; to the error exchange");
-            self.flight.grow(outgoing.seq, errors.len());
-            self.ready
-                .extend(errors.into_iter().map(|message| Outgoing {
-                    message,
-                    is_error: true,
-                    ..outgoing.clone()
-                }));
-            self.flight.done(outgoing.seq);
-        }
-        Ok(())
-    }
-
-    fn advance(&mut self) {
-        if let Some((next, passed)) = self.flight.take_prefix() {
-            self.cursor.advance(next, &passed);
-            self.forwarder.metrics.delivered(NAME, now_ms());
+            Lane::Fresh
         }
     }
 
-    /// Takes the confirms of what was published, for a while: what does not count
-    /// by then is sent again after the next start.
-    async fn settle(&mut self, grace: Duration) {
-        let until = Instant::now() + grace;
-        while !self.confirms.is_empty() {
-            match tokio::time::timeout_at(until, self.confirms.next()).await {
-                Ok(Some(landed)) => {
-                    if matches!(landed.result, Ok(Outcome::Confirmed)) {
-                        self.forwarder.metrics.confirmed(landed.published.elapsed());
-                        self.flight.done(landed.outgoing.seq);
-                        self.advance();
-                    }
-                }
-                Ok(None) | Err(_) => return,
+    /// Publishes what may go now, fresh messages first; when to come again, if the pace says.
+    async fn publish_ready(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> Result<Option<std::time::Instant>, End> {
+        let window = self.forwarder.options.confirm_window;
+        let mut due = None;
+        while self.confirms.len() < window {
+            let Some(lane) = self.next_lane() else { break };
+            let events = self.queue(lane).front().map_or(0, |out| out.events.total());
+            due = self
+                .pacer
+                .admit(lane, events.max(1), Instant::now().into_std());
+            if due.is_some() {
+                break;
+            }
+            if let Some(outgoing) = self.queue(lane).pop_front() {
+                self.publish(outgoing, stop).await?;
             }
         }
+        Ok(due)
+    }
+
+    fn next_lane(&self) -> Option<Lane> {
+        let [fresh, backlog] = &self.ready;
+        if !fresh.is_empty() {
+            return Some(Lane::Fresh);
+        }
+        let has_room = self.backlog_published < self.pacer.backlog_window();
+        (has_room && !backlog.is_empty()).then_some(Lane::Backlog)
     }
 }
 
-fn prepare(template: &Template, records: &[Record]) -> Vec<Prepared> {
-    records
-        .iter()
-        .map(|record| template.prepare(record))
-        .collect()
+/// The next word of the look at the queues, where there is one.
+async fn changed(depth: &mut Option<Watch>) -> Result<Option<String>, RecvError> {
+    match depth {
+        Some(depth) => depth.changed().await,
+        None => std::future::pending().await,
+    }
 }

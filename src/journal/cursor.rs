@@ -159,14 +159,17 @@ impl Cursor {
     pub fn advance(&self, next: Seq, passed: &[Passed]) {
         let mut position = self.lock();
         let first = position.next;
-        position.deliver(Span { first, end: next }, passed);
+        // It begins at the position, so that no room is needed.
+        let _noted = position.deliver(Span { first, end: next }, passed);
     }
 
     /// Notes that everything in `span` is delivered or set aside, as `passed` tells record
     /// by record, in order. Where it does not begin at [`Cursor::next`] or before, it is
-    /// noted ahead of it; beyond the bound of such spans it is not noted, and delivered again.
-    pub fn deliver(&self, span: Span, passed: &[Passed]) {
-        self.lock().deliver(span, passed);
+    /// noted ahead of it; false where there is no room for one more such span: then it is
+    /// not noted, and has to be delivered again.
+    #[must_use]
+    pub fn deliver(&self, span: Span, passed: &[Passed]) -> bool {
+        self.lock().deliver(span, passed)
     }
 
     /// Tells when an operator has moved the cursor: go on at [`Cursor::next`].

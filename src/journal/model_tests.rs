@@ -143,7 +143,7 @@ impl Life {
                 let (from, to) = (place(*from), place(*to));
                 let passed = self.passed(from..to);
                 let (first, end) = (Seq(from), Seq(to));
-                self.cursor(*way).deliver(Span { first, end }, &passed);
+                assert!(self.cursor(*way).deliver(Span { first, end }, &passed));
                 self.model.passed[*way].extend(from..to);
             }
             Operation::Tidy => self.tidy(),

@@ -158,10 +158,10 @@ impl Position {
     }
 
     /// Everything of `span` is delivered or set aside, as `passed` tells record by record,
-    /// in order. What was counted before is not counted again.
-    pub(super) fn deliver(&mut self, span: Span, passed: &[Passed]) {
+    /// in order. What was counted before is not counted again. False: no room to note it.
+    pub(super) fn deliver(&mut self, span: Span, passed: &[Passed]) -> bool {
         if span.first >= span.end {
-            return;
+            return true;
         }
         let mut ledger = Ledger::default();
         for record in passed {
@@ -172,11 +172,11 @@ impl Position {
         if span.first <= self.next {
             self.ledger.merge(&ledger);
             self.pass(span.end);
-            return;
+            return true;
         }
         let touches = |ahead: &Ahead| ahead.span.first <= span.end && span.first <= ahead.span.end;
         if self.ahead.len() >= AHEAD_MAX && !self.ahead.iter().any(touches) {
-            return;
+            return false;
         }
         let mut joined = Ahead { span, ledger };
         self.ahead.retain(|ahead| {
@@ -192,6 +192,7 @@ impl Position {
             .ahead
             .partition_point(|ahead| ahead.span.first < joined.span.first);
         self.ahead.insert(at, joined);
+        true
     }
 
     /// Nothing before `to` is to be delivered any more; `purged` was not.
@@ -275,7 +276,8 @@ mod tests {
                     let fits = first <= position.next.0
                         || spans.len() < AHEAD_MAX
                         || spans.iter().any(touches);
-                    position.deliver(span(first, end), &passed(first..end));
+                    let noted = position.deliver(span(first, end), &passed(first..end));
+                    prop_assert_eq!(noted, fits || length == 0);
                     if fits {
                         set.extend(first..end);
                     }
@@ -323,7 +325,7 @@ mod tests {
         position.ledger = ledger;
         for at in 0..AHEAD_MAX as u64 + 3 {
             let first = (1 << 61) + 10 * at;
-            position.deliver(
+            let _full = position.deliver(
                 span(first, first + 5),
                 &[Passed {
                     seq: Seq(first),

@@ -72,6 +72,12 @@ impl Reader {
             .map_err(|_| ReadError::Closed)
     }
 
+    /// The sequence after the last durable record.
+    #[must_use]
+    pub fn durable_end(&self) -> Seq {
+        self.shared.durable_end()
+    }
+
     /// Gives the next records: not many more than `bytes_max` bytes, and none when
     /// all durable ones were given or those up to the new position are lost. A
     /// dropped call gives its records again next time.
@@ -79,11 +85,20 @@ impl Reader {
     /// # Errors
     /// When the store does not open or answer; the position stays.
     pub async fn read(&mut self, bytes_max: usize) -> Result<Vec<Record>, ReadError> {
+        self.read_to(bytes_max, Seq(u64::MAX)).await
+    }
+
+    /// As [`Reader::read`], of records before `to`. There the reader is at its end: it does
+    /// not give the rest of the block that it is in.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub async fn read_to(&mut self, bytes_max: usize, to: Seq) -> Result<Vec<Record>, ReadError> {
         let shared = Arc::clone(&self.shared);
         let mut walk = self.walk.take().unwrap_or_default();
         let next = self.next;
         let work = tokio::task::spawn_blocking(move || {
-            let result = walk.read(&shared, next, bytes_max);
+            let result = walk.read(&shared, (next, to), bytes_max);
             (walk, result)
         });
         let (walk, result) = work.await.map_err(|_| ReadError::Closed)?;
@@ -98,10 +113,10 @@ impl Walk {
     fn read(
         &mut self,
         shared: &Shared,
-        from: Seq,
+        (from, to): (Seq, Seq),
         bytes_max: usize,
     ) -> Result<(Vec<Record>, Seq), ReadError> {
-        let end = shared.durable_end();
+        let end = shared.durable_end().min(to);
         let mut records = Vec::new();
         let mut bytes = 0;
         let mut next = from;
@@ -115,7 +130,14 @@ impl Walk {
             if place.contents.block() < place.generation.blocks() {
                 let number = place.generation.number();
                 for record in place.contents.next().map_err(|e| failed(number, &e))? {
-                    if record.seq < next || record.seq >= end {
+                    if record.seq < next {
+                        continue;
+                    }
+                    if record.seq >= to {
+                        note_gap(shared, number, next, to);
+                        return Ok((records, to));
+                    }
+                    if record.seq >= end {
                         continue;
                     }
                     note_gap(shared, number, next, record.seq);
@@ -124,9 +146,12 @@ impl Walk {
                     records.push(record);
                 }
             }
-            next = self.leave_if_done(shared, next);
+            if next < to {
+                next = self.leave_if_done(shared, next);
+            }
         }
-        Ok((records, next))
+        // Numbers may be left out between generations.
+        Ok((records, next.min(to)))
     }
 
     /// Opens the generation that holds `next`, or the first after it.

@@ -153,6 +153,16 @@ pub(super) fn unavailable(reason: &str) -> WriteError {
     WriteError::Unavailable {
         reason: brief(reason),
         retry_after: None,
+        overloaded: false,
+    }
+}
+
+/// Not the batch's fault: the sink has too much to do.
+pub(super) fn overloaded(reason: &str) -> WriteError {
+    WriteError::Unavailable {
+        reason: brief(reason),
+        retry_after: None,
+        overloaded: true,
     }
 }
 

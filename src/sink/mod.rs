@@ -73,6 +73,8 @@ pub enum WriteError {
         reason: String,
         /// How long the sink asked us to wait, if it did.
         retry_after: Option<Duration>,
+        /// Whether the sink is there and has too much to do: less at once would help.
+        overloaded: bool,
     },
     /// The sink refuses the content of at least one row. Nothing was written.
     #[error("refused: {reason}")]
@@ -156,6 +158,7 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
         Err(WriteError::Unavailable {
             reason: format!("{} cannot look launches up", self.name()),
             retry_after: None,
+            overloaded: false,
         })
     }
 

@@ -137,6 +137,7 @@ impl Api {
         WriteError::Unavailable {
             reason: format!("{}: {kind}", self.name),
             retry_after: None,
+            overloaded: false,
         }
     }
 }

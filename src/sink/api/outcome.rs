@@ -41,6 +41,7 @@ pub(super) fn of(
         return Err(WriteError::Unavailable {
             reason,
             retry_after,
+            overloaded: false,
         });
     }
     Err(WriteError::Refused { reason })

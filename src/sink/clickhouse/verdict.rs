@@ -10,7 +10,7 @@
 use clickhouse::error::Error;
 
 use crate::sink::WriteError;
-use crate::sink::convert::{refused, unavailable};
+use crate::sink::convert::{overloaded, refused, unavailable};
 
 /// Codes that are about the text of values: they did not parse or convert, are out
 /// of the column's range, or break a constraint of the table.
@@ -62,11 +62,18 @@ const ABOUT_CONTENT: &[u32] = &[
 /// many months (split it).
 const TOO_MANY_PARTS: u32 = 252;
 
+/// Codes of a server that is well but has too much to do: `TOO_MANY_PARTS`,
+/// `TOO_MANY_SIMULTANEOUS_QUERIES`, `MEMORY_LIMIT_EXCEEDED`.
+const OVERLOADED: &[u32] = &[TOO_MANY_PARTS, 202, 241];
+
 /// What an error of an insert means for its batch.
 pub(super) fn of(error: &Error) -> WriteError {
     let text = error.to_string();
     match error {
         Error::BadResponse(answer) if is_about_content(answer) => refused(&text),
+        Error::BadResponse(answer) if code(answer).is_some_and(|c| OVERLOADED.contains(&c)) => {
+            overloaded(&text)
+        }
         // Everything else is the network, a timeout, a proxy or our client.
         _ => unavailable(&text),
     }
@@ -121,6 +128,28 @@ mod tests {
         assert!(is_refused(
             "<html><head><title>413 Request Entity Too Large</title>"
         ));
+    }
+
+    #[test]
+    fn too_much_to_do_is_told_apart() {
+        let is_overloaded = |answer: &str| {
+            let error = of(&Error::BadResponse(answer.to_owned()));
+            matches!(
+                error,
+                WriteError::Unavailable {
+                    overloaded: true,
+                    ..
+                }
+            )
+        };
+        assert!(is_overloaded(
+            "Code: 252. DB::Exception: Too many parts (3000). Merges are slower than inserts."
+        ));
+        assert!(is_overloaded(
+            "Code: 202. DB::Exception: Too many simultaneous queries."
+        ));
+        assert!(!is_overloaded("Code: 60. DB::Exception: no table"));
+        assert!(!is_overloaded("502 Bad Gateway"));
     }
 
     #[test]

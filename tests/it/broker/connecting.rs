@@ -108,6 +108,36 @@ async fn connect_forever_says_once_that_the_broker_is_away_and_once_that_it_is_b
     session.unwrap().close().await;
 }
 
+/// After some seconds each of many waits some seconds more, but not once one was let in.
+#[tokio::test]
+async fn one_who_finds_the_broker_back_wakes_the_others() {
+    let url = healthy().await.amqp_url();
+    let (_, after) = url.split_once('@').unwrap();
+    let target = after.split('/').next().unwrap().to_owned();
+    let port = free_port();
+    let broker = broker(&[&format!("amqp://guest:guest@127.0.0.1:{port}")]);
+    let waiting = (0..12).map(|_| {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.connect_forever(CancellationToken::new()).await })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port))
+        .await
+        .unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = tokio::net::TcpStream::connect(&target).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let all = futures::future::join_all(waiting);
+    let sessions = timeout(Duration::from_secs(2), all).await;
+    for session in sessions.expect("all are let in at once") {
+        session.unwrap().unwrap().close().await;
+    }
+}
+
 #[tokio::test]
 async fn connect_forever_can_be_cancelled() {
     let nobody = broker(&[&format!("amqp://127.0.0.1:{}", free_port())]);

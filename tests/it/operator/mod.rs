@@ -6,6 +6,7 @@ mod damage;
 mod drains;
 mod exports;
 mod looks;
+mod outage;
 
 use crate::support::cli::{Said, holdfast};
 use crate::support::collector::{Collector, send};

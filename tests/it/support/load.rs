@@ -3,6 +3,7 @@
 use super::collector::Collector;
 use super::shop::{Expected, Visitor};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -46,9 +47,20 @@ pub async fn run(
     clients: usize,
     progress: Progress,
 ) -> Acked {
+    run_as(collector, seed, events, 0..clients, progress).await
+}
+
+/// The same by clients of these numbers, which are in the ids of their events.
+pub async fn run_as(
+    collector: &Collector,
+    seed: u64,
+    events: usize,
+    clients: Range<usize>,
+    progress: Progress,
+) -> Acked {
     let now_ms = holdfast::clock::now_ms();
     let left = Arc::new(AtomicUsize::new(events));
-    let tasks: Vec<_> = (0..clients)
+    let tasks: Vec<_> = clients
         .map(|number| {
             let visitor = Visitor::new(seed, number, now_ms);
             let client = collector.client();

@@ -1,0 +1,111 @@
+//! The admin socket's routes that change the service, and nothing in its journal. Called by
+//! `serve`.
+//!
+//! # Invariants
+//! - Each change has its line in the audit before it is made; one that cannot be written
+//!   there is not made.
+
+use super::audit::{Intent, Who};
+use super::request::{DrainRequest, PaceAnswer, PaceRequest};
+use super::serve::{App, Peer, blocking, error};
+use crate::pace::Settings;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, Json, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Begins or ends a drain: the status after it.
+pub(super) async fn drain(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<DrainRequest>, JsonRejection>,
+) -> Response {
+    let request = match body {
+        Ok(Json(request)) => request,
+        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
+    };
+    let args = serde_json::json!({ "on": request.on });
+    let apply = move |app: &App| {
+        (app.options.drain)(request.on);
+        app.status()
+    };
+    switch(app, peer, request.sudo_user, ("drain", args), apply).await
+}
+
+/// Shows the pace, and changes what the body has of it.
+pub(super) async fn pace(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<PaceRequest>, JsonRejection>,
+) -> Response {
+    let request = match body {
+        Ok(Json(request)) => request,
+        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
+    };
+    let pace = &app.options.pace;
+    let now = pace.settings();
+    let wanted = Settings {
+        max_rate: match request.max_rate {
+            Some(rate) => (rate > 0).then_some(rate),
+            None => now.max_rate,
+        },
+        backlog_share: request.backlog_share.unwrap_or(now.backlog_share),
+    };
+    if !(wanted.backlog_share > 0.0 && wanted.backlog_share <= 1.0) {
+        let text = "the backlog's share must be more than 0, and at most 1";
+        return error(StatusCode::UNPROCESSABLE_ENTITY, text);
+    }
+    let answer = |app: &App| PaceAnswer {
+        settings: app.options.pace.settings(),
+        ways: app.options.pace.ways(),
+    };
+    if wanted == now {
+        return Json(answer(&app)).into_response();
+    }
+    let args = serde_json::json!(wanted);
+    let apply = move |app: &App| {
+        app.options.pace.set(wanted);
+        answer(app)
+    };
+    switch(app, peer, request.sudo_user, ("pace", args), apply).await
+}
+
+/// Changes something that is no journal, with a line in the audit before and after it.
+async fn switch<T: Serialize + Send + 'static>(
+    app: Arc<App>,
+    peer: Peer,
+    sudo_user: Option<String>,
+    (verb, args): (&'static str, serde_json::Value),
+    apply: impl FnOnce(&App) -> T + Send + 'static,
+) -> Response {
+    let Peer(Some((uid, pid))) = peer else {
+        return error(StatusCode::FORBIDDEN, "who calls is not known");
+    };
+    let work = move || {
+        let who = Who::new(uid, pid, sudo_user);
+        let text = args.to_string();
+        let intent = Intent {
+            verb,
+            args,
+            by: &who,
+            planned: serde_json::Value::Null,
+        };
+        let line = app.audit.begin(&intent)?;
+        let answer = apply(&app);
+        tracing::warn!(verb, args = text, uid, "an operator changes the service");
+        if let Err(error) = line.end("applied", &serde_json::Value::Null) {
+            tracing::error!(%error, "the audit's line could not be ended");
+        }
+        Ok::<_, std::io::Error>(answer)
+    };
+    match blocking(work).await {
+        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Err(failed)) => error(
+            StatusCode::INSUFFICIENT_STORAGE,
+            &format!("not done: the audit cannot be written: {failed}"),
+        ),
+        Err(response) => response,
+    }
+}

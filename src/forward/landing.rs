@@ -1,0 +1,183 @@
+//! Messages to the broker, and its word on each: what counts, what is sent again, what goes
+//! elsewhere, and how far the cursor moves. Called by `pump`; the invariants stand in `mod.rs`.
+
+use super::outgoing::{NAME, Outgoing};
+use super::pump::{End, Landed, Run};
+use crate::broker::{Confirm, Outcome};
+use crate::clock::now_ms;
+use crate::event::identity::Seq;
+use crate::journal::{Passed, Span};
+use crate::pace::Lane;
+use futures::stream::StreamExt as _;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Wait before a message that the broker did not take is sent again: a full queue
+/// needs time, and must not be hammered.
+const NACK_DELAY: Duration = Duration::from_secs(2);
+
+impl Run<'_> {
+    pub(super) async fn publish(
+        &mut self,
+        outgoing: Outgoing,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
+        let published = Instant::now();
+        let publish = self.publisher.publish(&outgoing.message);
+        let result = tokio::select! {
+            result = publish => result,
+            () = stop.cancelled() => return Err(End::Stopped),
+        };
+        let confirm: Confirm = match result {
+            Ok(confirm) => confirm,
+            Err(error) => {
+                let landed = Landed {
+                    outgoing,
+                    published,
+                    result: Err(error),
+                };
+                return self.act(landed, stop).await;
+            }
+        };
+        if outgoing.lane == Lane::Backlog {
+            self.backlog_published += 1;
+        }
+        self.confirms.push(Box::pin(async move {
+            Landed {
+                result: confirm.await,
+                outgoing,
+                published,
+            }
+        }));
+        Ok(())
+    }
+
+    /// The broker's word on a published message has come.
+    pub(super) async fn land(
+        &mut self,
+        landed: Landed,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
+        if landed.outgoing.lane == Lane::Backlog {
+            self.backlog_published = self.backlog_published.saturating_sub(1);
+        }
+        self.act(landed, stop).await
+    }
+
+    /// Acts on the broker's word on a message.
+    async fn act(&mut self, landed: Landed, stop: &CancellationToken) -> Result<(), End> {
+        let Landed {
+            outgoing,
+            published,
+            result,
+        } = landed;
+        let metrics = &self.forwarder.metrics;
+        let seq = outgoing.seq;
+        match result {
+            Ok(Outcome::Confirmed) => {
+                let latency = published.elapsed();
+                metrics.confirmed(latency);
+                metrics.done(NAME);
+                self.pacer.confirmed(latency, Instant::now().into_std());
+                self.lanes.done(seq);
+            }
+            Ok(Outcome::Nacked) => {
+                metrics.forwarded("nacked");
+                self.nacked.push(Box::pin(async move {
+                    tokio::time::sleep(NACK_DELAY).await;
+                    outgoing
+                }));
+            }
+            Ok(Outcome::Unroutable { text, .. }) => {
+                metrics.forwarded("unroutable");
+                self.reroute(outgoing, &text, stop).await?;
+            }
+            Err(error) if error.is_retryable() => {
+                metrics.forwarded("lost");
+                return Err(End::Lost(error.to_string()));
+            }
+            Err(error) => {
+                metrics.forwarded("invalid");
+                let letter = self.template.letter_of(&outgoing, &error.to_string());
+                self.forwarder.set_aside(&letter, stop).await?;
+                self.lanes
+                    .dead_lettered(seq, outgoing.group, &outgoing.events);
+            }
+        }
+        self.advance(seq)
+    }
+
+    /// No queue takes a message: to the error exchange with its reason; if nothing
+    /// takes it there either, to the dead letters.
+    async fn reroute(
+        &mut self,
+        outgoing: Outgoing,
+        text: &str,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
+        let message = &outgoing.message;
+        let reason = format!(
+            "no queue is bound for key {:?} on exchange {:?}: {text}",
+            message.routing_key, message.exchange
+        );
+        let errors = self.template.errors(message, &reason);
+        if outgoing.is_error || errors.is_empty() {
+            let letter = self.template.letter_of(&outgoing, &reason);
+            self.forwarder.set_aside(&letter, stop).await?;
+            self.lanes
+                .dead_lettered(outgoing.seq, outgoing.group, &outgoing.events);
+        } else {
+            tracing::warn!(seq = %outgoing.seq, reason, "message is unroutable; to the error exchange");
+            self.lanes.grow(outgoing.seq, errors.len());
+            self.queue(outgoing.lane)
+                .extend(errors.into_iter().map(|message| Outgoing {
+                    message,
+                    is_error: true,
+                    ..outgoing.clone()
+                }));
+            self.lanes.done(outgoing.seq);
+        }
+        Ok(())
+    }
+
+    pub(super) fn advance(&mut self, seq: Seq) -> Result<(), End> {
+        let taken = self.lanes.take(seq);
+        self.note(taken)
+    }
+
+    pub(super) fn note(&mut self, taken: Option<(Span, Vec<Passed>)>) -> Result<(), End> {
+        let Some((span, passed)) = taken else {
+            return Ok(());
+        };
+        if !self.cursor.deliver(span, &passed) {
+            // Not to be: a lane begins only where there is room for its span.
+            return Err(End::Lost(
+                "no room to note what was delivered ahead".to_owned(),
+            ));
+        }
+        self.lanes.forget();
+        self.forwarder.metrics.delivered(NAME, now_ms());
+        Ok(())
+    }
+
+    /// Takes the confirms of what was published, for a while: what does not count
+    /// by then is sent again after the next start.
+    pub(super) async fn settle(&mut self, grace: Duration) {
+        let until = Instant::now() + grace;
+        while !self.confirms.is_empty() {
+            match tokio::time::timeout_at(until, self.confirms.next()).await {
+                Ok(Some(landed)) => {
+                    if matches!(landed.result, Ok(Outcome::Confirmed)) {
+                        self.forwarder.metrics.confirmed(landed.published.elapsed());
+                        self.lanes.done(landed.outgoing.seq);
+                        if self.advance(landed.outgoing.seq).is_err() {
+                            return;
+                        }
+                    }
+                }
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+}

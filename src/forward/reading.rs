@@ -1,0 +1,143 @@
+//! From the journal into the lanes: what is read next, and when what is fresh gets a lane of
+//! its own. Called by `pump`.
+//!
+//! # Invariants
+//! - A lane is read only while nothing of it waits to be published: one read each in memory.
+//! - The cursor keeps room for the span of a lane before it begins.
+
+use super::depth::Watch;
+use super::outgoing::{Outgoing, Prepared, Template};
+use super::pump::{End, Run};
+use crate::clock::now_ms;
+use crate::event::identity::Seq;
+use crate::journal::Record;
+use crate::pace::Lane;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of records taken from the journal at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// Requests of a lane that may be on their way or wait behind one that is: bounds memory
+/// and what is sent again while one message is not taken for a long time.
+const FLIGHT_MAX: usize = 100_000;
+
+/// Requests that a way out may be behind before fresh ones get a lane of their own: fewer
+/// are read and sent in no time.
+const LEAD_REQUESTS: u64 = 500;
+
+/// Age of what is read, in milliseconds, from which it counts as a backlog.
+const LEAD_AGE_MS: i64 = 1_000;
+
+/// Requests behind which it is a backlog whatever the clock says, which may have jumped.
+const LEAD_REQUESTS_ALWAYS: u64 = 50_000;
+
+impl Run<'_> {
+    /// The queues that fresh events go to.
+    pub(super) fn queues(&self) -> Vec<String> {
+        let exchanges: Vec<&String> = self
+            .template
+            .webhooks
+            .values()
+            .chain([&self.template.exchange])
+            .collect();
+        let queues = &self.forwarder.setup.topology().queues;
+        queues
+            .iter()
+            .filter(|queue| {
+                queue
+                    .bindings
+                    .iter()
+                    .any(|b| exchanges.contains(&&b.exchange))
+            })
+            .map(|queue| queue.name.clone())
+            .collect()
+    }
+
+    pub(super) fn wants_more(&self, lane: Lane) -> bool {
+        let is_fresh = lane == Lane::Fresh;
+        if is_fresh && !self.lanes.leads() {
+            return false;
+        }
+        let window = self.forwarder.options.confirm_window;
+        self.ready[self.counts_as(lane) as usize].is_empty()
+            && self.confirms.len() + self.nacked.len() < window
+            && self.lanes.in_flight(is_fresh) < FLIGHT_MAX
+    }
+
+    pub(super) async fn read(&mut self, lane: Lane, stop: &CancellationToken) -> Result<(), End> {
+        let is_fresh = lane == Lane::Fresh;
+        let (reader, to) = match lane {
+            Lane::Fresh => (&mut self.fresh, Seq(u64::MAX)),
+            Lane::Backlog => (&mut self.backlog, self.lanes.limit()),
+        };
+        let records = match reader.read_to(READ_BYTES, to).await {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::error!(%error, "cannot read the journal; trying again");
+                tokio::time::sleep(crate::retry::SHORTEST).await;
+                return Ok(());
+            }
+        };
+        let position = reader.position();
+        let behind = reader.durable_end().0.saturating_sub(position.0);
+        let age_ms = records.last().map(|last| now_ms() - last.received_at_ms);
+        let template = Arc::clone(&self.template);
+        // Encoding a read's worth of events takes milliseconds.
+        let work = tokio::task::spawn_blocking(move || prepare(&template, &records));
+        let prepared = work
+            .await
+            .map_err(|error| End::Lost(format!("prepare messages: {error}")))?;
+        let lane = self.counts_as(lane);
+        for record in prepared {
+            let parts = record.messages.len() + record.letters.len();
+            self.lanes.add(is_fresh, record.seq, parts, record.events);
+            let messages = record.messages.into_iter();
+            self.queue(lane)
+                .extend(messages.map(|out| Outgoing { lane, ..out }));
+            for (group, events, letter) in record.letters {
+                self.forwarder.set_aside(&letter, stop).await?;
+                self.lanes.dead_lettered(record.seq, group, &events);
+            }
+        }
+        // Everything before the reader's place is on its way, done with, or was lost.
+        self.lanes.reach(is_fresh, position);
+        let taken = self.lanes.take_read(is_fresh);
+        self.note(taken)?;
+        if !is_fresh && let Some(to) = self.lanes.jump() {
+            self.backlog = self.forwarder.journal.reader(to);
+            if !self.lanes.leads() {
+                self.depth = None;
+                self.pacer.queue_is_full(None);
+            }
+        }
+        if is_fresh || !self.lanes.leads() {
+            self.lead(behind, age_ms);
+        }
+        Ok(())
+    }
+
+    /// Gives what is fresh a lane of its own, or a new one, where what was read is old and
+    /// much is behind it.
+    pub(super) fn lead(&mut self, behind: u64, age_ms: Option<i64>) {
+        let is_old = age_ms.is_some_and(|age_ms| age_ms >= LEAD_AGE_MS);
+        let is_behind = behind >= LEAD_REQUESTS_ALWAYS || (behind >= LEAD_REQUESTS && is_old);
+        if !is_behind || !self.cursor.may_lead() {
+            return;
+        }
+        let at = self.backlog.durable_end();
+        tracing::info!(next_seq = %self.cursor.next(), fresh_seq = %at, "fresh events go ahead of the backlog");
+        self.lanes.lead(at);
+        if self.depth.is_none() {
+            self.depth = Some(Watch::begin(self.session, self.queues()));
+        }
+        self.fresh = self.forwarder.journal.reader(at);
+    }
+}
+
+fn prepare(template: &Template, records: &[Record]) -> Vec<Prepared> {
+    records
+        .iter()
+        .map(|record| template.prepare(record))
+        .collect()
+}

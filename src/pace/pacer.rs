@@ -1,0 +1,223 @@
+//! The pace of one way out: what may go now, and when the next may. Kept by its pump; the
+//! invariants stand in `mod.rs`.
+
+use super::{Lane, Pace, Settings, WayPace, lock};
+use std::time::{Duration, Instant};
+
+/// Messages of a backlog that may wait for their confirm however slow all is.
+pub const WINDOW_MIN: usize = 16;
+
+/// Events a second that a backlog sends while the queues that fresh events go to are full.
+pub const TRICKLE_RATE: f64 = 200.0;
+
+/// A confirm that takes longer than this comes from a broker with too much to do: a fresh
+/// message behind a backlog must not wait longer.
+const CONFIRM_SLOW: Duration = Duration::from_millis(500);
+
+/// How often the window of a backlog changes: some round trips, so that a change shows.
+const STEP: Duration = Duration::from_millis(100);
+
+/// How long after the last fresh record a backlog need not make way any more.
+const FRESH_HOLD: Duration = Duration::from_secs(5);
+
+/// Seconds of its rate that a bucket holds: bursts of a single read.
+const BURST_S: f64 = 0.1;
+
+/// Weight of the newest confirm in the latency that is shown and acted upon.
+const LATENCY_WEIGHT: f64 = 0.05;
+
+/// Events that may go at a rate. It may go into debt: a message is not cut in two.
+#[derive(Debug)]
+struct Bucket {
+    events: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(now: Instant) -> Self {
+        Self {
+            events: 1.0,
+            at: now,
+        }
+    }
+
+    /// When the next may go, if not now.
+    fn due(&mut self, rate: f64, now: Instant) -> Option<Instant> {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.events = (self.events + passed * rate).min((rate * BURST_S).max(1.0));
+        self.at = self.at.max(now);
+        // One that comes at once would come too early by rounding.
+        let wait = (1e-6 - self.events).max(0.0) / rate;
+        (self.events <= 0.0).then(|| now + Duration::from_secs_f64(wait.max(1e-3)))
+    }
+}
+
+/// The pace of one way out, kept by its pump.
+#[derive(Debug)]
+pub struct Pacer {
+    pace: Pace,
+    way: String,
+    /// Messages that may wait for their confirm in all.
+    window_max: usize,
+    /// Those of a backlog, now.
+    window: f64,
+    stepped_at: Instant,
+    latency_s: Option<f64>,
+    all: Bucket,
+    backlog: Bucket,
+    trickle: Bucket,
+    /// The last word of an overloaded sink that was acted upon.
+    heeded: Option<Instant>,
+    fresh_at: Option<Instant>,
+    full: Option<String>,
+    told: WayPace,
+}
+
+impl Pacer {
+    /// A way out that has up to `window_max` messages on their way.
+    #[must_use]
+    pub fn new(pace: &Pace, way: &str, window_max: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            pace: pace.clone(),
+            way: way.to_owned(),
+            window_max,
+            // Grows from the least: a broker that comes back has much to do.
+            window: WINDOW_MIN as f64,
+            stepped_at: now,
+            latency_s: None,
+            all: Bucket::new(now),
+            backlog: Bucket::new(now),
+            trickle: Bucket::new(now),
+            heeded: None,
+            fresh_at: None,
+            full: None,
+            told: WayPace::default(),
+        }
+    }
+
+    fn window_end(&self) -> f64 {
+        let share = self.pace.settings().backlog_share;
+        (self.window_max as f64 * share).max(WINDOW_MIN as f64)
+    }
+
+    /// Messages of a backlog that may wait for their confirm.
+    #[must_use]
+    pub fn backlog_window(&self) -> usize {
+        self.window.min(self.window_end()) as usize
+    }
+
+    /// Whether a message of so many events may go now, which takes them; otherwise when to
+    /// ask again.
+    pub fn admit(&mut self, lane: Lane, events: u64, now: Instant) -> Option<Instant> {
+        let Settings {
+            max_rate,
+            backlog_share,
+        } = self.pace.settings();
+        let makes_way = self.makes_way(now);
+        let mut slowed = None;
+        let mut due = None;
+        if let Some(rate) = max_rate.map(|rate| f64::from(rate.max(1))) {
+            due = self.all.due(rate, now);
+            if lane == Lane::Backlog && self.fresh_at.is_some() {
+                due = due.max(self.backlog.due(rate * backlog_share, now));
+            }
+            slowed = due.map(|_| format!("at most {rate} events a second (forward.max_rate)"));
+        }
+        if lane == Lane::Backlog
+            && let Some(queue) = self.full.clone().filter(|_| makes_way)
+        {
+            due = due.max(self.trickle.due(TRICKLE_RATE, now));
+            slowed = Some(queue);
+        }
+        let taken = events as f64;
+        match due {
+            Some(_) => self.tell(slowed),
+            None => {
+                self.all.events -= taken;
+                match lane {
+                    Lane::Fresh => self.fresh_at = Some(now),
+                    Lane::Backlog => {
+                        self.backlog.events -= taken;
+                        self.trickle.events -= taken;
+                    }
+                }
+            }
+        }
+        due
+    }
+
+    /// Whether something fresh goes beside the backlog.
+    fn makes_way(&mut self, now: Instant) -> bool {
+        self.fresh_at = self
+            .fresh_at
+            .filter(|at| now.saturating_duration_since(*at) < FRESH_HOLD);
+        self.fresh_at.is_some()
+    }
+
+    /// The broker took so long to confirm a message.
+    pub fn confirmed(&mut self, latency: Duration, now: Instant) {
+        let newest = latency.as_secs_f64();
+        let before = self.latency_s.unwrap_or(newest);
+        self.latency_s = Some(before + (newest - before) * LATENCY_WEIGHT);
+        if now.saturating_duration_since(self.stepped_at) < STEP {
+            return;
+        }
+        self.stepped_at = now;
+        let overload = self.pace.overload(now);
+        let is_slow = self.latency_s > Some(CONFIRM_SLOW.as_secs_f64());
+        let mut slowed = None;
+        if let Some((at, reason)) = overload {
+            if self.heeded != Some(at) {
+                self.heeded = Some(at);
+                self.shrink(0.5);
+            }
+            slowed = Some(format!("the sink has too much to do: {reason}"));
+        } else if is_slow {
+            self.shrink(0.8);
+            slowed = Some("the broker confirms slowly".to_owned());
+        } else {
+            self.window = (self.window * 1.1 + 1.0).min(self.window_end());
+        }
+        if slowed.is_none() && self.makes_way(now) {
+            slowed.clone_from(&self.full);
+        }
+        self.tell(slowed);
+    }
+
+    fn shrink(&mut self, factor: f64) {
+        let window = self.window.min(self.window_end());
+        self.window = (window * factor).max(WINDOW_MIN as f64);
+    }
+
+    /// The broker has an alarm, or the connection is a new one: begin with little.
+    pub fn restart(&mut self) {
+        self.window = WINDOW_MIN as f64;
+        self.latency_s = None;
+        self.full = None;
+        self.told = WayPace::default();
+        lock(&self.pace.0.ways).insert(self.way.clone(), WayPace::default());
+    }
+
+    /// Which queue of those that fresh events go to is full, if any.
+    pub fn queue_is_full(&mut self, which: Option<String>) {
+        self.full = which;
+    }
+
+    /// Says how it goes, where that has changed.
+    fn tell(&mut self, slowed: Option<String>) {
+        let latency_ms = self.latency_s.map(|s| (s * 1e4).round() / 10.0);
+        let told = WayPace {
+            confirm_latency_ms: latency_ms,
+            slowed,
+        };
+        if told != self.told {
+            self.told = told.clone();
+            lock(&self.pace.0.ways).insert(self.way.clone(), told);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

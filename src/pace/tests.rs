@@ -1,0 +1,129 @@
+//! The pace of ways out, against a clock of its own.
+
+use super::super::OVERLOAD_HOLD;
+use super::*;
+
+fn paced(max_rate: Option<u32>, backlog_share: f64) -> (Pace, Pacer) {
+    let pace = Pace::new(Settings {
+        max_rate,
+        backlog_share,
+    });
+    let pacer = Pacer::new(&pace, "w", 2000);
+    (pace, pacer)
+}
+
+/// Events that go in some seconds when messages of so many always wait.
+fn sent(pacer: &mut Pacer, lanes: &[Lane], events: u64, start: Instant, seconds: u64) -> Vec<u64> {
+    let mut sent = vec![0; lanes.len()];
+    for ms in 0..seconds * 1000 {
+        let now = start + Duration::from_millis(ms);
+        for (lane, sent) in lanes.iter().zip(&mut sent) {
+            for _ in 0..50 {
+                if pacer.admit(*lane, events, now).is_some() {
+                    break;
+                }
+                *sent += events;
+            }
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_rate_is_kept_and_the_backlog_has_its_share() {
+    let (pace, mut pacer) = paced(Some(1000), 0.25);
+    let start = Instant::now();
+    let alone = sent(&mut pacer, &[Lane::Backlog], 10, start, 10)[0];
+    assert!((9_900..=10_200).contains(&alone), "{alone}");
+    let start = start + Duration::from_secs(60);
+    let both = sent(&mut pacer, &[Lane::Fresh, Lane::Backlog], 10, start, 10);
+    assert!((9_800..=10_300).contains(&(both[0] + both[1])), "{both:?}");
+    assert!(both[1] <= 2_700, "{both:?}");
+    pace.set(Settings {
+        max_rate: None,
+        backlog_share: 0.25,
+    });
+    let start = start + Duration::from_secs(60);
+    let free = sent(&mut pacer, &[Lane::Fresh], 10, start, 1)[0];
+    assert_eq!(free, 50 * 10 * 1000, "nothing holds it");
+}
+
+#[test]
+fn a_message_larger_than_the_rate_goes_and_is_paid_for() {
+    let (_, mut pacer) = paced(Some(10), 1.0);
+    let now = Instant::now();
+    assert_eq!(pacer.admit(Lane::Fresh, 100, now), None);
+    let due = pacer.admit(Lane::Fresh, 1, now).unwrap();
+    let wait = (due - now).as_secs_f64();
+    assert!((9.0..=10.5).contains(&wait), "{wait}");
+    assert_eq!(
+        pacer.admit(Lane::Fresh, 1, due + Duration::from_millis(1)),
+        None
+    );
+}
+
+#[test]
+fn the_window_follows_the_confirms() {
+    let (pace, mut pacer) = paced(None, 0.5);
+    let mut now = Instant::now();
+    let mut run = |pacer: &mut Pacer, latency_ms, steps: u32| {
+        for _ in 0..steps {
+            now += STEP;
+            for _ in 0..50 {
+                pacer.confirmed(Duration::from_millis(latency_ms), now);
+            }
+        }
+    };
+    assert_eq!(pacer.backlog_window(), WINDOW_MIN);
+    run(&mut pacer, 5, 100);
+    assert_eq!(pacer.backlog_window(), 1000, "its share of the window");
+    run(&mut pacer, 2000, 100);
+    assert_eq!(pacer.backlog_window(), WINDOW_MIN, "never nothing");
+    let slowed = pace.ways()["w"].slowed.clone().unwrap();
+    assert!(slowed.contains("confirms slowly"), "{slowed}");
+    run(&mut pacer, 5, 200);
+    assert_eq!(pacer.backlog_window(), 1000);
+    assert_eq!(pace.ways()["w"].slowed, None);
+    assert_eq!(pace.ways()["w"].confirm_latency_ms, Some(5.0));
+    pacer.restart();
+    assert_eq!(pacer.backlog_window(), WINDOW_MIN);
+}
+
+#[test]
+fn an_overloaded_sink_halves_the_window_once_for_each_word() {
+    let (pace, mut pacer) = paced(None, 1.0);
+    let start = Instant::now();
+    for step in 1..200 {
+        pacer.confirmed(Duration::from_millis(1), start + STEP * step);
+    }
+    assert_eq!(pacer.backlog_window(), 2000);
+    pace.overloaded("Too many parts");
+    let now = Instant::now();
+    for step in 200..220 {
+        // Twenty steps within the hold.
+        pacer.confirmed(Duration::from_millis(1), now.max(start + STEP * step));
+    }
+    assert_eq!(pacer.backlog_window(), 1000);
+    let slowed = pace.ways()["w"].slowed.clone().unwrap();
+    assert!(slowed.contains("Too many parts"), "{slowed}");
+    let later = now + OVERLOAD_HOLD + STEP * 300;
+    for step in 0..100 {
+        pacer.confirmed(Duration::from_millis(1), later + STEP * step);
+    }
+    assert_eq!(pacer.backlog_window(), 2000);
+}
+
+#[test]
+fn a_backlog_trickles_while_fresh_events_wait_in_full_queues() {
+    let (pace, mut pacer) = paced(None, 1.0);
+    pacer.queue_is_full(Some("q holds 9000 messages".to_owned()));
+    let start = Instant::now();
+    let free = sent(&mut pacer, &[Lane::Backlog], 10, start, 1)[0];
+    assert_eq!(free, 50 * 10 * 1000, "nobody to make way for");
+    let start = start + Duration::from_secs(3600 * 24);
+    let both = sent(&mut pacer, &[Lane::Fresh, Lane::Backlog], 10, start, 10);
+    assert_eq!(both[0], 50 * 10 * 10_000);
+    assert!((1_900..=2_100).contains(&both[1]), "{both:?}");
+    let slowed = pace.ways()["w"].slowed.clone().unwrap();
+    assert!(slowed.contains("9000"), "{slowed}");
+}

@@ -1,0 +1,236 @@
+//! An outage of RabbitMQ from the operator's chair: ten minutes without it at 2,000 events a
+//! second, in a tenth of the time or less; seen in `status` at each step as it is; fresh
+//! events at once when it is back, the backlog beside them; and nothing missing at the end.
+
+use crate::outages::connected;
+use crate::support::cli::holdfast;
+use crate::support::collector::Collector;
+use crate::support::judge::{judge_clickhouse, judge_postgres, query_clickhouse};
+use crate::support::load::{self, Acked, Progress};
+use crate::support::servers::{Server, Stack};
+use crate::support::shop::Expected;
+use crate::support::{Scratch, eventually, seed};
+use holdfast::event::proto::event::EventOf;
+use holdfast::event::proto::{Event, Events, Header, TestEvent};
+use serde_json::{Value as Json, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Events of the outage: a minute's worth, or what is asked for (a campaign asks for ten).
+fn outage_events() -> usize {
+    std::env::var("HOLDFAST_TEST_OUTAGE_EVENTS").map_or(2_000 * 60, |text| {
+        text.parse()
+            .expect("HOLDFAST_TEST_OUTAGE_EVENTS is a number")
+    })
+}
+
+/// Looks at the status during the outage.
+const STEPS: usize = 5;
+
+/// How soon a fresh event is in ClickHouse after the broker is back.
+const FRESH_MAX: Duration = Duration::from_secs(2);
+
+const ARRIVAL: Duration = Duration::from_secs(1200);
+
+fn ask(collector: &Collector, verb: &str) -> crate::support::cli::Said {
+    holdfast(&format!(
+        "{verb} --config {}",
+        collector.dir.join("holdfast.toml").display()
+    ))
+}
+
+fn way(status: &Json) -> &Json {
+    &status["ledger"]["ways"][0]
+}
+
+fn part<'a>(status: &'a Json, kind: &str, name: &str) -> &'a Json {
+    let parts = status["parts"].as_array().unwrap();
+    let is_it = |part: &&Json| part["kind"] == kind && part["name"] == name;
+    parts.iter().find(is_it).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_is_seen_paced_and_accounted_for() {
+    let scratch = Scratch::new("outage");
+    let mut stack = Stack::start(&scratch).await;
+    // Rows of single fresh events shall not wait for others.
+    let consumer = "[[consumer]]\nqueue = \"grpc_clickhouse_event_q\"\nbatch_age = \"100ms\"\n";
+    let mut collector = Collector::new(&scratch, &format!("{}{consumer}", stack.config()));
+    collector.start().await;
+    connected(&collector).await;
+    stack.rabbitmq.settle_queues();
+    stack.rabbitmq.kill();
+
+    let acked = outage(&collector).await;
+    let waiting = acked.rows.len() as u64;
+    stack.rabbitmq.start().await;
+    let fresh = fresh_events(&collector, &stack.clickhouse, waiting).await;
+
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    let done = ask(&collector, "status --json").json();
+    assert_eq!(way(&done)["pending_events"], 0);
+    assert_eq!(way(&done)["adds_up"], true);
+    assert_eq!(way(&done)["ahead_requests"], 0, "the backlog got there");
+    let mut rows = acked.rows;
+    rows.extend(fresh);
+    judge_clickhouse(&stack.clickhouse, &rows, ARRIVAL)
+        .await
+        .assert_complete("ClickHouse");
+    judge_postgres(&stack.postgres, &rows, ARRIVAL)
+        .await
+        .assert_complete("Postgres");
+    assert!(collector.terminate().success());
+}
+
+/// What comes in while RabbitMQ is away; the status is compared with it at each step.
+async fn outage(collector: &Collector) -> Acked {
+    let began = Instant::now();
+    let mut all = Acked {
+        rows: HashMap::new(),
+        longest_wait: Duration::ZERO,
+        failed_calls: 0,
+    };
+    let seed = seed();
+    let each = outage_events() / STEPS;
+    for step in 0..STEPS {
+        let clients = 16 * step..16 * (step + 1);
+        let acked = load::run_as(collector, seed, each, clients, Progress::default()).await;
+        assert_eq!(acked.failed_calls, 0, "clients notice nothing");
+        all.rows.extend(acked.rows);
+        let status = ask(collector, "status --json").json();
+        eprintln!(
+            "step {step} after {:?}: {} pending, oldest {} s, {} requests/s, {} used",
+            began.elapsed(),
+            way(&status)["pending_events"],
+            way(&status)["oldest_pending_age_seconds"],
+            status["rates"]["accepted_requests_per_second"],
+            status["disk"]["used_bytes"],
+        );
+        assert_eq!(status["state"], "serving");
+        assert_eq!(way(&status)["pending_events"], ((step + 1) * each) as u64);
+        assert_eq!(way(&status)["adds_up"], true);
+        let oldest = way(&status)["oldest_pending_age_seconds"].as_u64().unwrap();
+        let passed = began.elapsed().as_secs();
+        assert!(
+            (passed.saturating_sub(3)..=passed + 1).contains(&oldest),
+            "{oldest} of {passed}"
+        );
+        assert!(
+            status["rates"]["accepted_requests_per_second"]
+                .as_f64()
+                .unwrap()
+                > 0.0
+        );
+        assert!(status["rates"]["full_in_seconds"].as_u64().is_some());
+        assert_eq!(way(&status)["rate"]["requests_per_second"], 0.0);
+        assert!(way(&status)["rate"]["empty_in_seconds"].is_null(), "never");
+        let rabbitmq = part(&status, "way_out", "rabbitmq");
+        assert_eq!(rabbitmq["connected"], false);
+        assert!(rabbitmq["trouble"]["text"].is_string(), "{rabbitmq}");
+        let queue = part(&status, "consumer", "grpc_clickhouse_event_q");
+        assert_eq!(queue["connected"], false);
+        assert!(part(&status, "sink", "clickhouse")["trouble"].is_null());
+        let text = ask(collector, "status").fits();
+        assert!(text.contains("TROUBLE for"), "{text}");
+    }
+    all
+}
+
+/// Sends one event after the other, from the moment at which the broker is back, until one
+/// is in ClickHouse; what was sent, and that the backlog was still there then.
+async fn fresh_events(
+    collector: &Collector,
+    clickhouse: &Server,
+    waiting: u64,
+) -> HashMap<String, Expected> {
+    let back = Instant::now();
+    let mut client = collector.client();
+    let mut sent = 0;
+    let is_there = || async {
+        let sql = "SELECT toUInt64(count()) AS n FROM events WHERE startsWith(event_id, 'fresh-')";
+        let rows = query_clickhouse(clickhouse, sql).await.unwrap_or_default();
+        rows.first().and_then(|row| row["n"].as_u64()) > Some(0)
+    };
+    let mut rows = HashMap::new();
+    loop {
+        let id = format!("fresh-{sent}");
+        sent += 1;
+        let request = request(&id);
+        client.dispatch(request.0).await.unwrap();
+        rows.insert(id, request.1);
+        if is_there().await {
+            break;
+        }
+        assert!(back.elapsed() < ARRIVAL, "nothing fresh came");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let took = back.elapsed();
+    let status = ask(collector, "status --json").json();
+    let pending = way(&status)["pending_events"].as_u64().unwrap();
+    eprintln!("a fresh event was in ClickHouse after {took:?}; {pending} of {waiting} pending");
+    assert!(pending > 0, "there is no backlog to go ahead of");
+    assert!(took <= FRESH_MAX, "{took:?}");
+    // And on, while the backlog is delivered beside them.
+    let mut slowest = Duration::ZERO;
+    let mut looks = 0;
+    while looks < 10 {
+        let id = format!("fresh-{sent}");
+        sent += 1;
+        let request = request(&id);
+        let began = Instant::now();
+        client.dispatch(request.0).await.unwrap();
+        rows.insert(id.clone(), request.1);
+        eventually("a fresh event is in ClickHouse", ARRIVAL, || async {
+            let sql = format!("SELECT 1 FROM events WHERE event_id = '{id}'");
+            let rows = query_clickhouse(clickhouse, &sql).await.unwrap_or_default();
+            !rows.is_empty()
+        })
+        .await;
+        let status = ask(collector, "status --json").json();
+        let pending = way(&status)["pending_events"].as_u64().unwrap();
+        if pending == 0 {
+            break;
+        }
+        looks += 1;
+        slowest = slowest.max(began.elapsed());
+        if looks == 1 {
+            let text = ask(collector, "status").fits();
+            assert!(text.contains("went ahead of the backlog"), "{text}");
+            assert!(text.contains("confirms take"), "{text}");
+            eprintln!("{text}");
+        }
+    }
+    eprintln!("{looks} more fresh events beside the backlog, the slowest after {slowest:?}");
+    assert!(looks > 0, "the backlog was gone at once");
+    rows
+}
+
+fn request(id: &str) -> (Events, Expected) {
+    let timestamp_ms = holdfast::clock::now_ms();
+    let event = Event {
+        id: id.to_owned(),
+        timestamp: timestamp_ms.to_string(),
+        event_of: Some(EventOf::TestEvent(TestEvent {
+            test_param1: "fresh".to_owned(),
+            ..TestEvent::default()
+        })),
+        ..Event::default()
+    };
+    let header = Header {
+        device_id: "fresh".to_owned(),
+        ..Header::default()
+    };
+    let expected = Expected {
+        name: "TestEvent".to_owned(),
+        timestamp_ms,
+        current_url: String::new(),
+        header: Arc::new(json!({ "device_id": "fresh" }).as_object().unwrap().clone()),
+        params: json!({ "testParam1": "fresh" }),
+    };
+    let request = Events {
+        header: Some(header),
+        events: vec![event],
+    };
+    (request, expected)
+}
