@@ -30,7 +30,7 @@
 //! - [`dead_letters`]: what could not be handed on at all.
 //! - [`dlq`]: an operator's look at error queues and dead letters, replay and purge.
 //! - [`app`]: wiring and the order of a stop. [`cli`]: the commands.
-//! - Leaves: [`config`], [`telemetry`], [`retry`], [`clock`], [`pace`].
+//! - Leaves: [`config`], [`telemetry`], [`retry`], [`clock`], [`pace`], [`drill`].
 //!
 //! # Architecture invariants
 //!
@@ -54,6 +54,7 @@ pub mod config;
 pub mod consume;
 pub mod dead_letters;
 pub mod dlq;
+pub mod drill;
 pub mod event;
 pub mod forward;
 pub mod ingest;

@@ -7,6 +7,7 @@
 //! GET  /ledger          the ways out and their accounts alone
 //! POST /drain           the doors refuse everything, until all is delivered
 //! POST /pace            how fast the log goes out: shown, and changed
+//! POST /drill           an outage is played, where that is allowed
 //! POST /journal/skip    one way out passes records over
 //! POST /journal/purge   ways out pass records over, or a quarantined generation goes
 //! ```
@@ -37,8 +38,8 @@ pub use audit::{Audit, Intent, OpenLine, Who};
 pub use change::{ChangeError, Ground, change};
 pub use client::{CallError, get, post};
 pub use request::{
-    Change, DrainRequest, Move, Outcome, PaceAnswer, PaceRequest, PurgeRequest, Removed,
-    SkipRequest,
+    Change, DrainRequest, DrillRequest, Move, Outcome, PaceAnswer, PaceRequest, PurgeRequest,
+    Removed, SkipRequest,
 };
 pub use serve::{Admin, Options, Serving};
 pub use status::{

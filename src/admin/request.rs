@@ -6,6 +6,7 @@
 //! - A field that is not known is an error: a mistyped bound must not become none.
 
 use super::status::Counts;
+use crate::drill::Outage;
 use crate::pace::{Settings, WayPace};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -74,6 +75,19 @@ pub struct PaceAnswer {
     pub settings: Settings,
     /// How the ways out go.
     pub ways: BTreeMap<String, WayPace>,
+}
+
+/// Body of `POST /drill`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillRequest {
+    /// What is away.
+    pub outage: Outage,
+    /// For how long.
+    pub seconds: u64,
+    /// Who called sudo, as the caller says.
+    #[serde(default)]
+    pub sudo_user: Option<String>,
 }
 
 /// Body of `POST /drain`.

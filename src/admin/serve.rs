@@ -14,6 +14,7 @@ use super::listener;
 use super::request::{Change, Outcome, PurgeRequest, SkipRequest};
 use super::status::{Disk, Ledger, Part, Rates, State as ServiceState, Status};
 use super::switches;
+use crate::drill::Drill;
 use crate::journal::Journal;
 use crate::pace::Pace;
 use crate::telemetry::Metrics;
@@ -64,6 +65,8 @@ pub struct Options {
     pub metrics: Metrics,
     /// How fast the ways out go.
     pub pace: Pace,
+    /// Plays outages, where that is allowed.
+    pub drill: Drill,
     /// The parts of this host that status names: kind and name.
     pub parts: Vec<(&'static str, String)>,
 }
@@ -172,6 +175,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/ledger", get(ledger))
         .route("/drain", post(switches::drain))
         .route("/pace", post(switches::pace))
+        .route("/drill", post(switches::drill))
         .route("/journal/skip", post(skip))
         .route("/journal/purge", post(purge))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))

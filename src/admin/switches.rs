@@ -6,8 +6,9 @@
 //!   there is not made.
 
 use super::audit::{Intent, Who};
-use super::request::{DrainRequest, PaceAnswer, PaceRequest};
+use super::request::{DrainRequest, DrillRequest, PaceAnswer, PaceRequest};
 use super::serve::{App, Peer, blocking, error};
+use crate::drill::StartError;
 use crate::pace::Settings;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, Json, State};
@@ -15,6 +16,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Begins or ends a drain: the status after it.
 pub(super) async fn drain(
@@ -70,6 +72,35 @@ pub(super) async fn pace(
         answer(app)
     };
     switch(app, peer, request.sudo_user, ("pace", args), apply).await
+}
+
+/// Begins a drill: the status after it.
+pub(super) async fn drill(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<DrillRequest>, JsonRejection>,
+) -> Response {
+    let request = match body {
+        Ok(Json(request)) => request,
+        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
+    };
+    let duration = Duration::from_secs(request.seconds);
+    if let Err(refused) = app.options.drill.may_start(duration) {
+        let status = match refused {
+            StartError::NotAllowed => StatusCode::FORBIDDEN,
+            StartError::Busy => StatusCode::CONFLICT,
+            StartError::Duration => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        return error(status, &refused.to_string());
+    }
+    let args = serde_json::json!({ "outage": request.outage, "seconds": request.seconds });
+    let apply = move |app: &App| {
+        if let Err(refused) = app.options.drill.start(request.outage, duration) {
+            tracing::warn!(%refused, "another drill was faster");
+        }
+        app.status()
+    };
+    switch(app, peer, request.sudo_user, ("drill", args), apply).await
 }
 
 /// Changes something that is no journal, with a line in the audit before and after it.

@@ -12,6 +12,7 @@ use super::shutdown::{Signals, phase};
 use super::{journal_options, unused_ways};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
+use crate::drill::Drill;
 use crate::journal::{Journal, JournalLedger};
 use crate::pace::Pace;
 use crate::telemetry::Metrics;
@@ -60,7 +61,13 @@ pub async fn drain(
     let metrics = Metrics::new();
     let dead_letters = DeadLetters::new(&config.data.dir);
     let pace = Pace::new(config.forward.settings());
-    let pumps = Pumps::start(config, &journal, &dead_letters, &metrics, &pace)?;
+    let pumps = Pumps::start(
+        config,
+        &journal,
+        &dead_letters,
+        &metrics,
+        (&pace, &Drill::default()),
+    )?;
     let unused = unused_ways(config, &journal);
     let until = limit.map(|limit| Instant::now() + limit);
     let mut looks = interval(LOOK);

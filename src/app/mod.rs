@@ -9,6 +9,7 @@
 
 mod doors;
 mod drain;
+mod drills;
 mod pumps;
 mod setup;
 mod shutdown;
@@ -20,15 +21,17 @@ pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
+use crate::drill::Drill;
 use crate::ingest::Health;
 use crate::journal::{self, Journal};
 use crate::pace::Pace;
-use crate::telemetry::Metrics;
+use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
 use doors::Doors;
 use pumps::{Pumps, unused_ways};
 use shutdown::Signals;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 use watchdog::Watchdog;
 
 /// Runs the service until a signal ends it.
@@ -47,10 +50,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let dead_letters = DeadLetters::new(&config.data.dir);
     let health = Health::new(journal.clone());
     let pace = Pace::new(config.forward.settings());
-    let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics, &pace)?;
+    let drill = Drill::new(config.drill.allowed);
+    let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics, (&pace, &drill))?;
+    let played = CancellationToken::new();
+    let full_disk = drills::play_full_disk(drill.clone(), journal.clone(), played.clone());
+    let full_disk = tokio::spawn(full_disk);
     let doors = Doors::open(&config, bound, &journal, &health, &metrics, &dead_letters)?;
     health.set_open(true);
-    let parts = (&health, &metrics, &pace);
+    let parts = (&health, &metrics, &pace, &drill);
     let admin = admin_options(&config, &journal, parts, doors.counter());
     let admin = Admin::start(admin);
     let stats = journal.stats();
@@ -68,6 +75,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let grace = config.shutdown.grace.get();
     // In the data's order, so that each part can hand on what it holds.
     health.set_open(false);
+    played.cancel();
+    if let Err(error) = full_disk.await {
+        tracing::error!(target: FOLLOWS_PANIC, %error, "the drill's part of the log had ended");
+    }
     shutdown::phase("doors", grace, doors.close()).await;
     shutdown::phase("ways out", grace, pumps.stop()).await;
     dead_letters.close().await;
@@ -86,7 +97,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 fn admin_options(
     config: &Config,
     journal: &Journal,
-    (health, metrics, pace): (&Health, &Metrics, &Pace),
+    (health, metrics, pace, drill): (&Health, &Metrics, &Pace, &Drill),
     in_work: impl Fn() -> usize + Send + Sync + 'static,
 ) -> admin::Options {
     let (health, switch) = (health.clone(), health.clone());
@@ -104,6 +115,7 @@ fn admin_options(
         drain: Arc::new(move |on| switch.set_draining(on)),
         metrics: metrics.clone(),
         pace: pace.clone(),
+        drill: drill.clone(),
         parts: setup::parts(config),
     }
 }

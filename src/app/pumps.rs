@@ -8,12 +8,13 @@ use crate::config::{Config, Consumer, SinkKind};
 use crate::consume::handlers::{Bots, Context};
 use crate::consume::{Consumers, Direct, SafePublisher, Taker};
 use crate::dead_letters::DeadLetters;
+use crate::drill::Drill;
 use crate::forward::{self, Forwarder};
 use crate::journal::Journal;
 use crate::pace::Pace;
 use crate::retry::Backoff;
-use crate::sink::Sink;
 use crate::sink::schema::Table;
+use crate::sink::{Drilled, Sink};
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
@@ -29,6 +30,9 @@ const MAINTENANCE_PERIOD: Duration = Duration::from_secs(3600);
 /// The configured sinks.
 type Sinks = BTreeMap<SinkKind, Arc<dyn Sink>>;
 
+/// The consumers of this host, each with its table.
+type Declared = Vec<(Consumer, &'static Table)>;
+
 /// The running ways out.
 pub(super) struct Pumps {
     tasks: JoinSet<()>,
@@ -43,14 +47,19 @@ impl Pumps {
         journal: &Journal,
         dead_letters: &DeadLetters,
         metrics: &Metrics,
-        pace: &Pace,
+        (pace, drill): (&Pace, &Drill),
     ) -> anyhow::Result<Self> {
         let mut pumps = Self {
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
             publisher: None,
         };
-        let sinks = sinks(config)?;
+        let mut sinks = sinks(config)?;
+        if drill.is_allowed() {
+            for sink in sinks.values_mut() {
+                *sink = Arc::new(Drilled::new(Arc::clone(sink), drill.clone()));
+            }
+        }
         let consumers = consumers(config);
         let takers = takers(config);
         for (&kind, sink) in sinks.iter().filter(|(kind, _)| kind.takes_rows()) {
@@ -64,7 +73,7 @@ impl Pumps {
             });
         }
         if config.rabbitmq.is_some() {
-            let parts = (&sinks, consumers, pace);
+            let parts = (&sinks, consumers, pace, drill);
             pumps.start_brokered(config, journal, dead_letters, metrics, parts)?;
         } else {
             let takers: Arc<[Taker]> = takers.into();
@@ -95,12 +104,13 @@ impl Pumps {
         journal: &Journal,
         dead_letters: &DeadLetters,
         metrics: &Metrics,
-        (sinks, declared, pace): (&Sinks, Vec<(Consumer, &'static Table)>, &Pace),
+        (sinks, declared, pace, drill): (&Sinks, Declared, &Pace, &Drill),
     ) -> anyhow::Result<()> {
         let section = config.rabbitmq.clone().unwrap_or_default();
         let broker = broker(config, &format!("holdfast {}", journal.host()));
         let broker = broker.context("rabbitmq.urls")?;
         let broker = broker.context("[rabbitmq] is missing")?;
+        let broker = broker.with_drill(drill.clone());
         let setup = topology(config);
         let forwarder = Forwarder {
             journal: journal.clone(),

@@ -13,8 +13,8 @@
 //!   (`a_wrong_password_is_an_error_without_the_password`).
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lapin::ConnectionProperties;
@@ -27,6 +27,7 @@ use super::broker_reply;
 use super::options::{Options, OptionsError, Target, target};
 use super::session::Session;
 use super::wire;
+use crate::drill::{Drill, Outage};
 use crate::retry::Backoff;
 
 /// The longest wait of the one who asks for all: a refused connection costs nothing, and
@@ -69,6 +70,8 @@ struct Addresses {
     scout: Mutex<()>,
     /// Counts the sessions that were opened.
     opened: watch::Sender<u64>,
+    /// Plays that the broker is away; set once.
+    drill: OnceLock<Drill>,
 }
 
 /// A broker, known by its addresses. Cheap to clone; holds no connection.
@@ -108,11 +111,33 @@ impl Broker {
             next: AtomicUsize::new(0),
             scout: Mutex::new(()),
             opened: watch::Sender::new(0),
+            drill: OnceLock::new(),
         })))
+    }
+
+    /// The same, away while a drill says so.
+    #[must_use]
+    pub fn with_drill(self, drill: Drill) -> Self {
+        if self.0.drill.set(drill).is_err() {
+            tracing::debug!("the broker has its drill already");
+        }
+        self
     }
 
     /// Opens one session: tries each address once, beginning with the one that worked last.
     pub async fn session(&self) -> Result<Session, ConnectError> {
+        if self
+            .0
+            .drill
+            .get()
+            .is_some_and(|drill| drill.is_on(Outage::BrokerDown))
+        {
+            return Err(ConnectError {
+                address: "the broker".to_owned(),
+                reason: "a drill plays that it is away".to_owned(),
+                refused: false,
+            });
+        }
         let count = self.0.targets.len();
         let first = self.0.next.load(Ordering::Relaxed);
         let mut last = None;
@@ -122,6 +147,9 @@ impl Broker {
                 Ok(session) => {
                     self.0.next.store(index, Ordering::Relaxed);
                     self.0.opened.send_modify(|count| *count += 1);
+                    if let Some(drill) = self.0.drill.get().filter(|drill| drill.is_allowed()) {
+                        session.obey(drill.clone());
+                    }
                     return Ok(session);
                 }
                 Err(error) => {

@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use super::wire::Wire;
 use super::{ANSWER_LIMIT, CLOSE_LIMIT};
+use crate::drill::{Drill, Outage};
 
 /// How often [`Session::closed`] looks for itself; lapin announces errors, but not every end.
 const CLOSED_POLL: Duration = Duration::from_secs(1);
@@ -95,6 +96,24 @@ impl Session {
             listener,
             wire,
         }))
+    }
+
+    /// Cuts the session, as a network does, once a drill plays that the broker is away.
+    pub(super) fn obey(&self, drill: Drill) {
+        let inner = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            while inner.strong_count() > 0 {
+                tokio::select! {
+                    () = drill.begun(Outage::BrokerDown) => {
+                        if let Some(inner) = inner.upgrade() {
+                            inner.wire.shut();
+                        }
+                        return;
+                    }
+                    () = sleep(CLOSED_POLL) => {}
+                }
+            }
+        });
     }
 
     /// `host:port/vhost` of the address in use.

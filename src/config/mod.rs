@@ -15,6 +15,7 @@ mod check;
 mod clicks;
 mod consumers;
 mod dotenv;
+mod drill;
 mod forward;
 mod load;
 mod older;
@@ -27,6 +28,7 @@ mod webhooks;
 pub use bindings::matches as binding_matches;
 pub use clicks::Clicks;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
+pub use drill::Drill;
 pub use forward::Forward;
 pub use load::{Errors, load, load_from};
 pub use origin::Origin;
@@ -80,6 +82,8 @@ pub struct Config {
     pub schema: Schema,
     /// Changes to the shipped consumers, and new ones.
     pub consumer: Vec<ConsumerEntry>,
+    /// Whether outages may be played.
+    pub drill: Drill,
     /// How the service talks.
     pub log: Log,
     /// How long a stop may take.

@@ -173,6 +173,8 @@ impl Forwarder {
             confirms: FuturesUnordered::new(),
             nacked: FuturesUnordered::new(),
         };
+        // Before the first look, so that nothing old goes in front of what is fresh.
+        run.lead();
         let end = match run.pump(session, stop).await {
             Ok(end) | Err(end) => end,
         };

@@ -80,8 +80,6 @@ impl Run<'_> {
             }
         };
         let position = reader.position();
-        let behind = reader.durable_end().0.saturating_sub(position.0);
-        let age_ms = records.last().map(|last| now_ms() - last.received_at_ms);
         let template = Arc::clone(&self.template);
         // Encoding a read's worth of events takes milliseconds.
         let work = tokio::task::spawn_blocking(move || prepare(&template, &records));
@@ -112,17 +110,26 @@ impl Run<'_> {
             }
         }
         if is_fresh || !self.lanes.leads() {
-            self.lead(behind, age_ms);
+            self.lead();
         }
         Ok(())
     }
 
-    /// Gives what is fresh a lane of its own, or a new one, where what was read is old and
-    /// much is behind it.
-    pub(super) fn lead(&mut self, behind: u64, age_ms: Option<i64>) {
-        let is_old = age_ms.is_some_and(|age_ms| age_ms >= LEAD_AGE_MS);
-        let is_behind = behind >= LEAD_REQUESTS_ALWAYS || (behind >= LEAD_REQUESTS && is_old);
-        if !is_behind || !self.cursor.may_lead() {
+    /// Gives what is fresh a lane of its own, or a new one, where what is read next is old
+    /// and much is behind it.
+    pub(super) fn lead(&mut self) {
+        let reader = if self.lanes.leads() {
+            &self.fresh
+        } else {
+            &self.backlog
+        };
+        let behind = reader.durable_end().0.saturating_sub(reader.position().0);
+        if behind < LEAD_REQUESTS {
+            return;
+        }
+        let received_at_ms = reader.received_at_ms();
+        let is_old = received_at_ms.is_some_and(|at_ms| now_ms() - at_ms >= LEAD_AGE_MS);
+        if !(is_old || behind >= LEAD_REQUESTS_ALWAYS) || !self.cursor.may_lead() {
             return;
         }
         let at = self.backlog.durable_end();

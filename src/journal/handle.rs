@@ -356,6 +356,11 @@ impl Journal {
         Ok(bytes)
     }
 
+    /// Takes it, for a second, that a write found the disk full: requests are refused.
+    pub fn play_full_disk(&self) {
+        self.shared.capacity.no_space();
+    }
+
     /// What the keeper does every now and then, now.
     #[cfg(test)]
     pub(super) fn tidy_now(&self) {

@@ -92,7 +92,7 @@ fn lags(shared: &Shared, seen: Seq) -> bool {
     shared.durable_end() != seen
 }
 
-fn oldest_pending_at_ms(chain: &[Arc<Generation>], next: Seq) -> Option<i64> {
+pub(super) fn oldest_pending_at_ms(chain: &[Arc<Generation>], next: Seq) -> Option<i64> {
     let generation = chain.iter().find(|generation| generation.end() > next)?;
     generation.received_at_ms(next.max(generation.base()))
 }

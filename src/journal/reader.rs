@@ -10,6 +10,7 @@
 use super::contents::Contents;
 use super::error::ReadError;
 use super::generation::Generation;
+use super::ledger;
 use super::losses::Loss;
 use super::record::Record;
 use super::shared::Shared;
@@ -56,6 +57,13 @@ impl Reader {
     #[must_use]
     pub fn position(&self) -> Seq {
         self.next
+    }
+
+    /// When the record at the position was received, or a little before, epoch milliseconds;
+    /// `None` at the end.
+    #[must_use]
+    pub fn received_at_ms(&self) -> Option<i64> {
+        ledger::oldest_pending_at_ms(&self.shared.chain(), self.next)
     }
 
     /// Waits until a record at or after the position is durable. Cancel-safe.

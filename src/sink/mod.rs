@@ -12,10 +12,13 @@
 pub mod api;
 pub mod clickhouse;
 mod convert;
+mod drilled;
 pub mod postgres;
 pub mod schema;
 pub mod sqlite;
 pub mod webengage;
+
+pub use drilled::Drilled;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 6] = [
     &["ingest", "forward", "consume", "admin"],
     &["journal", "broker", "sink", "dead_letters"],
     &["event"],
-    &["config", "telemetry", "retry", "clock", "pace"],
+    &["config", "telemetry", "retry", "clock", "pace", "drill"],
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

@@ -85,6 +85,10 @@ async fn an_outage_is_seen_paced_and_accounted_for() {
 
 /// What comes in while RabbitMQ is away; the status is compared with it at each step.
 async fn outage(collector: &Collector) -> Acked {
+    eventually("rates are known", Duration::from_secs(20), || async {
+        !ask(collector, "status --json").json()["rates"].is_null()
+    })
+    .await;
     let began = Instant::now();
     let mut all = Acked {
         rows: HashMap::new(),
@@ -98,6 +102,12 @@ async fn outage(collector: &Collector) -> Acked {
         let acked = load::run_as(collector, seed, each, clients, Progress::default()).await;
         assert_eq!(acked.failed_calls, 0, "clients notice nothing");
         all.rows.extend(acked.rows);
+        // Rates are of looks, one a second.
+        eventually("the rate shows", Duration::from_secs(5), || async {
+            let status = ask(collector, "status --json").json();
+            status["rates"]["full_in_seconds"].is_u64()
+        })
+        .await;
         let status = ask(collector, "status --json").json();
         eprintln!(
             "step {step} after {:?}: {} pending, oldest {} s, {} requests/s, {} used",
