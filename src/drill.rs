@@ -157,7 +157,7 @@ mod tests {
             .start(Outage::SinkDown, Duration::from_secs(1))
             .unwrap();
         assert!(drill.is_on(Outage::SinkDown) && !drill.is_on(Outage::BrokerDown));
-        let busy = drill.clone().start(Outage::BrokerDown, minute);
+        let busy = drill.start(Outage::BrokerDown, minute);
         assert_eq!(busy, Err(StartError::Busy));
         std::thread::sleep(Duration::from_millis(1050));
         assert_eq!(drill.now(), None);

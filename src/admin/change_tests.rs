@@ -37,6 +37,10 @@ impl Site {
                 queue_bytes_max: 1 << 22,
             },
             ack_deadline: Duration::from_secs(20),
+            receipts: crate::journal::ReceiptLimits {
+                keep: Duration::from_secs(7 * 24 * 3600),
+                max_bytes: 1 << 30,
+            },
         })
         .unwrap();
         let event = |event_of| Event {

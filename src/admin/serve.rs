@@ -15,7 +15,7 @@ use super::request::{Change, Outcome, PurgeRequest, SkipRequest};
 use super::status::{Disk, Ledger, Part, Rates, State as ServiceState, Status};
 use super::switches;
 use crate::drill::Drill;
-use crate::journal::Journal;
+use crate::journal::{Journal, Pressure};
 use crate::pace::Pace;
 use crate::telemetry::Metrics;
 use axum::Router;
@@ -322,6 +322,9 @@ impl App {
         }
         if stats.free_bytes < min_free_bytes {
             reasons.push("the disk is low (journal.min_free_bytes)".to_owned());
+        }
+        if reasons.is_empty() && stats.pressure == Pressure::Refuse {
+            reasons.push("a write found the disk full, whatever its free bytes say".to_owned());
         }
         if !serving.beat {
             reasons.push("the heartbeat was switched off (PUT /heartbeat/)".to_owned());

@@ -11,6 +11,7 @@ mod doors;
 mod drain;
 mod drills;
 mod pumps;
+pub mod reconcile;
 mod setup;
 mod shutdown;
 mod watchdog;
@@ -134,5 +135,9 @@ fn journal_options(config: &Config) -> journal::Options {
             queue_bytes_max: config.journal.queue_bytes.in_memory(),
         },
         ack_deadline: config.journal.ack_deadline.get(),
+        receipts: journal::ReceiptLimits {
+            keep: config.receipts.keep.get(),
+            max_bytes: config.receipts.max_bytes.bytes(),
+        },
     }
 }

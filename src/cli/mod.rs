@@ -8,11 +8,13 @@ mod detached;
 mod dispatch;
 mod dlq;
 mod drain;
+mod drill;
 mod generate;
 mod journal;
 mod moment;
 mod pace;
 mod parts;
+mod reconcile;
 mod schema;
 mod site;
 mod status;
@@ -67,6 +69,10 @@ enum Verb {
     Drain(drain::Args),
     /// Show how fast the log goes out, and change it while the service runs.
     Pace(pace::Args),
+    /// Compare what this host accepted with the rows in its tables.
+    Reconcile(reconcile::Args),
+    /// Play an outage on a staging host, and prove that nothing is missing after it.
+    Drill(drill::Args),
     /// Look at what was refused, send it again, or give it up.
     #[command(subcommand)]
     Dlq(dlq::Verb),
@@ -105,6 +111,16 @@ pub fn main() -> ExitCode {
         Verb::Drain(args) => {
             return at(args.place.find(file), |site| {
                 block_on(drain::run(site, &args))
+            });
+        }
+        Verb::Reconcile(args) => {
+            return at(args.place.find(file), |site| {
+                block_on(reconcile::run(site, &args))
+            });
+        }
+        Verb::Drill(args) => {
+            return at(args.place.find(file), |site| {
+                block_on(drill::run(site, &args))
             });
         }
         Verb::Pace(args) => {
@@ -150,6 +166,8 @@ pub fn main() -> ExitCode {
         | Verb::Status(_)
         | Verb::Drain(_)
         | Verb::Pace(_)
+        | Verb::Reconcile(_)
+        | Verb::Drill(_)
         | Verb::Journal(_)
         | Verb::Dlq(_)
         | Verb::Generate(_) => {

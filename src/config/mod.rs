@@ -15,12 +15,12 @@ mod check;
 mod clicks;
 mod consumers;
 mod dotenv;
-mod drill;
 mod forward;
 mod load;
 mod older;
 mod origin;
 mod outgoing;
+mod proof;
 mod shipped;
 mod units;
 mod webhooks;
@@ -28,11 +28,11 @@ mod webhooks;
 pub use bindings::matches as binding_matches;
 pub use clicks::Clicks;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
-pub use drill::Drill;
 pub use forward::Forward;
 pub use load::{Errors, load, load_from};
 pub use origin::Origin;
 pub use outgoing::{AppType, Graphy, Identity, Sentry, SocialStream, WebEngage};
+pub use proof::{Drill, Receipts};
 pub use units::{Secret, Size, Span};
 pub use webhooks::{Partner, Verify, Webhook, Webhooks};
 
@@ -82,6 +82,8 @@ pub struct Config {
     pub schema: Schema,
     /// Changes to the shipped consumers, and new ones.
     pub consumer: Vec<ConsumerEntry>,
+    /// What the log remembers of what it has let go.
+    pub receipts: Receipts,
     /// Whether outages may be played.
     pub drill: Drill,
     /// How the service talks.

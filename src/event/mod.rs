@@ -9,6 +9,7 @@
 
 pub mod descriptor;
 pub mod envelope;
+pub mod expect;
 pub mod fields;
 pub mod history;
 pub mod identity;

@@ -212,11 +212,11 @@ impl Tally {
 }
 
 /// `Events.events`.
-const EVENTS_FIELD: u32 = 5;
+pub(super) const EVENTS_FIELD: u32 = 5;
 
 /// The type of an encoded `event.Event`, as `EventType::of` has it: a known case
 /// wins (the last one on the wire), then any unknown field.
-fn type_of(event: &[u8]) -> TypeKey {
+pub(super) fn type_of(event: &[u8]) -> TypeKey {
     let mut key = TypeKey::NONE;
     let mut wire = Wire(event);
     while let Some((number, _)) = wire.field() {
@@ -231,11 +231,11 @@ fn type_of(event: &[u8]) -> TypeKey {
 
 /// Fields of an encoded protobuf message, one after the other
 /// (protobuf.dev/programming-guides/encoding).
-struct Wire<'a>(&'a [u8]);
+pub(super) struct Wire<'a>(pub(super) &'a [u8]);
 
 impl<'a> Wire<'a> {
     /// The next field's number, and its bytes where it is length-delimited.
-    fn field(&mut self) -> Option<(u32, Option<&'a [u8]>)> {
+    pub(super) fn field(&mut self) -> Option<(u32, Option<&'a [u8]>)> {
         let tag = self.varint()?;
         let number = u32::try_from(tag >> 3).ok()?;
         let value = match tag & 7 {

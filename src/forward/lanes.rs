@@ -47,7 +47,17 @@ impl Segment {
 
     /// What is newly delivered.
     fn take(&mut self) -> Option<(Span, Vec<Passed>)> {
-        let (end, passed) = self.flight.take_prefix()?;
+        let (mut end, passed) = self
+            .flight
+            .take_prefix()
+            .unwrap_or((self.noted, Vec::new()));
+        if self.flight.len() == 0 {
+            // What was read last may be lost, and is passed with nothing to say of it.
+            end = end.max(self.end);
+        }
+        if end <= self.noted {
+            return None;
+        }
         let first = std::mem::replace(&mut self.noted, end);
         Some((Span { first, end }, passed))
     }

@@ -12,7 +12,6 @@
 //! - A damaged file means the oldest record: deliver again, never skip.
 
 use super::error::CursorError;
-use super::handle::CursorStats;
 use super::position::{AHEAD_MAX, Passed, Position, Span};
 use super::slots::Slots;
 use crate::event::identity::Seq;
@@ -45,6 +44,25 @@ impl Position {
     fn encode(&self) -> io::Result<Vec<u8>> {
         let config = bincode::config::standard();
         bincode::serde::encode_to_vec((VERSION, self), config).map_err(io::Error::other)
+    }
+}
+
+/// Where a way out is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorStats {
+    /// Its name.
+    pub name: String,
+    /// The first sequence that it has not delivered.
+    pub next_seq: Seq,
+    /// Requests behind that one that it has delivered.
+    pub ahead_requests: u64,
+}
+
+impl CursorStats {
+    /// Requests that it has not delivered, of those before `end`.
+    #[must_use]
+    pub fn pending_requests(&self, end: Seq) -> u64 {
+        (end.0.saturating_sub(self.next_seq.0)).saturating_sub(self.ahead_requests)
     }
 }
 

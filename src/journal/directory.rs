@@ -15,6 +15,7 @@ use super::host_id;
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
 use super::position::{self, Ledger, Position, Span};
+use super::receipts::{self, ReceiptFile};
 use super::record::Record;
 use super::recovery::number_of;
 use super::survey::{self, Survey, Tail};
@@ -31,6 +32,8 @@ use std::sync::Arc;
 pub struct GenerationInfo {
     /// Its number.
     pub number: u64,
+    /// The end of what was before it: numbers between that and its first are nobody's.
+    pub previous_end: Seq,
     /// Its first sequence.
     pub first: Seq,
     /// The sequence after its last.
@@ -185,6 +188,15 @@ impl Directory {
         &self.cursors
     }
 
+    /// What deleted generations held, as far as it is kept.
+    ///
+    /// # Errors
+    /// When the list cannot be read.
+    pub fn receipts(&self) -> Result<Vec<ReceiptFile>, InspectError> {
+        let dir = self.data_dir.join("receipts");
+        receipts::list(&dir).map_err(read_error(&dir))
+    }
+
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -331,6 +343,7 @@ impl Directory {
         };
         let info = GenerationInfo {
             number,
+            previous_end: header.previous_end,
             first: header.base,
             end: manifest.end,
             sealed,

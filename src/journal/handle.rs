@@ -3,7 +3,7 @@
 
 use super::append::{Append, Command, Reply};
 use super::capacity::{Capacity, Limits};
-use super::cursor::{Cursor, is_name};
+use super::cursor::{Cursor, CursorStats, is_name};
 use super::data_lock;
 use super::durable_file;
 use super::error::{AppendError, CursorError, OpenError, PurgeError, SkipError};
@@ -13,6 +13,7 @@ use super::losses::{Loss, Losses};
 use super::position::Position;
 use super::pressure::Pressure;
 use super::reader::Reader;
+use super::receipts::ReceiptLimits;
 use super::record::NewRecord;
 use super::recovery::recover;
 use super::shared::{Shared, lock};
@@ -49,6 +50,8 @@ pub struct Options {
     pub limits: Limits,
     /// How long an append may wait for its sync.
     pub ack_deadline: Duration,
+    /// How long the receipts of deleted generations are kept.
+    pub receipts: ReceiptLimits,
 }
 
 /// A snapshot for metrics and health.
@@ -78,25 +81,6 @@ pub struct Stats {
     pub cursors: Vec<CursorStats>,
     /// Why nothing is acknowledged, if so.
     pub fence: Option<String>,
-}
-
-/// Where a way out is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CursorStats {
-    /// Its name.
-    pub name: String,
-    /// The first sequence that it has not delivered.
-    pub next_seq: Seq,
-    /// Requests behind that one that it has delivered.
-    pub ahead_requests: u64,
-}
-
-impl CursorStats {
-    /// Requests that it has not delivered, of those before `end`.
-    #[must_use]
-    pub fn pending_requests(&self, end: Seq) -> u64 {
-        (end.0.saturating_sub(self.next_seq.0)).saturating_sub(self.ahead_requests)
-    }
 }
 
 /// How often each thread of the journal went round. One that does not grow for many
@@ -158,6 +142,8 @@ impl Journal {
             generations_dir,
             quarantine_dir,
             cursors_dir,
+            receipts_dir: data_dir.join("receipts"),
+            receipt_limits: options.receipts.clone(),
             capacity,
             chain: RwLock::new(found.generations.into_iter().map(Arc::new).collect()),
             cursors: Mutex::new(BTreeMap::new()),

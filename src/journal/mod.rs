@@ -32,7 +32,8 @@
 //! (tests `a_position_is_the_set_of_what_was_delivered`, `a_journal_is_what_its_model_says`).
 //!
 //! Delete: every cursor's saved position is past the sealed generation, and its
-//! losses are in every ledger; the directory is renamed and its parent synced; its
+//! losses are in every ledger; its receipt is written, fsync'ed and has its name, unless
+//! the disk is full (test `a_generation_goes_after_its_receipt`); the directory is renamed and its parent synced; its
 //! files are removed (test
 //! `a_generation_is_deleted_only_when_every_cursor_passed_it`).
 //!
@@ -73,6 +74,7 @@
 //!   store/                 sled; the blocks lie in its file `db`
 //! quarantine/gen-N/        a generation that lost something, whole, as evidence;
 //!                          what is intact is delivered from here
+//! receipts/gen-N.…         what a deleted generation held, for some days
 //! reserve                  room that is given back when the disk is full
 //! ```
 //!
@@ -82,7 +84,8 @@
 //! to the `store` of a `generation` with its `manifest`; `reader` walks the
 //! `contents`, for sealed generations by a `scan` of the file; `cursor` (a `position`
 //! in `slots`) and `ledger` say what became of them; `shared` keeps and deletes. `recovery` and
-//! `survey` make sense of what a crash left, `losses` of what is gone. `directory`,
+//! `survey` make sense of what a crash left, `losses` of what is gone, `receipts` of what
+//! was deleted. `directory`,
 //! `verify`, `skip` and `offline` are for operators.
 //!
 //! # Invariants
@@ -109,6 +112,7 @@ mod offline;
 mod position;
 mod pressure;
 mod reader;
+mod receipts;
 mod record;
 mod recovery;
 mod reserve;
@@ -122,18 +126,19 @@ mod verify;
 mod writer;
 
 pub use capacity::Limits;
-pub use cursor::Cursor;
+pub use cursor::{Cursor, CursorStats};
 pub use directory::{CursorInfo, Directory, Found, GenerationInfo};
 pub use error::{
     AppendError, CursorError, InspectError, OpenError, PurgeError, ReadError, SkipError,
 };
-pub use handle::{CursorStats, Journal, Options, Stats, Turns};
+pub use handle::{Journal, Options, Stats, Turns};
 pub use ledger::{JournalLedger, WayLedger};
 pub use losses::Loss;
 pub use offline::Offline;
 pub use position::{Ledger, Passed, Span};
 pub use pressure::Pressure;
 pub use reader::Reader;
+pub use receipts::{Receipt, ReceiptFile, ReceiptLimits, Receipted};
 pub use record::{Kind, NewRecord, Record};
 pub use skip::Skipped;
 pub use verify::Report;
@@ -142,6 +147,8 @@ pub use verify::Report;
 mod damage_tests;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod receipts_tests;
 #[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]

@@ -12,7 +12,9 @@ use super::error::CursorError;
 use super::generation::Generation;
 use super::ledger;
 use super::losses::{Loss, Losses};
+use super::receipts::{self, ReceiptLimits};
 use super::store::{Blocks, StoreError};
+use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
 use std::collections::BTreeMap;
@@ -26,6 +28,8 @@ pub(super) struct Shared {
     pub(super) generations_dir: PathBuf,
     pub(super) quarantine_dir: PathBuf,
     pub(super) cursors_dir: PathBuf,
+    pub(super) receipts_dir: PathBuf,
+    pub(super) receipt_limits: ReceiptLimits,
     pub(super) capacity: Capacity,
     pub(super) chain: RwLock<Vec<Arc<Generation>>>,
     pub(super) cursors: Mutex<BTreeMap<String, Arc<Cursor>>>,
@@ -154,7 +158,9 @@ impl Shared {
             // Its losses are in every ledger.
             .take_while(|g| cursors.iter().all(|c| c.losses_through() >= g.end()))
             .collect();
+        let deleted = !doomed.is_empty();
         for generation in doomed {
+            self.receipt(&generation);
             if let Err(error) = generation.delete(&self.generations_dir) {
                 tracing::warn!(?generation, %error, "cannot delete a delivered generation; trying again");
                 break;
@@ -163,6 +169,33 @@ impl Shared {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
                 .retain(|g| !Arc::ptr_eq(g, &generation));
+        }
+        if deleted {
+            let pruned = receipts::prune(&self.receipts_dir, &self.receipt_limits, now_ms());
+            if let Err(error) = pruned {
+                tracing::warn!(%error, "old receipts stay");
+            }
+        }
+    }
+
+    /// Writes down what a generation held that is about to go. It goes in any case: the log
+    /// must get smaller on a full disk, too, and what it held is delivered.
+    fn receipt(&self, generation: &Generation) {
+        if !self.capacity.has_room() {
+            tracing::warn!(
+                generation = generation.number(), first_seq = %generation.base(),
+                end_seq = %generation.end(),
+                "no receipt of a generation, for want of room: its rows cannot be reconciled any more"
+            );
+            return;
+        }
+        let written = receipts::write(&self.receipts_dir, generation, &self.quarantine_dir);
+        if let Err(error) = written {
+            tracing::warn!(
+                generation = generation.number(), first_seq = %generation.base(),
+                end_seq = %generation.end(), %error,
+                "no receipt of a generation: its rows cannot be reconciled any more"
+            );
         }
     }
 }

@@ -26,6 +26,10 @@ pub(super) fn options(dir: &Path) -> Options {
             queue_bytes_max: 16 << 20,
         },
         ack_deadline: Duration::from_secs(20),
+        receipts: crate::journal::ReceiptLimits {
+            keep: Duration::from_secs(7 * 24 * 3600),
+            max_bytes: 1 << 30,
+        },
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Lane, Pace, Settings, WayPace, lock};
 use std::time::{Duration, Instant};
 
 /// Messages of a backlog that may wait for their confirm however slow all is.
-pub const WINDOW_MIN: usize = 16;
+pub const WINDOW_MIN: usize = 64;
 
 /// Events a second that a backlog sends while the queues that fresh events go to are full.
 pub const TRICKLE_RATE: f64 = 200.0;
@@ -165,7 +165,8 @@ impl Pacer {
         }
         self.stepped_at = now;
         let overload = self.pace.overload(now);
-        let is_slow = self.latency_s > Some(CONFIRM_SLOW.as_secs_f64());
+        // Where nothing fresh goes beside it there is nothing to make way for.
+        let is_slow = self.latency_s > Some(CONFIRM_SLOW.as_secs_f64()) && self.makes_way(now);
         let mut slowed = None;
         if let Some((at, reason)) = overload {
             if self.heeded != Some(at) {

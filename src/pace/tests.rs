@@ -69,6 +69,8 @@ fn the_window_follows_the_confirms() {
     let mut run = |pacer: &mut Pacer, latency_ms, steps: u32| {
         for _ in 0..steps {
             now += STEP;
+            // Something fresh goes beside the backlog.
+            assert_eq!(pacer.admit(Lane::Fresh, 1, now), None);
             for _ in 0..50 {
                 pacer.confirmed(Duration::from_millis(latency_ms), now);
             }

@@ -166,6 +166,11 @@ pub(super) fn overloaded(reason: &str) -> WriteError {
     }
 }
 
+/// A text literal of standard SQL.
+pub(super) fn sql_text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 /// The start of a text, cut between characters.
 pub(super) fn brief(text: &str) -> String {
     let text = text.trim();

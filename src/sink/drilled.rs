@@ -63,6 +63,10 @@ impl Sink for Drilled {
         self.sink.ddl(tables)
     }
 
+    fn inspect(&self) -> Option<&dyn super::inspect::Inspect> {
+        self.sink.inspect()
+    }
+
     async fn maintain(&self) -> Result<(), SchemaError> {
         self.sink.maintain().await
     }

@@ -13,6 +13,7 @@ pub mod api;
 pub mod clickhouse;
 mod convert;
 mod drilled;
+pub mod inspect;
 pub mod postgres;
 pub mod schema;
 pub mod sqlite;
@@ -175,6 +176,11 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// The statements that `create_missing` would run on an empty destination,
     /// for `holdfast schema print`.
     fn ddl(&self, tables: &[&'static schema::Table]) -> Vec<String>;
+
+    /// A look at its rows, of sinks that take rows.
+    fn inspect(&self) -> Option<&dyn inspect::Inspect> {
+        None
+    }
 
     /// Upkeep that the running service calls every hour (daily partitions made
     /// ahead).

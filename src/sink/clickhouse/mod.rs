@@ -15,6 +15,7 @@
 
 mod ddl;
 mod encode;
+mod inspect;
 mod launches;
 mod server;
 mod verdict;
@@ -27,6 +28,7 @@ use clickhouse::error::Error;
 use self::encode::{Layout, full_name, literal};
 use self::server::Server;
 use super::convert::{brief, check_shape, unavailable};
+use super::inspect::Inspect;
 use super::schema::Table;
 use super::{Batch, Device, Launch, OptionsError, SchemaError, Sink, WriteError};
 
@@ -242,6 +244,10 @@ impl Sink for ClickHouse {
     }
 
     /// As for a server with native JSON (25.8 or newer); older ones get String.
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
+    }
+
     fn ddl(&self, tables: &[&'static Table]) -> Vec<String> {
         let mut statements = Vec::new();
         for database in self.databases() {

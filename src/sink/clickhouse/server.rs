@@ -28,6 +28,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bound on reading what a table looks like.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bound on a question that may read a whole range of a table.
+const LOOK_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// Bound on one statement of DDL, which may wait for all replicas (the server's own
 /// limit is 180 s).
 const DDL_TIMEOUT: Duration = Duration::from_secs(200);
@@ -95,6 +98,15 @@ impl Server {
 
     /// Runs a query and answers its rows as lines of JSON arrays of strings.
     pub(super) async fn rows(&self, sql: &str) -> Result<Vec<Vec<String>>, Error> {
+        self.ask(sql, QUERY_TIMEOUT).await
+    }
+
+    /// As [`Server::rows`], for a question that may read a whole range of a table.
+    pub(super) async fn look(&self, sql: &str) -> Result<Vec<Vec<String>>, Error> {
+        self.ask(sql, LOOK_TIMEOUT).await
+    }
+
+    async fn ask(&self, sql: &str, limit: Duration) -> Result<Vec<Vec<String>>, Error> {
         let read = async {
             let mut cursor = self
                 .client
@@ -102,7 +114,7 @@ impl Server {
                 .fetch_bytes("JSONCompactStringsEachRow")?;
             cursor.collect().await
         };
-        let bytes = bounded(QUERY_TIMEOUT, read).await?;
+        let bytes = bounded(limit, read).await?;
         let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         lines
             .map(|line| {

@@ -12,6 +12,7 @@
 
 mod ddl;
 mod insert;
+mod inspect;
 mod tables;
 mod verdict;
 
@@ -25,6 +26,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use self::tables::Warned;
 use super::convert::{check_shape, unavailable};
+use super::inspect::Inspect;
 use super::schema::{EVENT_TABLES, Partition, Table};
 use super::{Batch, OptionsError, SchemaError, Sink, WriteError};
 
@@ -213,6 +215,10 @@ impl Sink for Postgres {
         self.remember(tables);
         let work = tables::create_missing(self.pool(), &self.schema, tables, &self.warned);
         bounded(work).await
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
     }
 
     fn ddl(&self, tables: &[&'static Table]) -> Vec<String> {

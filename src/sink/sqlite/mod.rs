@@ -11,6 +11,7 @@
 //!
 //! Tests: `tests` below and in `statements`, `sqlite_*` in tests/it/sinks.
 
+mod inspect;
 mod statements;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _};
 
 use self::statements::Cell;
 use super::convert::{Place, brief, check_shape, refused, unavailable};
+use super::inspect::Inspect;
 use super::schema::Table;
 use super::{Batch, SchemaError, Sink, WriteError};
 
@@ -177,6 +179,10 @@ impl Sink for Sqlite {
                 reason: format!("sqlite, {path}: not done within {WRITE_TIMEOUT:?}"),
             }),
         }
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
     }
 
     fn ddl(&self, tables: &[&'static Table]) -> Vec<String> {

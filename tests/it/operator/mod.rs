@@ -4,9 +4,11 @@
 mod changes;
 mod damage;
 mod drains;
+mod drills;
 mod exports;
 mod looks;
 mod outage;
+mod reconciles;
 
 use crate::support::cli::{Said, holdfast};
 use crate::support::collector::{Collector, send};

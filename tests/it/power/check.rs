@@ -62,6 +62,10 @@ pub fn options(data_dir: &Path) -> Options {
             queue_bytes_max: 64 << 20,
         },
         ack_deadline: Duration::from_secs(60),
+        receipts: holdfast::journal::ReceiptLimits {
+            keep: Duration::from_secs(7 * 24 * 3600),
+            max_bytes: 1 << 30,
+        },
     }
 }
 

@@ -1,0 +1,315 @@
+//! What a host accepted, from its log and the receipts of what the log has let go. Called by
+//! `reconcile`.
+//!
+//! # Invariants
+//! - Each request is given once, from its generation while that is there, and from its
+//!   receipt otherwise, also where the generation goes in the middle of the look.
+//! - A range without either is unknown; numbers that were never given to a request are not.
+
+use super::{Range, ReconcileError, Unknown};
+use crate::event::identity::Seq;
+use crate::journal::{CursorInfo, Directory, Found, InspectError, ReceiptFile, Receipted, Span};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// How long the files of a running service may be behind it.
+const FILES_LAG_MAX: Duration = Duration::from_secs(3);
+
+/// How long between two looks at them.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Where a part of the log is.
+#[derive(Debug, Clone)]
+enum Source {
+    Generation,
+    Receipt(ReceiptFile),
+}
+
+#[derive(Debug, Clone)]
+struct Piece {
+    number: u64,
+    span: Span,
+    /// The end of what was before it.
+    previous_end: Option<Seq>,
+    last_received_at_ms: i64,
+    source: Source,
+}
+
+/// What was read of a piece.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) requests: Vec<Receipted>,
+    pub(super) lost: Vec<Span>,
+    pub(super) unknown: Option<Unknown>,
+}
+
+/// The log of a host, in the asked range.
+#[derive(Debug)]
+pub(super) struct Log {
+    data_dir: PathBuf,
+    pub(super) host: String,
+    pub(super) cursors: Vec<CursorInfo>,
+    pub(super) span: Span,
+    pub(super) unknown: Vec<Unknown>,
+    pieces: Vec<Piece>,
+    /// The piece that was read last: each is asked for by every sink.
+    directory: Mutex<Directory>,
+}
+
+impl Log {
+    pub(super) fn open(data_dir: &Path, range: &Range) -> Result<Self, ReconcileError> {
+        let (directory, target) = look(data_dir, range.to_seq)?;
+        let host = directory.host().ok_or(ReconcileError::Host)?.to_string();
+        let cursors = directory.cursors().to_vec();
+        let pieces = pieces(&directory)?;
+        let mut log = Self {
+            data_dir: data_dir.to_owned(),
+            host,
+            cursors,
+            span: Span {
+                first: Seq::FIRST,
+                end: Seq::FIRST,
+            },
+            unknown: Vec::new(),
+            pieces,
+            directory: Mutex::new(directory),
+        };
+        log.span = log.find(range, target)?;
+        log.find_gaps(range);
+        let span = log.span;
+        log.pieces
+            .retain(|piece| piece.span.first < span.end && span.first < piece.span.end);
+        Ok(log)
+    }
+
+    /// The sequences of the range; `target`: the end of what was delivered when it was asked.
+    fn find(&self, range: &Range, target: Seq) -> Result<Span, ReconcileError> {
+        let held_first = self.pieces.first().map_or(Seq::FIRST, |p| p.span.first);
+        let held_end = self.pieces.last().map_or(Seq::FIRST, |p| p.span.end);
+        let held_end = held_end.max(target);
+        let mut first = range.from_seq.map_or(held_first, Seq);
+        let mut end = range.to_seq.map_or(held_end, Seq).min(held_end);
+        if let Some(since_ms) = range.since_ms {
+            let since = self.first_at(since_ms)?.unwrap_or(held_end);
+            first = first.max(since);
+        }
+        if let Some(until_ms) = range.until_ms
+            && let Some(until) = self.first_at(until_ms)?
+        {
+            end = end.min(until);
+        }
+        Ok(Span {
+            first: first.min(end),
+            end,
+        })
+    }
+
+    /// The first request that was received at this time or later.
+    fn first_at(&self, at_ms: i64) -> Result<Option<Seq>, InspectError> {
+        let Some(piece) = self.pieces.iter().find(|p| p.last_received_at_ms >= at_ms) else {
+            return Ok(None);
+        };
+        let read = self.read(piece)?;
+        let mut requests = read.requests.iter();
+        let request = requests.find(|request| request.received_at_ms >= at_ms);
+        Ok(Some(
+            request.map_or(piece.span.first, |request| request.seq),
+        ))
+    }
+
+    /// Notes what neither the log nor a receipt covers.
+    fn find_gaps(&mut self, range: &Range) {
+        let mut unknown = |first: Seq, end: Seq| {
+            let first = first.max(self.span.first);
+            let end = end.min(self.span.end);
+            if first < end {
+                self.unknown.push(Unknown {
+                    span: Span { first, end },
+                    reason: "neither the log nor a receipt has it any more".to_owned(),
+                });
+            }
+        };
+        // Without a first sequence, the range begins where something is known.
+        let mut at = if range.from_seq.is_some() {
+            self.span.first
+        } else {
+            self.pieces
+                .first()
+                .map_or(self.span.first, |p| p.span.first)
+        };
+        for piece in &self.pieces {
+            unknown(at, piece.previous_end.unwrap_or(piece.span.first));
+            at = at.max(piece.span.end);
+        }
+        // What was delivered and deleted without a receipt, at the end.
+        unknown(at, self.span.end);
+    }
+
+    /// The audit's lines, where there are any.
+    pub(super) fn audit(&self) -> Option<String> {
+        let file = self.data_dir.join("audit.ndjson");
+        let bytes = std::fs::read(file).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Gives each piece's requests in the range, in order.
+    pub(super) fn pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
+    pub(super) fn piece(&self, at: usize) -> Result<Read, InspectError> {
+        let Some(piece) = self.pieces.get(at) else {
+            return Ok(Read::default());
+        };
+        let mut read = self.read(piece)?;
+        let span = self.span;
+        read.requests
+            .retain(|request| (span.first..span.end).contains(&request.seq));
+        for lost in &mut read.lost {
+            lost.first = lost.first.max(span.first);
+            lost.end = lost.end.min(span.end);
+        }
+        read.lost.retain(|lost| lost.first < lost.end);
+        Ok(read)
+    }
+
+    /// The range of a piece, within the asked one.
+    pub(super) fn span_of(&self, at: usize) -> Option<Span> {
+        self.pieces.get(at).map(|piece| Span {
+            first: piece.span.first.max(self.span.first),
+            end: piece.span.end.min(self.span.end),
+        })
+    }
+
+    fn read(&self, piece: &Piece) -> Result<Read, InspectError> {
+        match &piece.source {
+            Source::Receipt(file) => Ok(of_receipt(file)),
+            Source::Generation => self.of_generation(piece),
+        }
+    }
+
+    fn of_generation(&self, piece: &Piece) -> Result<Read, InspectError> {
+        let mut read = Read::default();
+        let mut take = |found| {
+            match found {
+                Found::Record(record) => read.requests.push(Receipted::of(&record)),
+                Found::Lost(loss) => read.lost.push(Span {
+                    first: loss.first,
+                    end: loss.end,
+                }),
+            }
+            ControlFlow::Continue(())
+        };
+        let directory = self.directory.lock();
+        let directory = directory.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let walked = directory.walk(piece.span.first, piece.span.end, &mut take);
+        drop(directory);
+        // Its service may have let it go meanwhile: then its receipt has it whole.
+        let now = Directory::open(&self.data_dir)?;
+        if now.generations().iter().any(|g| g.number == piece.number) {
+            walked?;
+            return Ok(read);
+        }
+        let mut receipts = now.receipts()?.into_iter();
+        match receipts.find(|file| file.generation == piece.number) {
+            Some(file) => Ok(of_receipt(&file)),
+            None => Ok(Read {
+                unknown: Some(Unknown {
+                    span: piece.span,
+                    reason: "it was deleted without a receipt".to_owned(),
+                }),
+                ..Read::default()
+            }),
+        }
+    }
+}
+
+/// Looks at the directory. The files of a running service tell of a record up to a second
+/// after its cursors may have passed it: so it is looked at again until they do.
+fn look(data_dir: &Path, to_seq: Option<u64>) -> Result<(Directory, Seq), InspectError> {
+    let until = Instant::now() + FILES_LAG_MAX;
+    let mut target = None;
+    loop {
+        let directory = Directory::open(data_dir)?;
+        let cursors = directory.cursors().iter();
+        let reach = cursors.map(CursorInfo::reach).max().unwrap_or(Seq::FIRST);
+        let target = *target.get_or_insert(reach);
+        let end = directory.generations().iter().map(|g| g.end).max();
+        let end = end.unwrap_or(Seq::FIRST);
+        let is_there = end >= target && to_seq.is_none_or(|to| end >= Seq(to));
+        if is_there || !directory.is_running() || Instant::now() >= until {
+            return Ok((directory, target));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn of_receipt(file: &ReceiptFile) -> Read {
+    let receipt = match file.read() {
+        Ok(receipt) => receipt,
+        Err(error) => {
+            return Read {
+                unknown: Some(Unknown {
+                    span: file.span,
+                    reason: format!("its receipt cannot be read: {error}"),
+                }),
+                ..Read::default()
+            };
+        }
+    };
+    let mut lost = Vec::new();
+    let mut expected = receipt.span.first;
+    let end = receipt.span.end;
+    for seq in receipt
+        .requests
+        .iter()
+        .map(|request| request.seq)
+        .chain([end])
+    {
+        if expected < seq {
+            lost.push(Span {
+                first: expected,
+                end: seq,
+            });
+        }
+        expected = seq.next();
+    }
+    Read {
+        requests: receipt.requests,
+        lost,
+        unknown: None,
+    }
+}
+
+fn pieces(directory: &Directory) -> Result<Vec<Piece>, InspectError> {
+    let generations = directory.generations().iter();
+    let mut pieces: Vec<_> = generations
+        .map(|generation| Piece {
+            number: generation.number,
+            span: Span {
+                first: generation.first,
+                end: generation.end,
+            },
+            previous_end: Some(generation.previous_end),
+            last_received_at_ms: generation.last_received_at_ms,
+            source: Source::Generation,
+        })
+        .collect();
+    for file in directory.receipts()? {
+        // A deletion that did not come through: the generation is still there.
+        if pieces.iter().any(|piece| piece.number == file.generation) {
+            continue;
+        }
+        pieces.push(Piece {
+            number: file.generation,
+            span: file.span,
+            previous_end: Some(file.previous_end),
+            last_received_at_ms: file.last_received_at_ms,
+            source: Source::Receipt(file),
+        });
+    }
+    pieces.sort_by_key(|piece| piece.number);
+    Ok(pieces)
+}

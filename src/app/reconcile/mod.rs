@@ -1,0 +1,259 @@
+//! Whether every event that this host accepted shows in its tables: the log and its receipts
+//! on one side, rows by host and sequence on the other. Called by the `cli` (`reconcile`,
+//! `drill`).
+//!
+//! # Invariants
+//! - Takes no lock and changes nothing; works beside a running service, and on the directory
+//!   of a dead host.
+//! - What is said to be missing has no row of its own and none of the same event from another
+//!   request, is not set aside, purged, lost or still pending (test
+//!   `reconcile_names_exactly_what_is_missing_and_what_is_extra`).
+//! - What nothing is known of is said to be unknown, and is never complete.
+//! - Cheap for the database: it sums up once for each sink; only buckets that differ are
+//!   fetched. Cheap here: one generation's identities in memory at a time.
+
+mod compare;
+mod log;
+
+use super::setup;
+use crate::config::{Config, Handler, SinkKind};
+use crate::forward::Forwarder;
+use crate::journal::{InspectError, Span};
+use crate::sink::{OptionsError, WriteError};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Events of each kind that are named; the rest are counted.
+pub const NAMED_MAX: usize = 100_000;
+
+/// Which part of the log. What is absent does not bound it.
+#[derive(Debug, Clone, Default)]
+pub struct Range {
+    /// The first sequence.
+    pub from_seq: Option<u64>,
+    /// The sequence after the last.
+    pub to_seq: Option<u64>,
+    /// Requests received at this time or later, epoch milliseconds.
+    pub since_ms: Option<i64>,
+    /// Requests received before it.
+    pub until_ms: Option<i64>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The data directory cannot be read.
+    #[error(transparent)]
+    Log(#[from] InspectError),
+    /// The directory does not say whose it is.
+    #[error("the directory's host id cannot be read")]
+    Host,
+    /// A sink's section cannot be used.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// No sink of the configuration keeps events, or not the one that was asked for.
+    #[error("no such sink is configured for events on this host")]
+    NoSink,
+    /// A sink did not answer; worth another try.
+    #[error("{sink}: {source}")]
+    Sink {
+        /// Its name.
+        sink: &'static str,
+        /// What it said.
+        source: WriteError,
+    },
+}
+
+impl ReconcileError {
+    /// Whether the same question may be answered later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Sink { .. } | Self::Log(_))
+    }
+}
+
+/// An event by name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Item {
+    /// Its request.
+    pub seq: u64,
+    /// Its place there.
+    pub index: u32,
+    /// Its type; empty of a row that the log does not know.
+    pub event: String,
+    /// Its id.
+    pub event_id: String,
+    /// Its time, epoch milliseconds; 0 where it has none.
+    pub event_timestamp_ms: i64,
+}
+
+/// What became of events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Accepted.
+    pub events: u64,
+    /// With a row of their own.
+    pub rows: u64,
+    /// Sent twice: the row is that of another request.
+    pub replaced: u64,
+    /// In `error_events`, or in the dead letters.
+    pub set_aside: u64,
+    /// Still to be delivered by the way out.
+    pub pending: u64,
+    /// Passed over by an operator.
+    pub purged: u64,
+    /// Nowhere.
+    pub missing: u64,
+    /// Rows that the log does not know.
+    pub extra: u64,
+}
+
+/// What one sink has.
+#[derive(Debug, Clone, Serialize)]
+pub struct SinkReport {
+    /// Its name.
+    pub sink: String,
+    /// The way out that feeds it.
+    pub way: String,
+    /// All events of the range.
+    pub total: Counts,
+    /// By the hour in which they were received, UTC. Extra rows are of no hour.
+    pub hours: BTreeMap<String, Counts>,
+    /// Missing events by name, at most [`NAMED_MAX`].
+    pub missing: Vec<Item>,
+    /// Extra rows by name, at most as many.
+    pub extra: Vec<Item>,
+}
+
+/// A range that nothing is known of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unknown {
+    /// Its sequences.
+    #[serde(flatten)]
+    pub span: Span,
+    /// Why.
+    pub reason: String,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Whose events.
+    pub host: String,
+    /// The first sequence that was compared.
+    pub from_seq: u64,
+    /// The one after the last.
+    pub to_seq: u64,
+    /// Requests in the range.
+    pub requests: u64,
+    /// Webhooks among them, whose rows are not compared.
+    pub webhooks: u64,
+    /// Requests that cannot be read back.
+    pub lost: Vec<Span>,
+    /// Ranges that are not kept any more, or cannot be read.
+    pub unknown: Vec<Unknown>,
+    /// Each sink.
+    pub sinks: Vec<SinkReport>,
+}
+
+impl Report {
+    /// Whether everything is accounted for, and delivered.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let of_sink = |sink: &SinkReport| {
+            let total = &sink.total;
+            total.missing == 0 && total.extra == 0 && total.pending == 0
+        };
+        self.lost.is_empty() && self.unknown.is_empty() && self.sinks.iter().all(of_sink)
+    }
+
+    /// Whether it may become complete by itself: only what is missing or pending may come.
+    #[must_use]
+    pub fn may_become_complete(&self) -> bool {
+        let extra = self.sinks.iter().any(|sink| sink.total.extra > 0);
+        self.lost.is_empty() && self.unknown.is_empty() && !extra
+    }
+}
+
+/// Compares the log of `config.data.dir` with its sinks, or with the one named.
+///
+/// # Errors
+/// See [`ReconcileError`].
+pub async fn reconcile(
+    config: &Config,
+    range: &Range,
+    sink: Option<&str>,
+) -> Result<Report, ReconcileError> {
+    let sinks: Vec<_> = setup::sinks(config)?
+        .into_iter()
+        .filter(|(kind, _)| keeps_events(config, *kind))
+        .filter(|(_, found)| sink.is_none_or(|name| found.name() == name))
+        .collect();
+    if sinks.is_empty() {
+        return Err(ReconcileError::NoSink);
+    }
+    let dir = config.data.dir.clone();
+    let opened = tokio::task::spawn_blocking({
+        let range = range.clone();
+        move || log::Log::open(&dir, &range)
+    });
+    let log = Arc::new(opened.await.map_err(|_| ReconcileError::Host)??);
+    let letters = compare::letters(config, &log).await;
+    let mut report = Report {
+        host: log.host.clone(),
+        from_seq: log.span.first.0,
+        to_seq: log.span.end.0,
+        requests: 0,
+        webhooks: 0,
+        lost: Vec::new(),
+        unknown: log.unknown.clone(),
+        sinks: Vec::new(),
+    };
+    for (kind, sink) in sinks {
+        let way = if config.rabbitmq.is_some() {
+            Forwarder::CURSOR
+        } else {
+            sink.name()
+        };
+        let side = compare::Side {
+            sink: Arc::clone(&sink),
+            way,
+            namespace: namespace(config, kind),
+            letters: &letters,
+        };
+        side.compare(&log, &mut report).await?;
+    }
+    report.lost.sort_unstable_by_key(|span| span.first);
+    report.lost.dedup();
+    Ok(report)
+}
+
+/// Whether a sink gets events on this host.
+fn keeps_events(config: &Config, kind: SinkKind) -> bool {
+    if !kind.takes_rows() {
+        return false;
+    }
+    let mut consumers = config.consumers().into_iter();
+    config.rabbitmq.is_none()
+        || consumers.any(|consumer| {
+            consumer.handler == Handler::Events
+                && consumer.sink == kind
+                && setup::is_declared(config, &consumer)
+        })
+}
+
+/// Where the consumer of events puts them.
+fn namespace(config: &Config, kind: SinkKind) -> Option<String> {
+    let mut consumers = config.consumers().into_iter();
+    let consumer = consumers.find(|c| c.handler == Handler::Events && c.sink == kind);
+    consumer
+        .filter(|_| config.rabbitmq.is_some())
+        .and_then(|consumer| consumer.namespace)
+}
+
+/// The hour of a time, as reports name it.
+fn hour(at_ms: i64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(at_ms).unwrap_or_default();
+    time.format("%Y-%m-%d %H:00").to_string()
+}

@@ -1,0 +1,238 @@
+//! What a deleted generation held: for each request its events' places and identities, so
+//! that rows can be compared with what was accepted for days after the log has let it go.
+//! Written by the keeper (`shared`) before a deletion, read by [`Directory`].
+//!
+//! ```text
+//! receipts/gen-N     crc32c of the rest (u32 LE), then zstd of bincode of `Receipt`
+//! ```
+//!
+//! # Invariants
+//! - A receipt is on the disk, with its name, before its generation goes (test
+//!   `a_generation_goes_after_its_receipt`).
+//! - A full disk does not hold up a deletion, and a low one is not made lower: then there is
+//!   no receipt, and whoever asks finds a gap in the sequences instead of a wrong answer.
+//! - Bounded by age and by bytes; the oldest go first (test `the_oldest_receipts_go_first`).
+//! - A damaged receipt is told, and nothing of it is believed.
+//!
+//! [`Directory`]: super::Directory
+
+use super::contents::Contents;
+use super::durable_file;
+use super::error::InspectError;
+use super::generation::Generation;
+use super::position::Span;
+use super::record::{Kind, Record};
+use super::store::StoreError;
+use crate::event::expect::{self, Expected};
+use crate::event::identity::Seq;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const VERSION: u32 = 1;
+
+/// Level of the compression: ids hardly compress, and the keeper shall not dwell on it.
+const ZSTD_LEVEL: i32 = 1;
+
+/// How long receipts are kept.
+#[derive(Debug, Clone)]
+pub struct ReceiptLimits {
+    /// The age of its last request from which a receipt goes, `receipts.keep`.
+    pub keep: Duration,
+    /// Bytes of all receipts, `receipts.max_bytes`.
+    pub max_bytes: u64,
+}
+
+/// A request, and the rows that it must become.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipted {
+    /// Its sequence.
+    pub seq: Seq,
+    /// When it was received, epoch milliseconds.
+    pub received_at_ms: i64,
+    /// Its events; none of a webhook, whose rows are its handlers' business.
+    pub events: Vec<Expected>,
+    /// Whether it is a webhook.
+    pub webhook: bool,
+}
+
+impl Receipted {
+    /// Of a record.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        let webhook = matches!(record.kind, Kind::Webhook(_));
+        let rejected = record.kind == Kind::Rejected;
+        Self {
+            seq: record.seq,
+            received_at_ms: record.received_at_ms,
+            events: if webhook {
+                Vec::new()
+            } else {
+                expect::of_request(&record.content, record.received_at_ms, rejected)
+            },
+            webhook,
+        }
+    }
+}
+
+/// What a generation held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    version: u32,
+    /// Its range of sequences.
+    pub span: Span,
+    /// Its requests, in order; one that is not among them was not readable any more.
+    pub requests: Vec<Receipted>,
+}
+
+/// The file's name says what it holds, so that files out of a range are not read:
+/// `gen-N.PREVIOUS_END.FIRST.END.LAST_MS`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptFile {
+    /// The generation.
+    pub generation: u64,
+    /// Its range of sequences.
+    pub span: Span,
+    /// The end of what was before it: numbers between that and its first are nobody's.
+    pub previous_end: Seq,
+    /// When its last request was received, epoch milliseconds.
+    pub last_received_at_ms: i64,
+    path: PathBuf,
+}
+
+impl ReceiptFile {
+    fn parse(path: PathBuf) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.strip_prefix("gen-")?.to_owned();
+        let mut parts = name.split('.');
+        let mut number = || parts.next()?.parse::<u64>().ok();
+        let (generation, previous_end) = (number()?, number()?);
+        let (first, end, last_ms) = (number()?, number()?, number()?);
+        parts.next().is_none().then_some(Self {
+            generation,
+            span: Span {
+                first: Seq(first),
+                end: Seq(end),
+            },
+            previous_end: Seq(previous_end),
+            last_received_at_ms: i64::try_from(last_ms).ok()?,
+            path,
+        })
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is damaged or gone.
+    pub fn read(&self) -> Result<Receipt, InspectError> {
+        let failed = |source| InspectError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let damaged = |text: String| failed(io::Error::new(io::ErrorKind::InvalidData, text));
+        let bytes = durable_file::read(&self.path).map_err(failed)?;
+        let bytes = bytes.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let bytes = zstd::decode_all(&bytes[..]).map_err(failed)?;
+        let config = bincode::config::standard();
+        let decoded = bincode::serde::decode_from_slice(&bytes, config);
+        let (receipt, _): (Receipt, usize) = decoded.map_err(|e| damaged(e.to_string()))?;
+        if receipt.version != VERSION || receipt.span != self.span {
+            return Err(damaged(
+                "it is not of this version, or not of this name".to_owned(),
+            ));
+        }
+        Ok(receipt)
+    }
+}
+
+/// The receipts of a data directory, in the order of their generations.
+///
+/// # Errors
+/// When the directory cannot be read; that there is none is no error.
+pub(super) fn list(dir: &Path) -> io::Result<Vec<ReceiptFile>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        files.extend(ReceiptFile::parse(entry?.path()));
+    }
+    files.sort_by_key(|file| file.generation);
+    Ok(files)
+}
+
+/// Why there is no receipt.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReceiptError {
+    #[error("the generation cannot be read: {0}")]
+    Read(#[from] StoreError),
+    #[error("the receipt cannot be written: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// Writes a generation's receipt, durably; returns at once where it is there already.
+pub(super) fn write(
+    dir: &Path,
+    generation: &Generation,
+    quarantine: &Path,
+) -> Result<(), ReceiptError> {
+    let opened = generation.open(quarantine)?;
+    let mut contents = Contents::new(opened.blocks, generation.salt());
+    let mut requests = Vec::new();
+    while contents.block() < generation.blocks() {
+        requests.extend(contents.next()?.iter().map(Receipted::of));
+    }
+    let last_ms = requests.iter().map(|request| request.received_at_ms).max();
+    let span = Span {
+        first: generation.base(),
+        end: generation.end(),
+    };
+    let name = format!(
+        "gen-{:012}.{}.{}.{}.{}",
+        generation.number(),
+        generation.header.previous_end,
+        span.first,
+        span.end,
+        last_ms.unwrap_or(0).max(0)
+    );
+    let path = dir.join(name);
+    if path.exists() {
+        // It has its name only when it is whole: an earlier deletion did not come through.
+        return Ok(());
+    }
+    let receipt = Receipt {
+        version: VERSION,
+        span,
+        requests,
+    };
+    let config = bincode::config::standard();
+    let bytes = bincode::serde::encode_to_vec(&receipt, config).map_err(io::Error::other)?;
+    let bytes = zstd::encode_all(&bytes[..], ZSTD_LEVEL)?;
+    durable_file::create_dir(dir)?;
+    durable_file::replace(&path, &bytes).inspect_err(|_| {
+        // On a full disk its part would take the room that the deletion gives back. Where
+        // it is not there either, the next write of this receipt starts anew.
+        drop(fs::remove_file(path.with_extension("new")));
+    })?;
+    Ok(())
+}
+
+/// Removes what is too old, and the oldest of what is too much.
+pub(super) fn prune(dir: &Path, limits: &ReceiptLimits, now_ms: i64) -> io::Result<()> {
+    let files = list(dir)?;
+    let keep_ms = i64::try_from(limits.keep.as_millis()).unwrap_or(i64::MAX);
+    let size = |file: &ReceiptFile| fs::metadata(&file.path).map_or(0, |meta| meta.len());
+    let mut bytes: u64 = files.iter().map(size).sum();
+    for file in files {
+        let is_old = now_ms.saturating_sub(file.last_received_at_ms) > keep_ms;
+        if !is_old && bytes <= limits.max_bytes {
+            continue;
+        }
+        bytes = bytes.saturating_sub(size(&file));
+        fs::remove_file(&file.path)?;
+    }
+    Ok(())
+}
