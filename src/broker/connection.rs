@@ -165,7 +165,7 @@ impl Broker {
     /// warning at the first failure (and one whenever a refusal replaces mere absence or the
     /// reverse, as an operator has to do something else then) and one line on recovery.
     ///
-    /// Of all who wait on one `Broker` one asks at least once a [`SCOUT_LONGEST`], and its
+    /// Of all who wait on one `Broker` one asks at least twice a second, and its
     /// success wakes the others: events flow again at once, and a host with some dozens of
     /// sessions does not storm a broker that is coming up.
     pub async fn connect_forever(&self, cancel: CancellationToken) -> Option<Session> {
