@@ -225,6 +225,14 @@ impl Capacity {
         self.state().level < Pressure::Refuse
     }
 
+    /// Whether the disk has room for what the journal could do without: its own bound does
+    /// not matter for that.
+    pub(super) fn can_spare(&self) -> bool {
+        let state = self.state();
+        let free_bytes = state.free_bytes.saturating_sub(state.reserve_missing_bytes);
+        free_bytes > self.limits.min_free_bytes && !state.was_full_within(FULL_HOLD)
+    }
+
     /// What a caller hears whose request found the disk full.
     pub(super) fn disk_low(&self) -> AppendError {
         self.disk_low_by(&self.state())

@@ -11,6 +11,7 @@ use super::data_lock;
 use super::directory::{Directory, Found};
 use super::error::{InspectError, OpenError, PurgeError, SkipError};
 use super::generation::Generation;
+use super::receipts::{self, ReceiptError};
 use super::skip::{self, Skipped};
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -95,13 +96,29 @@ impl Offline {
             }
             if apply {
                 let manifest = entry.manifest.clone();
-                Generation::sealed(entry.dir.clone(), manifest, false)
+                let generation = Generation::sealed(entry.dir.clone(), manifest, false);
+                self.receipt(&generation);
+                generation
                     .delete(&self.data_dir.join("generations"))
                     .map_err(io_error)?;
             }
             deleted.push(info.number);
         }
         Ok(deleted)
+    }
+
+    /// As the service does before a deletion, which goes on without it.
+    fn receipt(&self, generation: &Generation) {
+        let opened = generation.open(&self.data_dir.join("quarantine"));
+        let written = opened.map_err(ReceiptError::from).and_then(|opened| {
+            receipts::write(&self.data_dir.join("receipts"), generation, opened.blocks)
+        });
+        if let Err(error) = written {
+            tracing::warn!(
+                generation = generation.number(), %error,
+                "no receipt of a generation: its rows cannot be reconciled any more"
+            );
+        }
     }
 
     /// As [`Journal::purge_quarantined`](super::Journal::purge_quarantined).

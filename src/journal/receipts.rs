@@ -22,13 +22,14 @@ use super::error::InspectError;
 use super::generation::Generation;
 use super::position::Span;
 use super::record::{Kind, Record};
-use super::store::StoreError;
+use super::store::{Blocks, StoreError};
 use crate::event::expect::{self, Expected};
 use crate::event::identity::Seq;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 const VERSION: u32 = 1;
@@ -177,10 +178,9 @@ pub(super) enum ReceiptError {
 pub(super) fn write(
     dir: &Path,
     generation: &Generation,
-    quarantine: &Path,
+    blocks: Arc<dyn Blocks>,
 ) -> Result<(), ReceiptError> {
-    let opened = generation.open(quarantine)?;
-    let mut contents = Contents::new(opened.blocks, generation.salt());
+    let mut contents = Contents::new(blocks, generation.salt());
     let mut requests = Vec::new();
     while contents.block() < generation.blocks() {
         requests.extend(contents.next()?.iter().map(Receipted::of));
@@ -220,18 +220,21 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Removes what is too old, and the oldest of what is too much.
+/// Removes what is too old, and the oldest of what is too much. The youngest of those too
+/// old stays: it shows that nothing younger was there before the others.
 pub(super) fn prune(dir: &Path, limits: &ReceiptLimits, now_ms: i64) -> io::Result<()> {
     let files = list(dir)?;
     let keep_ms = i64::try_from(limits.keep.as_millis()).unwrap_or(i64::MAX);
     let size = |file: &ReceiptFile| fs::metadata(&file.path).map_or(0, |meta| meta.len());
+    let is_old = |file: &ReceiptFile| now_ms.saturating_sub(file.last_received_at_ms) > keep_ms;
+    let anchor = files.iter().rposition(is_old);
     let mut bytes: u64 = files.iter().map(size).sum();
-    for file in files {
-        let is_old = now_ms.saturating_sub(file.last_received_at_ms) > keep_ms;
-        if !is_old && bytes <= limits.max_bytes {
+    for (at, file) in files.iter().enumerate() {
+        let goes = is_old(file) && Some(at) != anchor;
+        if !goes && bytes <= limits.max_bytes {
             continue;
         }
-        bytes = bytes.saturating_sub(size(&file));
+        bytes = bytes.saturating_sub(size(file));
         fs::remove_file(&file.path)?;
     }
     Ok(())

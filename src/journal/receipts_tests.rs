@@ -93,6 +93,38 @@ async fn a_generation_goes_after_its_receipt() {
 }
 
 #[tokio::test]
+async fn a_log_at_its_bound_leaves_receipts_and_a_low_disk_leaves_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.limits.generation_bytes = 256 << 10;
+    options.limits.max_bytes = 12 << 20;
+    let journal = Journal::open(&options).unwrap();
+    let cursor = journal.cursor("out").unwrap();
+    let mut number = 0;
+    // Measured by the keeper, and only then refused.
+    let refused = loop {
+        number += 1;
+        if let Err(error) = journal.append(&request(number), None).await {
+            break error;
+        }
+        assert!(number < 20_000, "the bound is not kept");
+    };
+    assert!(matches!(refused, AppendError::Full { .. }), "{refused:?}");
+    cursor.advance(Seq(number / 2), &[]);
+    journal.tidy_now();
+    let files = Directory::open(dir.path()).unwrap().receipts().unwrap();
+    assert!(!files.is_empty(), "nothing is known of what an outage left");
+    // A write that found the disk full: nothing is added to it.
+    journal.capacity().no_space();
+    cursor.advance(Seq(number), &[]);
+    journal.tidy_now();
+    assert!(journal.stats().oldest_seq > files.last().unwrap().span.end);
+    let after = Directory::open(dir.path()).unwrap().receipts().unwrap();
+    assert_eq!(after, files);
+    journal.close();
+}
+
+#[tokio::test]
 async fn the_oldest_receipts_go_first() {
     let dir = tempfile::tempdir().unwrap();
     let journal = delivered(dir.path()).await;
@@ -118,7 +150,14 @@ async fn the_oldest_receipts_go_first() {
     prune(&place, &limits(3600, size - 1), last_ms).unwrap();
     assert_eq!(list(&place).unwrap(), all[1..], "the oldest went");
     prune(&place, &limits(3600, size), last_ms + 3_601_000).unwrap();
-    assert_eq!(list(&place).unwrap(), [], "too old");
+    let youngest = &all[all.len() - 1..];
+    assert_eq!(
+        list(&place).unwrap(),
+        youngest,
+        "all too old: the youngest shows it"
+    );
+    prune(&place, &limits(3600, 0), last_ms + 3_601_000).unwrap();
+    assert_eq!(list(&place).unwrap(), [], "the bytes bound it in any case");
 }
 
 #[tokio::test]

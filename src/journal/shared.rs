@@ -12,7 +12,7 @@ use super::error::CursorError;
 use super::generation::Generation;
 use super::ledger;
 use super::losses::{Loss, Losses};
-use super::receipts::{self, ReceiptLimits};
+use super::receipts::{self, ReceiptError, ReceiptLimits};
 use super::store::{Blocks, StoreError};
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
@@ -181,7 +181,7 @@ impl Shared {
     /// Writes down what a generation held that is about to go. It goes in any case: the log
     /// must get smaller on a full disk, too, and what it held is delivered.
     fn receipt(&self, generation: &Generation) {
-        if !self.capacity.has_room() {
+        if !self.capacity.can_spare() {
             tracing::warn!(
                 generation = generation.number(), first_seq = %generation.base(),
                 end_seq = %generation.end(),
@@ -189,7 +189,10 @@ impl Shared {
             );
             return;
         }
-        let written = receipts::write(&self.receipts_dir, generation, &self.quarantine_dir);
+        let blocks = self.open_generation(generation);
+        let written = blocks
+            .map_err(ReceiptError::from)
+            .and_then(|blocks| receipts::write(&self.receipts_dir, generation, blocks));
         if let Err(error) = written {
             tracing::warn!(
                 generation = generation.number(), first_seq = %generation.base(),
