@@ -19,27 +19,30 @@ use std::sync::Arc;
 /// differs.
 const BUCKET: u64 = 4096;
 
-/// Dead letters that are looked at: more wait for an operator in any case.
+/// Events in dead letters that are looked at: bounds memory; so many have a cause that comes
+/// before any reconciliation.
 const LETTERS_MAX: usize = 1_000_000;
 
 /// Events of one request in a letter.
 const LETTER_EVENTS_MAX: usize = 1 << 20;
 
 /// Places of events that are in the dead letters of this host.
-pub(super) async fn letters(config: &Config, log: &Log) -> HashSet<(u64, u32)> {
+pub(super) async fn letters(
+    config: &Config,
+    log: &Log,
+) -> Result<HashSet<(u64, u32)>, ReconcileError> {
     let mut places = HashSet::new();
     let Some(desk) = Desk::open(&config.data.dir) else {
-        return places;
+        return Ok(places);
     };
     let mut after = 0;
-    while places.len() < LETTERS_MAX {
-        let page = match desk.waiting(after).await {
-            Ok(page) => page,
-            Err(error) => {
-                tracing::warn!(%error, "the dead letters cannot be read; what is there counts as missing");
-                break;
-            }
-        };
+    loop {
+        if places.len() >= LETTERS_MAX {
+            let text = format!("more than {LETTERS_MAX} events wait there");
+            return Err(ReconcileError::Letters(text));
+        }
+        let page = desk.waiting(after).await;
+        let page = page.map_err(|error| ReconcileError::Letters(error.to_string()))?;
         let Some(last) = page.last() else { break };
         after = last.id;
         for kept in &page {
@@ -56,7 +59,7 @@ pub(super) async fn letters(config: &Config, log: &Log) -> HashSet<(u64, u32)> {
         }
     }
     desk.close().await;
-    places
+    Ok(places)
 }
 
 /// What is expected of a bucket.
@@ -104,7 +107,7 @@ impl Side<'_> {
             inspect,
             log,
             cursor: log.cursors.iter().find(|cursor| cursor.name == self.way),
-            purged: purged(log, self.way),
+            purged: purged(log, self.way)?,
             found: SinkReport {
                 sink: self.sink.name().to_owned(),
                 way: self.way.to_owned(),
@@ -394,20 +397,19 @@ impl Work<'_> {
 
 /// What operators passed over, by the audit. A line that is no document is a torn one, of a
 /// change that was not made.
-fn purged(log: &Log, way: &str) -> Vec<Span> {
-    let lines = log.audit().unwrap_or_default();
+fn purged(log: &Log, way: &str) -> Result<Vec<Span>, ReconcileError> {
+    let lines = log.audit()?;
     let documents = lines
         .lines()
-        .filter_map(|line| serde_json::from_str(line).ok());
+        .map(serde_json::from_str)
+        .filter_map(Result::ok);
     let moves = documents.filter_map(|line: Json| line["done"].as_array().cloned());
-    moves
-        .flatten()
-        .filter(|moved| moved["way"] == way)
-        .filter_map(|moved| {
-            Some(Span {
-                first: Seq(moved["from"].as_u64()?),
-                end: Seq(moved["to"].as_u64()?),
-            })
+    let spans = moves.flatten().filter(|moved| moved["way"] == way);
+    let spans = spans.filter_map(|moved| {
+        Some(Span {
+            first: Seq(moved["from"].as_u64()?),
+            end: Seq(moved["to"].as_u64()?),
         })
-        .collect()
+    });
+    Ok(spans.collect())
 }

@@ -108,22 +108,29 @@ impl Log {
 
     /// The first request that was received at this time or later.
     fn first_at(&self, at_ms: i64) -> Result<Option<Seq>, InspectError> {
-        let Some(piece) = self.pieces.iter().find(|p| p.last_received_at_ms >= at_ms) else {
-            return Ok(None);
-        };
-        let read = self.read(piece)?;
-        let mut requests = read.requests.iter();
-        let request = requests.find(|request| request.received_at_ms >= at_ms);
-        Ok(Some(
-            request.map_or(piece.span.first, |request| request.seq),
-        ))
+        // The time that a generation gives for its last request may be one before it.
+        let pieces = self.pieces.iter();
+        let fits = pieces.clone().position(|p| p.last_received_at_ms >= at_ms);
+        let from = fits.unwrap_or(self.pieces.len()).saturating_sub(1);
+        for piece in pieces.skip(from) {
+            let read = self.read(piece)?;
+            if read.unknown.is_some() {
+                // Nothing says that it is older.
+                return Ok(Some(piece.span.first));
+            }
+            let mut requests = read.requests.iter();
+            if let Some(request) = requests.find(|request| request.received_at_ms >= at_ms) {
+                return Ok(Some(request.seq));
+            }
+        }
+        Ok(None)
     }
 
     /// Notes what neither the log nor a receipt covers.
     fn find_gaps(&mut self, range: &Range) {
+        let end_of_range = self.span.end;
         let mut unknown = |first: Seq, end: Seq| {
-            let first = first.max(self.span.first);
-            let end = end.min(self.span.end);
+            let end = end.min(end_of_range);
             if first < end {
                 self.unknown.push(Unknown {
                     span: Span { first, end },
@@ -131,13 +138,13 @@ impl Log {
                 });
             }
         };
-        // Without a first sequence, the range begins where something is known.
-        let mut at = if range.from_seq.is_some() {
-            self.span.first
-        } else {
-            self.pieces
-                .first()
-                .map_or(self.span.first, |p| p.span.first)
+        // From a time on, the range is known if something older is: a request before it.
+        let first = self.pieces.first().map(|piece| piece.span.first);
+        let older_is_known = first.is_some_and(|first| first < self.span.first);
+        let mut at = match range.from_seq {
+            Some(from) => Seq(from),
+            None if older_is_known => self.span.first,
+            None => Seq::FIRST,
         };
         for piece in &self.pieces {
             unknown(at, piece.previous_end.unwrap_or(piece.span.first));
@@ -148,10 +155,13 @@ impl Log {
     }
 
     /// The audit's lines, where there are any.
-    pub(super) fn audit(&self) -> Option<String> {
-        let file = self.data_dir.join("audit.ndjson");
-        let bytes = std::fs::read(file).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
+    pub(super) fn audit(&self) -> Result<String, InspectError> {
+        let path = self.data_dir.join("audit.ndjson");
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            Err(source) => Err(InspectError::Io { path, source }),
+        }
     }
 
     /// Gives each piece's requests in the range, in order.

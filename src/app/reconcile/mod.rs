@@ -46,6 +46,9 @@ pub enum ReconcileError {
     /// The data directory cannot be read.
     #[error(transparent)]
     Log(#[from] InspectError),
+    /// The dead letters cannot be read; worth another try.
+    #[error("the dead letters cannot be read: {0}")]
+    Letters(String),
     /// The directory does not say whose it is.
     #[error("the directory's host id cannot be read")]
     Host,
@@ -69,7 +72,7 @@ impl ReconcileError {
     /// Whether the same question may be answered later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Sink { .. } | Self::Log(_))
+        matches!(self, Self::Sink { .. } | Self::Log(_) | Self::Letters(_))
     }
 }
 
@@ -199,7 +202,7 @@ pub async fn reconcile(
         move || log::Log::open(&dir, &range)
     });
     let log = Arc::new(opened.await.map_err(|_| ReconcileError::Host)??);
-    let letters = compare::letters(config, &log).await;
+    let letters = compare::letters(config, &log).await?;
     let mut report = Report {
         host: log.host.clone(),
         from_seq: log.span.first.0,

@@ -152,6 +152,11 @@ async fn reconcile_names_exactly_what_is_missing_and_what_is_extra() {
     assert_eq!(damaged.code, 1);
     assert!(damaged.fits().contains("UNKNOWN"), "{damaged:?}");
     std::fs::remove_file(first).unwrap();
+    let by_time = site.ask("reconcile");
+    assert!(
+        by_time.fits().contains("UNKNOWN"),
+        "it may be of this day: {by_time:?}"
+    );
     let gone = site.ask("reconcile --from 1");
     assert_eq!(gone.code, 1);
     assert!(gone.fits().contains("UNKNOWN"), "{gone:?}");
