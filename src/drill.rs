@@ -4,7 +4,8 @@
 //! # Invariants
 //! - Only where `drill.allowed` is set; there is one at a time, and it ends by itself, also
 //!   when whoever began it is gone (tests below).
-//! - What is played is an absence: nothing is changed, dropped or answered wrongly.
+//! - What is played is an absence: nothing is dropped or answered wrongly. A full disk makes
+//!   the journal give its reserve back, which it makes again, as a real one does.
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

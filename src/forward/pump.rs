@@ -16,6 +16,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::sync::watch::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -149,9 +150,9 @@ impl Forwarder {
         tracing::info!(broker = session.address(), next_seq = %cursor.next(), "forwarding");
         let mut pacer = Pacer::new(&self.pace, NAME, self.options.confirm_window);
         pacer.restart();
-        // Spans join the position when it gets to them, so they are asked first.
-        let ahead = cursor.ahead();
-        let next = cursor.next();
+        // Before the look at the place, so that no move of it goes unseen.
+        let moves = cursor.moves();
+        let (next, ahead) = cursor.place();
         let mut run = Run {
             forwarder: self,
             template: Arc::new(Template {
@@ -175,7 +176,7 @@ impl Forwarder {
         };
         // Before the first look, so that nothing old goes in front of what is fresh.
         run.lead();
-        let end = match run.pump(session, stop).await {
+        let end = match run.pump(session, moves, stop).await {
             Ok(end) | Err(end) => end,
         };
         if matches!(end, End::Stopped) {
@@ -195,8 +196,12 @@ impl Forwarder {
 }
 
 impl Run<'_> {
-    async fn pump(&mut self, session: &Session, stop: &CancellationToken) -> Result<End, End> {
-        let mut moves = self.cursor.moves();
+    async fn pump(
+        &mut self,
+        session: &Session,
+        mut moves: watch::Receiver<u64>,
+        stop: &CancellationToken,
+    ) -> Result<End, End> {
         let mut settings = self.forwarder.pace.changes();
         loop {
             let due = self.publish_ready(stop).await?;

@@ -158,11 +158,12 @@ impl Cursor {
         }
     }
 
-    /// What is delivered ahead of [`Cursor::next`], in order; nothing of it is to be
-    /// delivered again.
+    /// [`Cursor::next`], and what is delivered ahead of it, in order: nothing of that is to
+    /// be delivered again.
     #[must_use]
-    pub fn ahead(&self) -> Vec<Span> {
-        self.lock().ahead()
+    pub fn place(&self) -> (Seq, Vec<Span>) {
+        let position = self.lock();
+        (position.next, position.ahead())
     }
 
     /// Whether there is room for another span ahead, and one to spare for what is in work.

@@ -201,8 +201,9 @@ impl Life {
         self.journal = Some(Self::open(self.dir.path()));
         for (way, name) in WAYS.iter().enumerate() {
             let cursor = self.journal().cursor(name).unwrap();
-            let mut found: BTreeSet<u64> = (1..cursor.next().0).collect();
-            for span in cursor.ahead() {
+            let (next, ahead) = cursor.place();
+            let mut found: BTreeSet<u64> = (1..next.0).collect();
+            for span in ahead {
                 found.extend(span.first.0..span.end.0);
             }
             let (saved, passed) = (&self.model.saved[way], &self.model.passed[way]);

@@ -5,8 +5,9 @@
 //! # Invariants
 //! - Fresh records are held by `max_rate` alone. A backlog is held by its share of it and of
 //!   the window, and by slow confirms, full queues, an alarm of the broker and an overloaded
-//!   sink, but never stops: a window of [`WINDOW_MIN`] messages, or [`TRICKLE_RATE`] events
-//!   a second, stay (tests below).
+//!   sink, but not stopped: a window of [`WINDOW_MIN`] messages, or [`TRICKLE_RATE`] events
+//!   a second, stay. Only fresh events that take all of `max_rate` or of the window by
+//!   themselves leave it nothing (tests in `tests`).
 //! - Nothing here decides what is delivered, only when.
 
 mod pacer;

@@ -195,7 +195,6 @@ impl Pacer {
     pub fn restart(&mut self) {
         self.window = WINDOW_MIN as f64;
         self.latency_s = None;
-        self.full = None;
         self.told = WayPace::default();
         lock(&self.pace.0.ways).insert(self.way.clone(), WayPace::default());
     }

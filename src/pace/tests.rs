@@ -128,4 +128,9 @@ fn a_backlog_trickles_while_fresh_events_wait_in_full_queues() {
     assert!((1_900..=2_100).contains(&both[1]), "{both:?}");
     let slowed = pace.ways()["w"].slowed.clone().unwrap();
     assert!(slowed.contains("9000"), "{slowed}");
+    // An alarm of the broker empties no queue.
+    pacer.restart();
+    let start = start + Duration::from_secs(60);
+    let after = sent(&mut pacer, &[Lane::Fresh, Lane::Backlog], 10, start, 10);
+    assert!((1_900..=2_100).contains(&after[1]), "{after:?}");
 }
