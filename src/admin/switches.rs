@@ -13,27 +13,39 @@ use crate::pace::Settings;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{ConnectInfo, Json, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Who did not ask well hears why.
+pub(super) struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        error(self.0, &self.1)
+    }
+}
+
+/// What was asked.
+fn read<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Refused> {
+    body.map(|Json(request)| request)
+        .map_err(|rejection| Refused(rejection.status(), rejection.body_text()))
+}
 
 /// Begins or ends a drain: the status after it.
 pub(super) async fn drain(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     body: Result<Json<DrainRequest>, JsonRejection>,
-) -> Response {
-    let request = match body {
-        Ok(Json(request)) => request,
-        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
-    };
+) -> Result<Response, Refused> {
+    let request = read(body)?;
     let args = serde_json::json!({ "on": request.on });
     let apply = move |app: &App| {
         (app.options.drain)(request.on);
-        app.status()
+        Ok(app.status())
     };
-    switch(app, peer, request.sudo_user, ("drain", args), apply).await
+    Ok(switch(app, peer, request.sudo_user, ("drain", args), apply).await)
 }
 
 /// Shows the pace, and changes what the body has of it.
@@ -41,11 +53,8 @@ pub(super) async fn pace(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     body: Result<Json<PaceRequest>, JsonRejection>,
-) -> Response {
-    let request = match body {
-        Ok(Json(request)) => request,
-        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
-    };
+) -> Result<Response, Refused> {
+    let request = read(body)?;
     let pace = &app.options.pace;
     let now = pace.settings();
     let wanted = Settings {
@@ -57,21 +66,21 @@ pub(super) async fn pace(
     };
     if !(wanted.backlog_share > 0.0 && wanted.backlog_share <= 1.0) {
         let text = "the backlog's share must be more than 0, and at most 1";
-        return error(StatusCode::UNPROCESSABLE_ENTITY, text);
+        return Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, text.to_owned()));
     }
     let answer = |app: &App| PaceAnswer {
         settings: app.options.pace.settings(),
         ways: app.options.pace.ways(),
     };
     if wanted == now {
-        return Json(answer(&app)).into_response();
+        return Ok(Json(answer(&app)).into_response());
     }
     let args = serde_json::json!(wanted);
     let apply = move |app: &App| {
         app.options.pace.set(wanted);
-        answer(app)
+        Ok(answer(app))
     };
-    switch(app, peer, request.sudo_user, ("pace", args), apply).await
+    Ok(switch(app, peer, request.sudo_user, ("pace", args), apply).await)
 }
 
 /// Begins a drill: the status after it.
@@ -79,11 +88,8 @@ pub(super) async fn drill(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     body: Result<Json<DrillRequest>, JsonRejection>,
-) -> Response {
-    let request = match body {
-        Ok(Json(request)) => request,
-        Err(rejection) => return error(rejection.status(), &rejection.body_text()),
-    };
+) -> Result<Response, Refused> {
+    let request = read(body)?;
     let duration = Duration::from_secs(request.seconds);
     if let Err(refused) = app.options.drill.may_start(duration) {
         let status = match refused {
@@ -91,16 +97,17 @@ pub(super) async fn drill(
             StartError::Busy => StatusCode::CONFLICT,
             StartError::Duration => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        return error(status, &refused.to_string());
+        return Err(Refused(status, refused.to_string()));
     }
     let args = serde_json::json!({ "outage": request.outage, "seconds": request.seconds });
     let apply = move |app: &App| {
-        if let Err(refused) = app.options.drill.start(request.outage, duration) {
-            tracing::warn!(%refused, "another drill was faster");
-        }
-        app.status()
+        // Another may have been faster since the look.
+        let begun = app.options.drill.start(request.outage, duration);
+        begun
+            .map(|()| app.status())
+            .map_err(|refused| refused.to_string())
     };
-    switch(app, peer, request.sudo_user, ("drill", args), apply).await
+    Ok(switch(app, peer, request.sudo_user, ("drill", args), apply).await)
 }
 
 /// Changes something that is no journal, with a line in the audit before and after it.
@@ -109,7 +116,7 @@ async fn switch<T: Serialize + Send + 'static>(
     peer: Peer,
     sudo_user: Option<String>,
     (verb, args): (&'static str, serde_json::Value),
-    apply: impl FnOnce(&App) -> T + Send + 'static,
+    apply: impl FnOnce(&App) -> Result<T, String> + Send + 'static,
 ) -> Response {
     let Peer(Some((uid, pid))) = peer else {
         return error(StatusCode::FORBIDDEN, "who calls is not known");
@@ -126,13 +133,15 @@ async fn switch<T: Serialize + Send + 'static>(
         let line = app.audit.begin(&intent)?;
         let answer = apply(&app);
         tracing::warn!(verb, args = text, uid, "an operator changes the service");
-        if let Err(error) = line.end("applied", &serde_json::Value::Null) {
+        let result = if answer.is_ok() { "applied" } else { "refused" };
+        if let Err(error) = line.end(result, &serde_json::Value::Null) {
             tracing::error!(%error, "the audit's line could not be ended");
         }
         Ok::<_, std::io::Error>(answer)
     };
     match blocking(work).await {
-        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Ok(Ok(answer))) => Json(answer).into_response(),
+        Ok(Ok(Err(refused))) => error(StatusCode::CONFLICT, &refused),
         Ok(Err(failed)) => error(
             StatusCode::INSUFFICIENT_STORAGE,
             &format!("not done: the audit cannot be written: {failed}"),

@@ -52,6 +52,18 @@ pub struct Depth {
 /// # Errors
 /// When the session is lost, or the broker does not answer.
 pub async fn depth(session: &Session, queue: &str) -> Result<Option<Depth>, BrowseError> {
+    let Some((channel, depth)) = enter(session, queue).await? else {
+        return Ok(None);
+    };
+    if let Err(error) = answer(channel.close(200, "OK".into())).await {
+        tracing::debug!(%error, "the channel of a look did not close");
+    }
+    Ok(Some(depth))
+}
+
+/// A channel, and what is in the queue; `None` when there is no such queue, and the broker
+/// has closed the channel.
+async fn enter(session: &Session, queue: &str) -> Result<Option<(Channel, Depth)>, BrowseError> {
     let failed = |reason: String| BrowseError {
         queue: queue.to_owned(),
         reason,
@@ -60,14 +72,8 @@ pub async fn depth(session: &Session, queue: &str) -> Result<Option<Depth>, Brow
     let channel = channel.map_err(|error| failed(error.to_string()))?;
     let name = short("the queue", queue).map_err(failed)?;
     match ask(&channel, name).await {
-        Ok(depth) => {
-            if let Err(error) = answer(channel.close(200, "OK".into())).await {
-                tracing::debug!(%error, "the channel of a look did not close");
-            }
-            Ok(Some(depth))
-        }
+        Ok(depth) => Ok(Some((channel, depth))),
         Err(error) => match broker_reply(&error) {
-            // The broker has closed the channel.
             Some((NOT_FOUND, _)) => Ok(None),
             _ => Err(failed(error.to_string())),
         },
@@ -93,30 +99,18 @@ pub struct Held(u64);
 impl Browser {
     /// Begins a look; `None` when there is no such queue.
     pub async fn open(session: &Session, queue: &str) -> Result<Option<Self>, BrowseError> {
-        let failed = |reason: String| BrowseError {
-            queue: queue.to_owned(),
-            reason,
+        let Some((channel, depth)) = enter(session, queue).await? else {
+            return Ok(None);
         };
-        let channel = session.channel().await;
-        let channel = channel.map_err(|error| failed(error.to_string()))?;
-        let name = short("the queue", queue).map_err(failed)?;
-        match ask(&channel, name).await {
-            Ok(depth) => {
-                let mut browser = Self {
-                    queue: queue.to_owned(),
-                    channel,
-                    depth,
-                    holds: AtomicU32::new(0),
-                    first: Mutex::default(),
-                };
-                browser.probe().await?;
-                Ok(Some(browser))
-            }
-            Err(error) => match broker_reply(&error) {
-                Some((NOT_FOUND, _)) => Ok(None),
-                _ => Err(failed(error.to_string())),
-            },
-        }
+        let mut browser = Self {
+            queue: queue.to_owned(),
+            channel,
+            depth,
+            holds: AtomicU32::new(0),
+            first: Mutex::default(),
+        };
+        browser.probe().await?;
+        Ok(Some(browser))
     }
 
     /// Looks whether a queue that is said to be empty is so.
