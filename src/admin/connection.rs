@@ -1,51 +1,86 @@
-//! Bounds on the socket's connections: how many, and how long each may live.
-//! Called by `serve`, which gives this to axum as its listener.
+//! Bounds on connections: how many, and how long each may live. Called by `serve` and
+//! `page`, which give this to axum as their listeners.
 //!
 //! # Invariants
 //! - A connection that says nothing, or never stops, ends (test
-//!   `a_silent_connection_ends`); while all places are taken, others wait.
+//!   `a_silent_connection_ends`); while all places are taken, others wait, and no longer than
+//!   that (test `those_who_wait_get_the_places_of_the_silent`).
 
+use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream, unix};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, unix};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
-
-/// Operators and scripts of one host; more is a mistake.
-const CONNECTIONS_MAX: usize = 16;
 
 /// After a failed accept (no file descriptor left): long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Where connections come from.
+pub(super) trait Source: Send + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Address: Send;
+
+    fn next(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Self::Address)>> + Send;
+    fn address(&self) -> io::Result<Self::Address>;
+}
+
+impl Source for UnixListener {
+    type Stream = UnixStream;
+    type Address = unix::SocketAddr;
+
+    async fn next(&mut self) -> io::Result<(UnixStream, unix::SocketAddr)> {
+        self.accept().await
+    }
+
+    fn address(&self) -> io::Result<unix::SocketAddr> {
+        self.local_addr()
+    }
+}
+
+impl Source for TcpListener {
+    type Stream = TcpStream;
+    type Address = SocketAddr;
+
+    async fn next(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.accept().await
+    }
+
+    fn address(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+}
+
 /// A listener whose connections are bounded.
-pub(super) struct Bounded {
-    listener: UnixListener,
+pub(super) struct Bounded<L> {
+    listener: L,
     places: Arc<Semaphore>,
     life: Duration,
 }
 
-impl Bounded {
-    pub(super) fn new(listener: UnixListener, life: Duration) -> Self {
+impl<L: Source> Bounded<L> {
+    pub(super) fn new(listener: L, connections_max: usize, life: Duration) -> Self {
         Self {
             listener,
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            places: Arc::new(Semaphore::new(connections_max)),
             life,
         }
     }
 }
 
-impl axum::serve::Listener for Bounded {
-    type Io = Connection;
-    type Addr = unix::SocketAddr;
+impl<L: Source> axum::serve::Listener for Bounded<L> {
+    type Io = Connection<L::Stream>;
+    type Addr = L::Address;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let place = Arc::clone(&self.places).acquire_owned().await.ok();
-            match self.listener.accept().await {
+            match self.listener.next().await {
                 Ok((stream, address)) => {
                     let connection = Connection {
                         stream,
@@ -55,7 +90,7 @@ impl axum::serve::Listener for Bounded {
                     return (connection, address);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "admin socket: accept failed");
+                    tracing::warn!(%error, "admin: accept failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -63,25 +98,25 @@ impl axum::serve::Listener for Bounded {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.local_addr()
+        self.listener.address()
     }
 }
 
 /// A connection that ends by itself.
-pub(super) struct Connection {
-    stream: UnixStream,
+pub(super) struct Connection<S> {
+    stream: S,
     end: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Connection {
+impl Connection<UnixStream> {
     /// Who is at the other end, by the kernel.
     pub(super) fn peer(&self) -> io::Result<unix::UCred> {
         self.stream.peer_cred()
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -94,7 +129,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -119,13 +154,13 @@ impl AsyncWrite for Connection {
 mod tests {
     use super::*;
     use axum::serve::Listener as _;
-    use tokio::io::AsyncReadExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     #[tokio::test]
     async fn a_silent_connection_ends() {
         let dir = tempfile::tempdir().unwrap();
         let listener = super::super::listener::bind(dir.path()).unwrap();
-        let mut bounded = Bounded::new(listener, Duration::from_millis(20));
+        let mut bounded = Bounded::new(listener, 1, Duration::from_millis(20));
         let (client, (mut server, _)) = tokio::join!(
             super::super::listener::connect(dir.path()),
             bounded.accept()
@@ -133,5 +168,30 @@ mod tests {
         let _client = client.unwrap();
         let error = server.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_get_the_places_of_the_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bounded = Bounded::new(listener, 2, Duration::from_millis(300));
+        let routes = axum::Router::new().fallback(async || "here");
+        let server = tokio::spawn(async move { axum::serve(bounded, routes).await });
+        let mut silent = Vec::new();
+        for _ in 0..2 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let start = tokio::time::Instant::now();
+        let mut asking = TcpStream::connect(address).await.unwrap();
+        asking.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        asking.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("here"), "{answer}");
+        let waited = start.elapsed();
+        assert!(
+            waited > Duration::from_millis(200),
+            "not bounded: {waited:?}"
+        );
+        server.abort();
     }
 }

@@ -11,6 +11,7 @@
 //! POST /journal/skip    one way out passes records over
 //! POST /journal/purge   ways out pass records over, or a quarantined generation goes
 //! ```
+//! A page for browsers is served beside it, which only shows (`page`).
 //! Changes of the journal are dry runs unless the body says `"apply": true`.
 //!
 //! # Invariants
@@ -23,25 +24,30 @@
 //!   service, or this process when there is none (test
 //!   `nobody_changes_the_journal_behind_a_running_service`).
 
+mod app;
 mod audit;
 mod change;
 mod client;
 mod connection;
 mod forecast;
+mod history;
 mod listener;
+mod page;
 mod request;
 mod serve;
 mod status;
 mod switches;
 
+pub use app::{Options, Serving};
 pub use audit::{Audit, Intent, OpenLine, Who};
 pub use change::{ChangeError, Ground, change};
 pub use client::{CallError, get, post};
+pub use page::PageOptions;
 pub use request::{
     Change, DrainRequest, DrillRequest, Move, Outcome, PaceAnswer, PaceRequest, PurgeRequest,
     Removed, SkipRequest,
 };
-pub use serve::{Admin, Options, Serving};
+pub use serve::Admin;
 pub use status::{
     Account, Counts, Disk, Ledger, Part, Place, Rates, State, Status, Trouble, Way, WayRate, counts,
 };

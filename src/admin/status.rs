@@ -79,6 +79,9 @@ pub struct Status {
     pub rates: Option<Rates>,
     /// Ways out, consumers and sinks of this host: how each does.
     pub parts: Vec<Part>,
+    /// Letters that wait in this host's dead letters for an operator, by way out; absent when
+    /// nobody could count them.
+    pub dead_letters: Option<BTreeMap<String, u64>>,
 }
 
 /// What becomes durable, and what that leads to.

@@ -5,9 +5,10 @@
 //! - Each change has its line in the audit before it is made; one that cannot be written
 //!   there is not made.
 
+use super::app::App;
 use super::audit::{Intent, Who};
 use super::request::{DrainRequest, DrillRequest, PaceAnswer, PaceRequest};
-use super::serve::{App, Peer, blocking, error};
+use super::serve::{Peer, blocking, error};
 use crate::drill::StartError;
 use crate::pace::Settings;
 use axum::extract::rejection::JsonRejection;

@@ -20,7 +20,7 @@ pub use drain::{Drained, drain};
 pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology};
 
 use crate::admin::{self, Admin};
-use crate::config::Config;
+use crate::config::{self, Config, Listen};
 use crate::dead_letters::DeadLetters;
 use crate::drill::Drill;
 use crate::ingest::Health;
@@ -59,8 +59,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let doors = Doors::open(&config, bound, &journal, &health, &metrics, &dead_letters)?;
     health.set_open(true);
     let parts = (&health, &metrics, &pace, &drill);
+    let parts = (parts, &dead_letters);
     let admin = admin_options(&config, &journal, parts, doors.counter());
-    let admin = Admin::start(admin);
+    let admin = Admin::start(admin, page_options(&config.admin));
     let stats = journal.stats();
     tracing::info!(
         host = %journal.host(), grpc = %doors.grpc_address, http = %doors.http_address,
@@ -98,7 +99,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 fn admin_options(
     config: &Config,
     journal: &Journal,
-    (health, metrics, pace, drill): (&Health, &Metrics, &Pace, &Drill),
+    ((health, metrics, pace, drill), dead_letters): (
+        (&Health, &Metrics, &Pace, &Drill),
+        &DeadLetters,
+    ),
     in_work: impl Fn() -> usize + Send + Sync + 'static,
 ) -> admin::Options {
     let (health, switch) = (health.clone(), health.clone());
@@ -114,10 +118,21 @@ fn admin_options(
             in_work: in_work(),
         }),
         drain: Arc::new(move |on| switch.set_draining(on)),
+        dead_letters: dead_letters.clone(),
         metrics: metrics.clone(),
         pace: pace.clone(),
         drill: drill.clone(),
         parts: setup::parts(config),
+    }
+}
+
+fn page_options(section: &config::Admin) -> admin::PageOptions {
+    admin::PageOptions {
+        listen: match section.listen {
+            Listen::Off => None,
+            Listen::At(address) => Some(address),
+        },
+        names: section.names.clone(),
     }
 }
 

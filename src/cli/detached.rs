@@ -55,6 +55,7 @@ pub(super) fn status(site: &Site) -> anyhow::Result<Status> {
         },
         rates: None,
         parts: Vec::new(),
+        dead_letters: None,
     })
 }
 

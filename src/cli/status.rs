@@ -83,6 +83,9 @@ pub(super) fn render(status: &Status) -> String {
     for line in lost {
         text.push_str(&fact("lost", &line));
     }
+    if let Some(letters) = set_aside(status) {
+        text.push_str(&fact("set aside", &letters));
+    }
     text.push_str(&ways(&status.ledger.ways));
     text.push_str(&super::pace::lines(&status.ledger.ways));
     text.push_str(&super::parts::render(&status.parts));
@@ -114,6 +117,25 @@ fn rate(rates: &Rates) -> String {
         text.push_str(&format!(", and is full in {}", span(seconds)));
     }
     text
+}
+
+/// Letters that wait for an operator, if there are any.
+fn set_aside(status: &Status) -> Option<String> {
+    let waiting = status.dead_letters.iter().flatten();
+    let waiting: Vec<_> = waiting.filter(|(_, number)| **number > 0).collect();
+    if waiting.is_empty() {
+        return None;
+    }
+    let all = waiting.iter().map(|(_, number)| **number).sum();
+    let by = waiting
+        .iter()
+        .map(|(way, number)| format!("{number} by {way}"));
+    let by: Vec<_> = by.collect();
+    let all = count(all, "letter");
+    Some(format!(
+        "{all} in the dead letters ({}); `holdfast dlq ls` shows them",
+        by.join(", ")
+    ))
 }
 
 fn disk(status: &Status) -> String {
@@ -301,6 +323,11 @@ mod tests {
                 full_in_seconds: Some(figure),
             }),
             parts: Vec::new(),
+            dead_letters: Some(std::collections::BTreeMap::from([
+                ("rabbitmq".to_owned(), figure),
+                ("w".repeat(64), 1),
+                ("empty".to_owned(), 0),
+            ])),
         }
     }
 
@@ -319,6 +346,10 @@ mod tests {
         let mut status = status(8);
         let text = render(&status);
         assert!(text.contains("! LaunchEvent"), "{text}");
+        assert!(
+            text.contains("9 letters in the dead letters (8 by rabbitmq,"),
+            "{text}"
+        );
         let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(flat.contains("DOES NOT ADD UP"), "{text}");
         let way = &mut status.ledger.ways[0];

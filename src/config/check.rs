@@ -69,6 +69,14 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
         share > 0.0 && share <= 1.0,
         "forward.backlog_share: must be more than 0, and at most 1",
     );
+    let is_name = |name: &String| {
+        let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        !name.is_empty() && name.chars().all(of_name)
+    };
+    expect(
+        config.admin.names.iter().all(is_name),
+        "admin.names: each must be the name of a host, without a port",
+    );
     if let Some(rabbitmq) = &config.rabbitmq {
         expect(
             !rabbitmq.urls.is_empty(),

@@ -10,6 +10,7 @@
 //!   are reported at once, each with its key (test `all_errors_are_reported_at_once`).
 //! - Secrets never appear in Debug output or error texts.
 
+mod admin;
 mod bindings;
 mod check;
 mod clicks;
@@ -25,6 +26,7 @@ mod shipped;
 mod units;
 mod webhooks;
 
+pub use admin::{Admin, Listen};
 pub use bindings::matches as binding_matches;
 pub use clicks::Clicks;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
@@ -50,6 +52,8 @@ pub struct Config {
     pub grpc: Grpc,
     /// The HTTP door.
     pub http: Http,
+    /// The page for operators.
+    pub admin: Admin,
     /// The journal's bounds.
     pub journal: Journal,
     /// What the doors take.

@@ -33,6 +33,7 @@ async fn without_configuration_a_dispatched_file_is_in_sqlite() {
             "HOLDFAST__HTTP__LISTEN".to_owned(),
             format!("127.0.0.1:{http}"),
         ),
+        ("HOLDFAST__ADMIN__LISTEN".to_owned(), "off".to_owned()),
         (
             "HOLDFAST__DATA__DIR".to_owned(),
             scratch.0.join("data").display().to_string(),

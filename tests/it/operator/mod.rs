@@ -8,6 +8,7 @@ mod drills;
 mod exports;
 mod looks;
 mod outage;
+mod page;
 mod reconciles;
 
 use crate::support::cli::{Said, holdfast};

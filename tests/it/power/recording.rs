@@ -142,6 +142,7 @@ impl Recorded {
                 "HOLDFAST__HTTP__LISTEN".to_owned(),
                 format!("127.0.0.1:{http}"),
             ),
+            ("HOLDFAST__ADMIN__LISTEN".to_owned(), "off".to_owned()),
             (
                 "HOLDFAST__DATA__DIR".to_owned(),
                 base.join("box/data").display().to_string(),

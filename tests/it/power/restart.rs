@@ -28,6 +28,7 @@ pub fn deliver(binary: &Path, image: &Path, acked: &HashSet<Token>) -> Vec<Findi
     let settings = [
         ("GRPC__LISTEN", format!("127.0.0.1:{grpc}")),
         ("HTTP__LISTEN", format!("127.0.0.1:{http}")),
+        ("ADMIN__LISTEN", "off".to_owned()),
         ("DATA__DIR", data.display().to_string()),
     ]
     .map(|(name, value)| (format!("HOLDFAST__{name}"), value));

@@ -14,6 +14,8 @@ pub struct Collector {
     pub dir: PathBuf,
     pub grpc: u16,
     pub http: u16,
+    /// Where its page for operators is.
+    pub admin: u16,
     /// Set for the process, and for it alone (not for its guard).
     pub environment: Vec<(String, String)>,
     /// Started in its directory without a configuration file, and with no variable but
@@ -32,16 +34,18 @@ impl Collector {
     pub fn new(scratch: &Scratch, more: &str) -> Self {
         let dir = scratch.0.join("collector");
         std::fs::create_dir_all(&dir).unwrap();
-        let (grpc, http) = (free_port(), free_port());
-        let config = format!(
-            "[data]\ndir = \"{}\"\n[grpc]\nlisten = \"127.0.0.1:{grpc}\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n{more}",
-            dir.join("data").display()
-        );
+        let (grpc, http, admin) = (free_port(), free_port(), free_port());
+        let listen = [("grpc", grpc), ("http", http), ("admin", admin)]
+            .map(|(door, port)| format!("[{door}]\nlisten = \"127.0.0.1:{port}\"\n"))
+            .concat();
+        let data = dir.join("data");
+        let config = format!("[data]\ndir = \"{}\"\n{listen}{more}", data.display());
         std::fs::write(dir.join("holdfast.toml"), config).unwrap();
         Self {
             dir,
             grpc,
             http,
+            admin,
             environment: Vec::new(),
             is_bare: false,
             process: None,
@@ -57,6 +61,7 @@ impl Collector {
             dir,
             grpc: free_port(),
             http: free_port(),
+            admin: free_port(),
             environment: Vec::new(),
             is_bare: true,
             process: None,
@@ -69,6 +74,7 @@ impl Collector {
             dir: self.dir.clone(),
             grpc: self.grpc,
             http: self.http,
+            admin: self.admin,
             environment: Vec::new(),
             is_bare: false,
             process: None,
@@ -111,6 +117,8 @@ impl Collector {
         let dir = self.dir.display().to_string();
         if self.is_bare {
             command.extend(["-i".into(), "-C".into(), dir.clone()]);
+            // No name of older deployments says where the page is.
+            command.push(format!("HOLDFAST__ADMIN__LISTEN=127.0.0.1:{}", self.admin));
         }
         let set = self.environment.iter();
         command.extend(set.map(|(key, value)| format!("{key}={value}")));

@@ -1,6 +1,7 @@
 //! What the tests stand on: servers, the collector under test, a load with known
 //! content, and a judge that compares what was acked with what was stored.
 
+pub mod browser;
 pub mod cli;
 pub mod collector;
 pub mod faults;
