@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// Parts with the same trouble that are named; the rest are counted.
 const NAMED: usize = 2;
 
+/// Different troubles that are told; the rest are counted.
+const TOLD: usize = 3;
+
 /// The parts of a host.
 pub(super) fn render(parts: &[Part]) -> String {
     if parts.is_empty() {
@@ -30,7 +33,15 @@ pub(super) fn render(parts: &[Part]) -> String {
     let well = consumers.iter().filter(|part| is_well(part)).count();
     let all = count(consumers.len() as u64, "consumer");
     text.push_str(&fact("queues", &format!("{well} of {all} at work")));
-    for (said, parts) in alike(consumers.into_iter().filter(|part| !is_well(part))) {
+    let mut troubles = alike(consumers.into_iter().filter(|part| !is_well(part)));
+    // What most of them say comes first.
+    troubles.sort_by_key(|(_, parts)| std::cmp::Reverse(parts.len()));
+    let rest: usize = troubles
+        .iter()
+        .skip(TOLD)
+        .map(|(_, parts)| parts.len())
+        .sum();
+    for (said, parts) in troubles.into_iter().take(TOLD) {
         let named: Vec<_> = parts.iter().take(NAMED).map(|p| p.name.as_str()).collect();
         let mut who = named.join(", ");
         if parts.len() > NAMED {
@@ -40,23 +51,40 @@ pub(super) fn render(parts: &[Part]) -> String {
         let oldest = parts
             .iter()
             .min_by_key(|p| p.trouble.as_ref().map(|t| t.since_ms));
-        let state = oldest.map_or(said, |part| state(part));
+        let since = oldest.and_then(|part| part.trouble.as_ref());
+        let state = since.map_or("NOT CONNECTED".to_owned(), |trouble| {
+            format!("TROUBLE for {}: {said}", ago(trouble.since_ms))
+        });
         text.push_str(&fact("", &format!("{who}: {state}")));
+    }
+    if rest > 0 {
+        text.push_str(&fact(
+            "",
+            &format!("and {rest} more for other reasons (--json has them)"),
+        ));
     }
     text
 }
 
-/// Parts by what is wrong with them: a broker that is away is one trouble, not dozens.
-fn alike<'a>(parts: impl Iterator<Item = &'a Part>) -> BTreeMap<String, Vec<&'a Part>> {
+/// Parts by what is wrong with them: a broker that is away is one trouble, not dozens, although
+/// each says it of its own queue.
+fn alike<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<(String, Vec<&'a Part>)> {
     let mut groups: BTreeMap<String, Vec<&Part>> = BTreeMap::new();
     for part in parts {
-        let said = part.trouble.as_ref().map(|trouble| trouble.text.clone());
+        let said = part
+            .trouble
+            .as_ref()
+            .map(|trouble| trouble.text.replace(&part.name, "…"));
         groups
             .entry(said.unwrap_or_default())
             .or_default()
             .push(part);
     }
-    groups
+    groups.into_iter().collect()
+}
+
+fn ago(ms: i64) -> String {
+    span(u64::try_from(now_ms().saturating_sub(ms)).unwrap_or(0) / 1000)
 }
 
 fn is_well(part: &Part) -> bool {
@@ -64,7 +92,6 @@ fn is_well(part: &Part) -> bool {
 }
 
 fn state(part: &Part) -> String {
-    let ago = |ms: i64| span(u64::try_from(now_ms().saturating_sub(ms)).unwrap_or(0) / 1000);
     if let Some(trouble) = &part.trouble {
         return format!("TROUBLE for {}: {}", ago(trouble.since_ms), trouble.text);
     }
@@ -136,6 +163,31 @@ mod tests {
             .join(" ");
         let one = "trace_log and 25 more: TROUBLE for 0s: waits for the broker";
         assert!(flat.contains(one), "{flat}");
+        // Each in the words of its own queue, and some for reasons of their own.
+        for part in &mut parts {
+            let text = format!("the session was lost under '{}'", part.name);
+            part.trouble = Some(Trouble {
+                since_ms: now_ms(),
+                text,
+            });
+        }
+        for (at, part) in parts.iter_mut().rev().take(6).enumerate() {
+            let text = format!("reason {at}");
+            part.trouble = Some(Trouble {
+                since_ms: now_ms(),
+                text,
+            });
+        }
+        let flat = render(&parts)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        let one = "and 19 more: TROUBLE for 0s: the session was lost under '…'";
+        assert!(flat.contains(one), "{flat}");
+        assert!(
+            flat.ends_with("and 4 more for other reasons (--json has them)"),
+            "{flat}"
+        );
         assert_eq!(render(&[]), "");
     }
 }

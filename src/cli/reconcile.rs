@@ -79,7 +79,7 @@ pub(super) fn exit_code(report: &Report) -> ExitCode {
     }
 }
 
-/// Looks until all is complete, nothing can become so, or the time is up.
+/// Looks until nothing is on its way any more, or the time is up.
 pub(super) async fn wait_for(
     config: &Config,
     range: &Range,
@@ -91,7 +91,7 @@ pub(super) async fn wait_for(
         let answer = reconcile(config, range, sink).await;
         let is_late = Instant::now() >= until;
         match answer {
-            Ok(report) if report.is_complete() || !report.may_become_complete() || is_late => {
+            Ok(report) if !report.may_still_come() || is_late => {
                 return Ok(report);
             }
             Err(error) if is_late || !error.is_retryable() => return Err(error.into()),

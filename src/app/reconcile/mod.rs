@@ -171,11 +171,12 @@ impl Report {
         self.lost.is_empty() && self.unknown.is_empty() && self.sinks.iter().all(of_sink)
     }
 
-    /// Whether it may become complete by itself: only what is missing or pending may come.
+    /// Whether events may still arrive: those that are pending, and those that are missing,
+    /// which may be on their way in the broker. What is lost or unknown stays so.
     #[must_use]
-    pub fn may_become_complete(&self) -> bool {
-        let extra = self.sinks.iter().any(|sink| sink.total.extra > 0);
-        self.lost.is_empty() && self.unknown.is_empty() && !extra
+    pub fn may_still_come(&self) -> bool {
+        let comes = |sink: &SinkReport| sink.total.missing > 0 || sink.total.pending > 0;
+        self.sinks.iter().any(comes)
     }
 }
 
@@ -259,4 +260,43 @@ fn namespace(config: &Config, kind: SinkKind) -> Option<String> {
 fn hour(at_ms: i64) -> String {
     let time = chrono::DateTime::from_timestamp_millis(at_ms).unwrap_or_default();
     time.format("%Y-%m-%d %H:00").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::identity::Seq;
+
+    #[test]
+    fn what_is_lost_or_too_much_does_not_end_the_wait_for_the_rest() {
+        let mut report = Report {
+            host: "h".into(),
+            from_seq: 1,
+            to_seq: 9,
+            requests: 8,
+            webhooks: 0,
+            lost: vec![Span {
+                first: Seq(2),
+                end: Seq(3),
+            }],
+            unknown: Vec::new(),
+            sinks: vec![SinkReport {
+                sink: "s".into(),
+                way: "s".into(),
+                total: Counts {
+                    pending: 1,
+                    extra: 1,
+                    ..Counts::default()
+                },
+                hours: BTreeMap::new(),
+                missing: Vec::new(),
+                extra: Vec::new(),
+            }],
+        };
+        assert!(report.may_still_come());
+        report.sinks[0].total.pending = 0;
+        assert!(!report.may_still_come() && !report.is_complete());
+        report.sinks[0].total.missing = 1;
+        assert!(report.may_still_come());
+    }
 }
