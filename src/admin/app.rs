@@ -11,6 +11,7 @@
 use super::audit::Audit;
 use super::forecast::{Forecast, Sample};
 use super::history::{Health, History, Past, Point, WayPoint};
+use super::request::{ReloadError, Reloaded};
 use super::status::{Disk, Ledger, Part, Rates, State as ServiceState, Status};
 use crate::clock::now_ms;
 use crate::dead_letters::DeadLetters;
@@ -46,6 +47,8 @@ pub struct Options {
     pub serving: Arc<dyn Fn() -> Serving + Send + Sync>,
     /// Begins or ends a drain.
     pub drain: Arc<dyn Fn(bool) + Send + Sync>,
+    /// Loads the configuration anew; may take as long as its file does.
+    pub reload: Arc<dyn Fn() -> Result<Reloaded, ReloadError> + Send + Sync>,
     /// What could not be handed on.
     pub dead_letters: DeadLetters,
     /// How the parts do.

@@ -7,6 +7,7 @@
 //! GET  /ledger          the ways out and their accounts alone
 //! POST /drain           the doors refuse everything, until all is delivered
 //! POST /pace            how fast the log goes out: shown, and changed
+//! POST /reload          the configuration is loaded anew
 //! POST /drill           an outage is played, where that is allowed
 //! POST /journal/skip    one way out passes records over
 //! POST /journal/purge   ways out pass records over, or a quarantined generation goes
@@ -45,7 +46,7 @@ pub use client::{CallError, get, post};
 pub use page::PageOptions;
 pub use request::{
     Change, DrainRequest, DrillRequest, Move, Outcome, PaceAnswer, PaceRequest, PurgeRequest,
-    Removed, SkipRequest,
+    ReloadError, ReloadRequest, Reloaded, Removed, SkipRequest,
 };
 pub use serve::Admin;
 pub use status::{

@@ -6,6 +6,7 @@
 //! - A field that is not known is an error: a mistyped bound must not become none.
 
 use super::status::Counts;
+use crate::config;
 use crate::drill::Outage;
 use crate::pace::{Settings, WayPace};
 use serde::{Deserialize, Serialize};
@@ -99,6 +100,35 @@ pub struct DrainRequest {
     /// Who called sudo, as the caller says.
     #[serde(default)]
     pub sudo_user: Option<String>,
+}
+
+/// Body of `POST /reload`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Who called sudo, as the caller says.
+    #[serde(default)]
+    pub sudo_user: Option<String>,
+}
+
+/// What came of a configuration that was loaded anew: keys, and never values.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What is in force now, and was not before.
+    pub applied: Vec<String>,
+    /// What will be after a restart, and stays as it was until then.
+    pub needs_restart: Vec<String>,
+}
+
+/// Why a configuration was not loaded anew; all is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// It has mistakes.
+    #[error("the configuration stays as it was: {0}")]
+    Wrong(#[from] config::Errors),
+    /// The service stops.
+    #[error("the service stops: nothing is loaded any more")]
+    Stopping,
 }
 
 /// A change that is asked for.

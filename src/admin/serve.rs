@@ -125,6 +125,7 @@ fn routes(app: Arc<App>) -> Router {
         .route("/ledger", get(ledger))
         .route("/drain", post(switches::drain))
         .route("/pace", post(switches::pace))
+        .route("/reload", post(switches::reload))
         .route("/drill", post(switches::drill))
         .route("/journal/skip", post(skip))
         .route("/journal/purge", post(purge))

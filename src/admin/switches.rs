@@ -7,7 +7,9 @@
 
 use super::app::App;
 use super::audit::{Intent, Who};
-use super::request::{DrainRequest, DrillRequest, PaceAnswer, PaceRequest};
+use super::request::{
+    DrainRequest, DrillRequest, PaceAnswer, PaceRequest, ReloadError, ReloadRequest,
+};
 use super::serve::{Peer, blocking, error};
 use crate::drill::StartError;
 use crate::pace::Settings;
@@ -106,9 +108,29 @@ pub(super) async fn drill(
         let begun = app.options.drill.start(request.outage, duration);
         begun
             .map(|()| app.status())
-            .map_err(|refused| refused.to_string())
+            .map_err(|refused| Refused(StatusCode::CONFLICT, refused.to_string()))
     };
     Ok(switch(app, peer, request.sudo_user, ("drill", args), apply).await)
+}
+
+/// Loads the configuration anew: which keys are in force by it, and which wait.
+pub(super) async fn reload(
+    State(app): State<Arc<App>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    body: Result<Json<ReloadRequest>, JsonRejection>,
+) -> Result<Response, Refused> {
+    let request = read(body)?;
+    let apply = |app: &App| {
+        (app.options.reload)().map_err(|refused| {
+            let status = match refused {
+                ReloadError::Wrong(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                ReloadError::Stopping => StatusCode::CONFLICT,
+            };
+            Refused(status, refused.to_string())
+        })
+    };
+    let args = serde_json::json!({});
+    Ok(switch(app, peer, request.sudo_user, ("reload", args), apply).await)
 }
 
 /// Changes something that is no journal, with a line in the audit before and after it.
@@ -117,7 +139,7 @@ async fn switch<T: Serialize + Send + 'static>(
     peer: Peer,
     sudo_user: Option<String>,
     (verb, args): (&'static str, serde_json::Value),
-    apply: impl FnOnce(&App) -> Result<T, String> + Send + 'static,
+    apply: impl FnOnce(&App) -> Result<T, Refused> + Send + 'static,
 ) -> Response {
     let Peer(Some((uid, pid))) = peer else {
         return error(StatusCode::FORBIDDEN, "who calls is not known");
@@ -142,7 +164,7 @@ async fn switch<T: Serialize + Send + 'static>(
     };
     match blocking(work).await {
         Ok(Ok(Ok(answer))) => Json(answer).into_response(),
-        Ok(Ok(Err(refused))) => error(StatusCode::CONFLICT, &refused),
+        Ok(Ok(Err(refused))) => refused.into_response(),
         Ok(Err(failed)) => error(
             StatusCode::INSUFFICIENT_STORAGE,
             &format!("not done: the audit cannot be written: {failed}"),

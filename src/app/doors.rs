@@ -9,6 +9,8 @@ use crate::journal::Journal;
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -77,6 +79,8 @@ fn lane(config: &Config, source: Source, door: Door) -> Lane {
 pub(super) struct Doors {
     pub(super) grpc_address: SocketAddr,
     pub(super) http_address: SocketAddr,
+    /// `ingest.keep_rejected` of all of them.
+    pub(super) keep_rejected: Arc<AtomicBool>,
     doors: Vec<Door>,
     servers: JoinSet<anyhow::Result<()>>,
     stop: CancellationToken,
@@ -92,8 +96,9 @@ impl Doors {
         metrics: &Metrics,
         dead_letters: &DeadLetters,
     ) -> anyhow::Result<Self> {
+        let keep_rejected = Arc::new(AtomicBool::new(config.ingest.keep_rejected));
         let door = |name| {
-            let keep = config.ingest.keep_rejected;
+            let keep = Arc::clone(&keep_rejected);
             Door::new(name, journal.clone(), metrics.clone(), keep, health.clone())
         };
         let mut doors = vec![door("grpc"), door("http")];
@@ -159,6 +164,7 @@ impl Doors {
         Ok(Self {
             grpc_address,
             http_address,
+            keep_rejected: Arc::clone(&keep_rejected),
             doors,
             servers,
             stop,

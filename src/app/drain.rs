@@ -88,7 +88,7 @@ pub async fn drain(
     };
     signals.exit_on_second();
     let grace = config.shutdown.grace.get();
-    phase("ways out", grace, pumps.stop()).await;
+    phase("ways out", grace, pumps.stop(grace)).await;
     dead_letters.close().await;
     let ledger = journal.ledger();
     let waiting = ledger.ways.iter().filter(|way| way.pending.total() > 0);

@@ -12,11 +12,13 @@ mod drain;
 mod drills;
 mod pumps;
 pub mod reconcile;
+mod reload;
 mod setup;
 mod shutdown;
 mod watchdog;
 
 pub use drain::{Drained, drain};
+pub use reload::Source;
 pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology};
 
 use crate::admin::{self, Admin};
@@ -30,17 +32,22 @@ use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
 use doors::Doors;
 use pumps::{Pumps, unused_ways};
+use reload::{Live, Reloader};
+use sd_notify::NotifyState;
 use shutdown::Signals;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use watchdog::Watchdog;
 
-/// Runs the service until a signal ends it.
+/// Runs the service until a signal ends it; `source` is where its configuration came from,
+/// and comes from again.
 ///
 /// # Errors
 /// What keeps it from starting, or from stopping cleanly.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
+    // Before systemd, or anybody, may send one: uncaught, it would end the process.
+    let hangup = shutdown::hangup()?;
     // First, so that a port in use shows before any work.
     let bound = doors::bind(&config).await?;
     let options = journal_options(&config);
@@ -58,9 +65,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let full_disk = tokio::spawn(full_disk);
     let doors = Doors::open(&config, bound, &journal, &health, &metrics, &dead_letters)?;
     health.set_open(true);
-    let parts = (&health, &metrics, &pace, &drill);
-    let parts = (parts, &dead_letters);
-    let admin = admin_options(&config, &journal, parts, doors.counter());
+    let live = Live {
+        pace: pace.clone(),
+        keep_rejected: Arc::clone(&doors.keep_rejected),
+    };
+    let reloader = Arc::new(Reloader::new(source, config.clone(), live));
+    let parts = Parts {
+        health: &health,
+        metrics: &metrics,
+        pace: &pace,
+        drill: &drill,
+        dead_letters: &dead_letters,
+        reloader: &reloader,
+    };
+    let admin = admin_options(&config, &journal, &parts, doors.counter());
     let admin = Admin::start(admin, page_options(&config.admin));
     let stats = journal.stats();
     tracing::info!(
@@ -68,13 +86,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         data_dir = %config.data.dir.display(), next_seq = %stats.durable_end_seq,
         generations = stats.generations, "accepting"
     );
-    shutdown::notify(&sd_notify::NotifyState::Ready);
+    shutdown::notify(&[NotifyState::Ready]);
     let watchdog = Watchdog::start(&journal).context("start the watchdog")?;
+    let hangups = tokio::spawn(reload::on(hangup, Arc::clone(&reloader)));
 
     signals.first().await;
-    shutdown::notify(&sd_notify::NotifyState::Stopping);
+    let grace = reloader.end();
+    // Whatever it loads comes to nothing now. The handler stays: no SIGHUP ends the stop.
+    hangups.abort();
+    shutdown::notify(&[NotifyState::Stopping]);
     signals.exit_on_second();
-    let grace = config.shutdown.grace.get();
     // In the data's order, so that each part can hand on what it holds.
     health.set_open(false);
     played.cancel();
@@ -82,7 +103,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::error!(target: FOLLOWS_PANIC, %error, "the drill's part of the log had ended");
     }
     shutdown::phase("doors", grace, doors.close()).await;
-    shutdown::phase("ways out", grace, pumps.stop()).await;
+    shutdown::phase("ways out", grace, pumps.stop(grace)).await;
     dead_letters.close().await;
     // Late, so that an operator can ask how the stop goes.
     shutdown::phase("admin socket", grace, admin.close()).await;
@@ -96,16 +117,24 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What an operator sees and changes of the running service.
+struct Parts<'a> {
+    health: &'a Health,
+    metrics: &'a Metrics,
+    pace: &'a Pace,
+    drill: &'a Drill,
+    dead_letters: &'a DeadLetters,
+    reloader: &'a Arc<Reloader>,
+}
+
 fn admin_options(
     config: &Config,
     journal: &Journal,
-    ((health, metrics, pace, drill), dead_letters): (
-        (&Health, &Metrics, &Pace, &Drill),
-        &DeadLetters,
-    ),
+    parts: &Parts<'_>,
     in_work: impl Fn() -> usize + Send + Sync + 'static,
 ) -> admin::Options {
-    let (health, switch) = (health.clone(), health.clone());
+    let (health, switch) = (parts.health.clone(), parts.health.clone());
+    let reloader = Arc::clone(parts.reloader);
     admin::Options {
         journal: journal.clone(),
         data_dir: config.data.dir.clone(),
@@ -118,10 +147,11 @@ fn admin_options(
             in_work: in_work(),
         }),
         drain: Arc::new(move |on| switch.set_draining(on)),
-        dead_letters: dead_letters.clone(),
-        metrics: metrics.clone(),
-        pace: pace.clone(),
-        drill: drill.clone(),
+        dead_letters: parts.dead_letters.clone(),
+        reload: Arc::new(move || reloader.reload()),
+        metrics: parts.metrics.clone(),
+        pace: parts.pace.clone(),
+        drill: parts.drill.clone(),
         parts: setup::parts(config),
     }
 }

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,8 @@ pub(super) struct Pumps {
     tasks: JoinSet<()>,
     stop: CancellationToken,
     publisher: Option<SafePublisher>,
+    /// How long the forwarder waits for confirms at its stop.
+    grace: watch::Sender<Duration>,
 }
 
 impl Pumps {
@@ -53,6 +56,7 @@ impl Pumps {
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
             publisher: None,
+            grace: watch::Sender::new(share(config.shutdown.grace.get())),
         };
         let mut sinks = sinks(config)?;
         if drill.is_allowed() {
@@ -125,7 +129,7 @@ impl Pumps {
                 webhooks: webhook_exchanges(config),
                 confirm_window: section.confirm_window,
                 confirm_timeout: section.confirm_timeout.get(),
-                grace: config.shutdown.grace.get() / 2,
+                grace: self.grace.subscribe(),
             },
         };
         let cursor = journal.cursor(Forwarder::CURSOR)?;
@@ -187,13 +191,19 @@ impl Pumps {
     }
 
     /// Stops the ways out: each finishes what it has in hand.
-    pub(super) async fn stop(mut self) {
+    pub(super) async fn stop(mut self, grace: Duration) {
+        self.grace.send_replace(share(grace));
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         if let Some(publisher) = &self.publisher {
             publisher.close().await;
         }
     }
+}
+
+/// The part of a phase that the forwarder may wait for confirms.
+fn share(grace: Duration) -> Duration {
+    grace / 2
 }
 
 /// What handlers lean on.

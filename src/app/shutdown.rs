@@ -1,9 +1,11 @@
-//! Signals and the phases of a stop. Called by `app::run`.
+//! Signals, what systemd is told, and the phases of a stop. Called by `app::run` and, to
+//! tell systemd, by `reload`.
 //!
 //! # Invariants
 //! - Each phase asks systemd for the time that it may take, so that a longer
 //!   `shutdown.grace` needs no other unit (test `systemd_hears_of_the_start_and_the_stop`).
 
+use sd_notify::NotifyState;
 use std::future::Future;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -52,6 +54,11 @@ impl Signals {
     }
 }
 
+/// SIGHUP, which ends the process no more from now on.
+pub(super) fn hangup() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
 /// Runs one phase of the stop within its time; what it leaves undone is delivered
 /// again after the next start.
 pub(super) async fn phase(name: &str, grace: Duration, work: impl Future<Output = ()>) {
@@ -67,12 +74,12 @@ pub(super) async fn phase(name: &str, grace: Duration, work: impl Future<Output 
 pub(super) fn extend(grace: Duration) {
     let usec = (grace + SLACK).as_micros();
     let usec = u32::try_from(usec).unwrap_or(u32::MAX);
-    notify(&sd_notify::NotifyState::ExtendTimeoutUsec(usec));
+    notify(&[NotifyState::ExtendTimeoutUsec(usec)]);
 }
 
-/// Tells systemd, if it started us.
-pub(super) fn notify(state: &sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+/// Tells systemd, if it started us, in one message.
+pub(super) fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd was not told");
     }
 }

@@ -94,7 +94,7 @@ impl Watchdog {
             Part::new("journal keeper", move || keeper.turns().keeper),
         ];
         let (stop, stopped) = mpsc::channel();
-        let ping = || super::shutdown::notify(&sd_notify::NotifyState::Watchdog);
+        let ping = || super::shutdown::notify(&[sd_notify::NotifyState::Watchdog]);
         // A thread of its own: it says what stands still when the runtime cannot.
         let thread = std::thread::Builder::new()
             .name("watchdog".to_owned())

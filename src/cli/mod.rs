@@ -1,7 +1,7 @@
 //! The command line. Called by `main`.
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed or something is
-//! wrong or lost, 2 wrong usage, 3 no service runs (`status`), 78 wrong
+//! wrong or lost, 2 wrong usage, 3 no service runs (`status`, `pace`, `reload`), 78 wrong
 //! configuration.
 
 mod detached;
@@ -15,6 +15,7 @@ mod moment;
 mod pace;
 mod parts;
 mod reconcile;
+mod reload;
 mod schema;
 mod site;
 mod status;
@@ -33,7 +34,7 @@ use std::process::ExitCode;
 const EX_CONFIG: u8 = 78;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, or something is wrong or lost;
-2 wrong usage; 3 no service runs (status); 78 wrong configuration.";
+2 wrong usage; 3 no service runs (status, pace, reload); 78 wrong configuration.";
 
 /// An edge event collector that does not lose events.
 #[derive(Debug, Parser)]
@@ -69,6 +70,8 @@ enum Verb {
     Drain(drain::Args),
     /// Show how fast the log goes out, and change it while the service runs.
     Pace(pace::Args),
+    /// Have the running service load its configuration anew, as SIGHUP does.
+    Reload(reload::Args),
     /// Compare what this host accepted with the rows in its tables.
     Reconcile(reconcile::Args),
     /// Play an outage on a staging host, and prove that nothing is missing after it.
@@ -128,6 +131,11 @@ pub fn main() -> ExitCode {
                 block_on(pace::run(site, &args))
             });
         }
+        Verb::Reload(args) => {
+            return at(args.place.reach(file), |site| {
+                block_on(reload::run(site, &args))
+            });
+        }
         Verb::Journal(verb) => {
             return at(verb.place().find(file), |site| {
                 block_on(journal::run(site, verb))
@@ -153,12 +161,18 @@ pub fn main() -> ExitCode {
         _ => Ok(None),
     };
     let reports = reporting.as_ref().ok().and_then(Option::as_ref);
-    if let Err(error) = telemetry::log::start(&config.log, reports) {
-        eprintln!("holdfast: {error}");
-        return ExitCode::from(EX_CONFIG);
-    }
+    let level = match telemetry::log::start(&config.log, reports) {
+        Ok(level) => level,
+        Err(error) => {
+            eprintln!("holdfast: {error}");
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
     match verb {
-        Verb::Run => run(config, reporting),
+        Verb::Run => {
+            let file = cli.config;
+            run(config, app::Source { file, level }, reporting)
+        }
         Verb::CheckConfig => check_config(&config),
         Verb::Schema(verb) => finish(block_on(schema::run(&config, &verb))),
         Verb::Dispatch(_)
@@ -166,6 +180,7 @@ pub fn main() -> ExitCode {
         | Verb::Status(_)
         | Verb::Drain(_)
         | Verb::Pace(_)
+        | Verb::Reload(_)
         | Verb::Reconcile(_)
         | Verb::Drill(_)
         | Verb::Journal(_)
@@ -219,7 +234,11 @@ fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-fn run(config: Config, reporting: Result<Option<Reporting>, StartError>) -> ExitCode {
+fn run(
+    config: Config,
+    source: app::Source,
+    reporting: Result<Option<Reporting>, StartError>,
+) -> ExitCode {
     for note in config.origin.notes() {
         tracing::info!("{note}");
     }
@@ -228,7 +247,7 @@ fn run(config: Config, reporting: Result<Option<Reporting>, StartError>) -> Exit
         tracing::warn!(%error, "errors are not reported");
         None
     });
-    let result = block_on(app::run(config));
+    let result = block_on(app::run(config, source));
     if let (Err(error), Some(reporting)) = (&result, &reporting) {
         reporting.ended_by(error);
     }

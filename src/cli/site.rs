@@ -1,9 +1,10 @@
-//! Which data directory an operator's verb is about. Called by `cli` for `status`,
-//! `journal` and `dlq`.
+//! Which data directory an operator's verb is about. Called by `cli` for each of them.
 //!
 //! # Invariants
 //! - `--data-dir` alone reads no configuration: a directory can be looked at
 //!   wherever it is, and whatever the configuration of this machine says.
+//! - A service is reached whatever is wrong with its configuration, for `reload` (test
+//!   `a_wrong_file_changes_nothing_and_names_its_mistakes`).
 //! - Who names nothing means the service that the package installed, unless there is a
 //!   data directory here (`tests/package`).
 
@@ -52,10 +53,35 @@ impl Place {
             // What a running service says at this level is no news here.
             log.level = "warn".to_owned();
         }
-        telemetry::log::start(&log, None)
-            .map_err(|error| config::Errors(vec![error.to_string()]))?;
+        talk(&log)?;
         let configured = config.as_ref().map(|config| config.data.dir.clone());
         let data_dir = self.data_dir.clone().or(configured).unwrap_or_default();
         Ok(Site { data_dir, config })
+    }
+
+    /// Finds the directory of a service whose configuration may be wrong by now; what is
+    /// wrong with it is the service's to say.
+    pub(super) fn reach(&self, file: Option<&Path>) -> Result<Site, config::Errors> {
+        talk(&config::Log {
+            level: "warn".to_owned(),
+            ..config::Log::default()
+        })?;
+        let data_dir = match (&self.data_dir, file) {
+            (Some(dir), _) => dir.clone(),
+            (None, Some(file)) => config::data_dir(Some(file)),
+            (None, None) => config::data_dir(installed()),
+        };
+        Ok(Site {
+            data_dir,
+            config: None,
+        })
+    }
+}
+
+/// Starts the log of a command.
+fn talk(log: &config::Log) -> Result<(), config::Errors> {
+    match telemetry::log::start(log, None) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(config::Errors(vec![error.to_string()])),
     }
 }

@@ -1,10 +1,10 @@
 //! `[admin]`: where the page for operators is served. Used by `app`.
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::net::SocketAddr;
 
 /// `[admin]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Admin {
     /// Address of the page, or `off`. Default `127.0.0.1:8020`: it asks nobody who they are,
@@ -47,6 +47,15 @@ impl<'de> Deserialize<'de> for Listen {
                 "{text:?} is not an address such as \"127.0.0.1:8020\", nor \"off\""
             ))
         })
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Off => to.serialize_str("off"),
+            Self::At(address) => to.collect_str(address),
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! `[clicks]`: what makes a click on a short link a bot's. Called by `app` and `check`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// `[clicks]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Clicks {
     /// Texts in a Referer that only bots send. Default: link previews and crawlers.

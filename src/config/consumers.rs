@@ -4,13 +4,13 @@
 
 use super::shipped::{consumer, shipped};
 use super::units::Span;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What turns a message into rows or calls. Each is described at its function in
 /// `consume/handlers`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Handler {
     /// Dispatched events, protobuf JSON, into `events`.
@@ -87,7 +87,7 @@ impl Handler {
 }
 
 /// Where rows go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SinkKind {
     /// `[clickhouse]`
@@ -128,7 +128,7 @@ impl SinkKind {
 }
 
 /// A consumer with every value set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Consumer {
     /// Its queue.
     pub queue: String,
@@ -142,6 +142,7 @@ pub struct Consumer {
     /// Rows of a batch, and the prefetch of a worker, so that batches can fill.
     pub batch_rows: usize,
     /// Age at which a batch is written even if it is not full.
+    #[serde(serialize_with = "as_text")]
     pub batch_age: Duration,
     /// Exchange for what is refused in the end.
     pub error_exchange: String,
@@ -164,13 +165,19 @@ pub struct Consumer {
     /// Deliveries after which a refused message goes to the error exchange.
     pub max_attempts: u32,
     /// Wait between two attempts.
+    #[serde(serialize_with = "as_text")]
     pub retry_delay: Duration,
     /// Whether it is declared and run at all; unset: by its sink.
     pub enabled: Option<bool>,
 }
 
+/// One value, as it is written in a file.
+fn as_text<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&humantime::format_duration(*time))
+}
+
 /// A column of a flat table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FlatColumn {
     /// Its name, and the key of the message.
     pub name: String,
@@ -179,7 +186,7 @@ pub struct FlatColumn {
 }
 
 /// What a column of a flat table holds. A `?` behind the name allows NULL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum FlatType {
     /// Text.
     #[serde(rename = "text")]

@@ -2,10 +2,10 @@
 //! runs.
 
 use crate::pace::Settings;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[forward]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Forward {
     /// Events a second that leave by one way out; 0: as many as it takes. Default 0.
@@ -20,6 +20,15 @@ impl Default for Forward {
         Self {
             max_rate: 0,
             backlog_share: Settings::default().backlog_share,
+        }
+    }
+}
+
+impl From<Settings> for Forward {
+    fn from(settings: Settings) -> Self {
+        Self {
+            max_rate: settings.max_rate.unwrap_or(0),
+            backlog_share: settings.backlog_share,
         }
     }
 }

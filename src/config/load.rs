@@ -39,10 +39,14 @@ pub fn load(file: Option<&Path>) -> Result<Config, Errors> {
         Some(path) => std::fs::read_to_string(path)
             .map_err(|error| Errors(vec![format!("{}: {error}", path.display())]))?,
     };
-    let environment = std::env::vars_os()
+    load_in(Path::new(""), &text, environment())
+}
+
+/// The process's own variables.
+pub(super) fn environment() -> Variables {
+    std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    load_in(Path::new(""), &text, environment)
+        .collect()
 }
 
 /// The same with a working directory, the text of the file, and an environment.

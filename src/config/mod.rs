@@ -8,10 +8,12 @@
 //! # Invariants
 //! - An unknown key, a wrong type and a contradiction are errors, and all of them
 //!   are reported at once, each with its key (test `all_errors_are_reported_at_once`).
-//! - Secrets never appear in Debug output or error texts.
+//! - Secrets never appear in Debug output, error texts or the serialised form (tests
+//!   `secrets_do_not_show`, `a_changed_secret_is_named_and_never_told`).
 
 mod admin;
 mod bindings;
+mod changes;
 mod check;
 mod clicks;
 mod consumers;
@@ -21,6 +23,7 @@ mod load;
 mod older;
 mod origin;
 mod outgoing;
+mod place;
 mod proof;
 mod shipped;
 mod units;
@@ -28,22 +31,24 @@ mod webhooks;
 
 pub use admin::{Admin, Listen};
 pub use bindings::matches as binding_matches;
+pub use changes::changed_keys;
 pub use clicks::Clicks;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
 pub use forward::Forward;
 pub use load::{Errors, load, load_from};
 pub use origin::Origin;
 pub use outgoing::{AppType, Graphy, Identity, Sentry, SocialStream, WebEngage};
+pub use place::data_dir;
 pub use proof::{Drill, Receipts};
 pub use units::{Secret, Size, Span};
 pub use webhooks::{Partner, Verify, Webhook, Webhooks};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The whole configuration.
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Deserialize, Serialize, Default)]
 #[serde(default)]
 pub struct Config {
     /// Where everything durable lives.
@@ -85,6 +90,7 @@ pub struct Config {
     /// Whether `run` makes missing tables.
     pub schema: Schema,
     /// Changes to the shipped consumers, and new ones.
+    #[serde(skip_serializing)]
     pub consumer: Vec<ConsumerEntry>,
     /// What the log remembers of what it has let go.
     pub receipts: Receipts,
@@ -100,7 +106,7 @@ pub struct Config {
 }
 
 /// `[data]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Data {
     /// The data directory; its parent must exist. Default: `holdfast-data` where
@@ -109,7 +115,7 @@ pub struct Data {
 }
 
 /// `[grpc]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Grpc {
     /// Address of the gRPC door. Default `0.0.0.0:8017`, which clients in the
@@ -118,7 +124,7 @@ pub struct Grpc {
 }
 
 /// `[http]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Http {
     /// Address of the HTTP door. Default `0.0.0.0:8019`.
@@ -126,7 +132,7 @@ pub struct Http {
 }
 
 /// `[journal]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Journal {
     /// Bytes on disk that the journal may use; past it requests are refused until
@@ -155,7 +161,7 @@ pub struct Journal {
 }
 
 /// `[ingest]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Ingest {
     /// Bytes of one request, after decompression. Default 16 MiB: a hundred times
@@ -170,7 +176,7 @@ pub struct Ingest {
 }
 
 /// How the broker's exchanges and queues come to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Declare {
     /// Declare what is missing (the default).
@@ -182,7 +188,7 @@ pub enum Declare {
 }
 
 /// The kind of queue that is declared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QueueType {
     /// Replicated and synced (the default).
@@ -192,7 +198,7 @@ pub enum QueueType {
 }
 
 /// `[rabbitmq]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct RabbitMq {
     /// AMQP URLs of the cluster's nodes, tried in turn:
@@ -215,7 +221,7 @@ pub struct RabbitMq {
 }
 
 /// `[clickhouse]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct ClickHouse {
     /// URL of the HTTP interface.
@@ -231,7 +237,7 @@ pub struct ClickHouse {
 }
 
 /// `[postgres]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Postgres {
     /// `postgres://user:password@host:5432/database`.
@@ -243,7 +249,7 @@ pub struct Postgres {
 }
 
 /// `[sqlite]`
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Deserialize, Serialize, Default)]
 #[serde(default)]
 pub struct Sqlite {
     /// The database file. Default `events.sqlite` in the data directory.
@@ -251,7 +257,7 @@ pub struct Sqlite {
 }
 
 /// `[schema]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Schema {
     /// Whether `run` creates missing tables, columns and partitions. Default true.
@@ -259,7 +265,7 @@ pub struct Schema {
 }
 
 /// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people (the default).
@@ -269,7 +275,7 @@ pub enum LogFormat {
 }
 
 /// `[log]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace`, or directives of
@@ -280,7 +286,7 @@ pub struct Log {
 }
 
 /// `[shutdown]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Shutdown {
     /// How long a stop waits for requests in work and for confirms before it goes

@@ -3,7 +3,7 @@
 
 use super::units::{Secret, Span};
 use super::{Config, Handler};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How long a call may take: what the services behind it were always given.
 const TIMEOUT: Span = Span::secs(5);
@@ -13,7 +13,7 @@ const TIMEOUT: Span = Span::secs(5);
 const RATE_MAX: u32 = 100;
 
 /// `[webengage]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct WebEngage {
     /// Key of the account for users.
@@ -50,7 +50,7 @@ impl Default for WebEngage {
 }
 
 /// `[identity]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Identity {
     /// The service's address; `/userclientaccount/search` is added.
@@ -84,7 +84,7 @@ impl Default for Identity {
 }
 
 /// `[social_stream]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct SocialStream {
     /// The service's address; `/influencerprogramcampaign/searchV2` is added.
@@ -106,7 +106,7 @@ impl Default for SocialStream {
 }
 
 /// The two accounts at WebEngage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum AppType {
     /// Users.
     #[serde(rename = "USER")]
@@ -117,7 +117,7 @@ pub enum AppType {
 }
 
 /// `[graphy]`: Graphy's events as WebEngage events of the learner.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Graphy {
     /// The client id whose accounts are searched for the learner. Default: that of the
@@ -137,7 +137,7 @@ impl Default for Graphy {
 }
 
 /// `[sentry]`
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Deserialize, Serialize, Default)]
 #[serde(default)]
 pub struct Sentry {
     /// Where errors and panics are reported.

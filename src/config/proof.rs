@@ -1,10 +1,10 @@
 //! `[receipts]` and `[drill]`: proving that nothing is missing, and rehearsing it.
 
 use super::{Size, Span};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// `[receipts]`: what the log remembers of what it has let go, for `reconcile`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Receipts {
     /// For how long. Default 7 d: an outage at the start of a weekend is looked into on
@@ -24,7 +24,7 @@ impl Default for Receipts {
 }
 
 /// `[drill]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Drill {
     /// Whether `holdfast drill` may play outages here. Default false: for staging hosts.

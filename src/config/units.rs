@@ -1,9 +1,11 @@
 //! Typed values of the configuration: sizes as "64MiB", times as "1s", secrets
 //! that do not show.
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// A size in bytes, written as "64MiB" or "1GB" or a number of bytes.
@@ -61,6 +63,12 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(self.0)
+    }
+}
+
 /// A length of time, written as "1s", "200ms" or "1m 30s".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(Duration);
@@ -95,6 +103,15 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(self.0))
+    }
+}
+
+/// The key of the hashes that stand for secrets: another one in each process.
+static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
@@ -116,6 +133,14 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// As a keyed hash: it shows that a secret is another one, and nothing else. The key is
+/// drawn by each process, so that nobody can try texts against a hash that got out.
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(HASHES.hash_one(&self.0))
     }
 }
 

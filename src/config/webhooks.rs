@@ -5,7 +5,7 @@ use super::Config;
 use super::units::{Secret, Size};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of one body where nothing is said.
 const BODY_BYTES: Size = Size::mib(2);
@@ -14,7 +14,7 @@ const BODY_BYTES: Size = Size::mib(2);
 const LANES_PER_QUEUE: u64 = 16;
 
 /// `[webhooks]`
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Deserialize, Serialize, Default)]
 #[serde(default)]
 pub struct Webhooks {
     /// Base64 of the secret of sources with `verify = "hmac"` that have none of their own.
@@ -72,7 +72,7 @@ impl Partner {
 }
 
 /// How the sender of a webhook proves who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
     /// Not at all.
@@ -85,7 +85,7 @@ pub enum Verify {
 }
 
 /// `[webhooks.NAME]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Webhook {
     /// The exchange that its messages go to. Default: the contract's.

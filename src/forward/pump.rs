@@ -34,8 +34,8 @@ pub struct Options {
     pub confirm_window: usize,
     /// How long a confirm may take.
     pub confirm_timeout: Duration,
-    /// How long a stop waits for confirms.
-    pub grace: Duration,
+    /// How long a stop waits for confirms; looked at when it stops.
+    pub grace: watch::Receiver<Duration>,
 }
 
 /// The pump to RabbitMQ.
@@ -180,7 +180,8 @@ impl Forwarder {
             Ok(end) | Err(end) => end,
         };
         if matches!(end, End::Stopped) {
-            run.settle(self.options.grace).await;
+            let grace = *self.options.grace.borrow();
+            run.settle(grace).await;
         }
         end
     }

@@ -22,7 +22,7 @@ use crate::telemetry::Metrics;
 use bytes::Bytes;
 use prost::Message as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// The way into the journal.
@@ -30,7 +30,8 @@ use std::time::{Duration, Instant};
 pub struct Door {
     journal: Journal,
     metrics: Metrics,
-    keep_rejected: bool,
+    /// `ingest.keep_rejected`, which a reload changes for all doors.
+    keep_rejected: Arc<AtomicBool>,
     health: Health,
     name: &'static str,
     /// Requests between their bytes and their answer, for a clean stop.
@@ -47,13 +48,14 @@ pub struct Accepted {
 }
 
 impl Door {
-    /// A door with its name in metrics.
+    /// A door with its name in metrics. `keep_rejected`, while true, has incomplete batches
+    /// kept.
     #[must_use]
     pub fn new(
         name: &'static str,
         journal: Journal,
         metrics: Metrics,
-        keep_rejected: bool,
+        keep_rejected: Arc<AtomicBool>,
         health: Health,
     ) -> Self {
         Self {
@@ -186,7 +188,7 @@ impl Door {
         reason: String,
         deadline: Option<Duration>,
     ) -> Result<(), Refusal> {
-        if self.keep_rejected {
+        if self.keep_rejected.load(Ordering::Relaxed) {
             let record = record(Kind::Rejected, Some(reason), Tally::rejected(), bytes);
             self.journal.append(&record, deadline).await?;
         }

@@ -1,30 +1,67 @@
-//! Sets the log up. Called once by `cli`.
+//! Sets the log up, and changes its level later. Called once by `cli`; the level by `app`.
 //!
 //! # Invariants
 //! - Logs go to stderr; stdout is data. No payloads are logged.
 //! - A panic in any thread is logged as an error before it unwinds.
+//! - A level that is set later holds for the next line (test
+//!   `another_level_lets_other_lines_through`); the lines of the broker's library stay out.
 //! - What is reported to Sentry does not depend on `log.level` (test
 //!   `an_error_of_the_service_is_reported_where_a_dsn_is_set`).
 
 use super::sentry::{self, FOLLOWS_PANIC, Reporting};
 use crate::config::{Log, LogFormat};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
 /// Directives that do not parse.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level: {0}")]
 pub struct LevelError(#[from] tracing_subscriber::filter::ParseError);
 
+/// What `log.level` lets through.
+#[derive(Debug)]
+pub struct Filter(EnvFilter);
+
+impl Filter {
+    /// Reads a level or a list of directives.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn parse(level: &str) -> Result<Self, LevelError> {
+        // lapin logs whole returned messages and an error for each failed connect; the
+        // broker module says what matters of both. A directive for it wins.
+        Ok(Self(EnvFilter::try_new(format!("lapin=off,{level}"))?))
+    }
+}
+
+/// The level of the log that was started.
+#[derive(Debug, Clone)]
+pub struct Level(reload::Handle<EnvFilter, Registry>);
+
+impl Level {
+    /// Of a log that nobody started.
+    #[cfg(test)]
+    pub(crate) fn of_no_log() -> Self {
+        Self(reload::Layer::new(EnvFilter::default()).1)
+    }
+
+    /// From now on this goes through. Of a log that has ended, which only the end of the
+    /// process brings about, nothing is changed.
+    pub fn set(&self, Filter(filter): Filter) {
+        if let Err(error) = self.0.reload(filter) {
+            tracing::debug!(%error, "the log has ended");
+        }
+    }
+}
+
 /// Starts logging, and reporting where it was started.
 ///
 /// # Errors
 /// When `log.level` is not a level or a list of directives.
-pub fn start(log: &Log, reporting: Option<&Reporting>) -> Result<(), LevelError> {
-    // lapin logs whole returned messages and an error for each failed connect; the
-    // broker module says what matters of both. A directive for it wins.
-    let filter = EnvFilter::try_new(format!("lapin=off,{}", log.level))?;
+pub fn start(log: &Log, reporting: Option<&Reporting>) -> Result<Level, LevelError> {
+    let (filter, level) = reload::Layer::new(Filter::parse(&log.level)?.0);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false);
@@ -45,5 +82,47 @@ pub fn start(log: &Log, reporting: Option<&Reporting>) -> Result<(), LevelError>
         sentry::panicked(panic);
         default(panic);
     }));
-    Ok(())
+    Ok(Level(level))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    /// Counts what comes through.
+    struct Seen(Arc<Mutex<Vec<tracing::Level>>>);
+
+    impl tracing_subscriber::Layer<Registry> for Seen {
+        fn on_event(
+            &self,
+            event: &tracing::Event<'_>,
+            _: tracing_subscriber::layer::Context<'_, Registry>,
+        ) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn another_level_lets_other_lines_through() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (filter, level) = reload::Layer::new(Filter::parse("warn").unwrap().0);
+        let level = Level(level);
+        let layer = Seen(Arc::clone(&seen)).with_filter(filter);
+        let lines = |level: &Level, directives: &str| {
+            level.set(Filter::parse(directives).unwrap());
+            tracing::info!("an example");
+            tracing::error!("an example");
+            tracing::warn!(target: "lapin", "an example");
+            std::mem::take(&mut *seen.lock().unwrap())
+        };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            use tracing::Level as L;
+            assert_eq!(lines(&level, "warn"), [L::ERROR]);
+            assert_eq!(lines(&level, "info"), [L::INFO, L::ERROR]);
+            assert!(lines(&level, "off").is_empty());
+            assert_eq!(lines(&level, "error,lapin=warn"), [L::ERROR, L::WARN]);
+        });
+        assert!(Filter::parse("=loud=").is_err());
+    }
 }

@@ -7,7 +7,10 @@ use crate::support::collector::{Collector, binary, send};
 use crate::support::faults::Faults;
 use crate::support::{Scratch, eventually, root};
 use holdfast::config::{self, Config};
-use std::os::unix::net::UnixDatagram;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -94,6 +97,93 @@ async fn systemd_hears_of_the_start_and_the_stop() {
     // Doors, ways out, admin socket, journal; no pings, since nobody asked for them.
     let stop = ["STOPPING=1", more_time, more_time, more_time, more_time];
     assert_eq!(heard, stop);
+}
+
+/// That systemd is told of one reload, and of its end.
+fn is_a_reload(heard: &[String]) -> bool {
+    let [begins, ends] = heard else {
+        return false;
+    };
+    let Some(at) = begins.strip_prefix("RELOADING=1\nMONOTONIC_USEC=") else {
+        return false;
+    };
+    at.parse::<u64>().is_ok_and(|at| at > 0) && ends == "READY=1"
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn systemd_hears_of_each_reload_and_a_stop_of_none() {
+    let scratch = Scratch::new("systemd_reload");
+    let (manager, faults) = (Manager::new(), Faults::new(&scratch.0));
+    // The start takes as long as this test likes.
+    faults.set("sync * 1 * HANG");
+    let mut collector = Collector::new(&scratch, "");
+    collector.environment = faults.environment();
+    collector.environment.push(manager.environment());
+    collector.launch();
+    eventually("the port is bound", PROMPT, || async {
+        TcpStream::connect(("127.0.0.1", collector.http)).is_ok()
+    })
+    .await;
+    // One that comes before the service is ready does not end it, and is not lost.
+    collector.hang_up();
+    assert_eq!(manager.hear(Duration::from_millis(500)), [""; 0]);
+    assert!(!collector.has_ended());
+    faults.lift();
+    let mut heard = Vec::new();
+    eventually("it was loaded anew", PROMPT, || {
+        heard.extend(manager.hear(Duration::from_millis(100)));
+        let is_done = heard.len() == 3;
+        async move { is_done }
+    })
+    .await;
+    assert_eq!(heard.remove(0), "READY=1");
+    assert!(is_a_reload(&heard), "{heard:?}");
+
+    // By the command, good or not; it is told before the command ends.
+    let config = collector.dir.join("holdfast.toml");
+    let reload = || holdfast(&format!("reload --config {}", config.display()));
+    assert_eq!(reload().code, 0);
+    let heard = manager.hear(Duration::ZERO);
+    assert!(is_a_reload(&heard), "{heard:?}");
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{good}[nonsense]\n")).unwrap();
+    assert_eq!(reload().code, 1);
+    let heard = manager.hear(Duration::ZERO);
+    assert!(is_a_reload(&heard), "{heard:?}");
+
+    // What a stop may take is that of the last reload.
+    std::fs::write(&config, format!("{good}[shutdown]\ngrace = \"300s\"\n")).unwrap();
+    assert_eq!(reload().code, 0);
+    let heard = manager.hear(Duration::ZERO);
+    assert!(is_a_reload(&heard), "{heard:?}");
+
+    // During the stop, which waits two seconds for a caller that does not end its request.
+    let dir = std::fs::File::open(collector.data_dir()).unwrap();
+    let socket = format!("/proc/self/fd/{}/admin.sock", dir.as_raw_fd());
+    let mut caller = UnixStream::connect(socket).unwrap();
+    caller.write_all(b"GET /sta").unwrap();
+    let stops = std::thread::scope(|scope| {
+        let (pid, manager) = (collector.pid().to_string(), &manager);
+        let hears = scope.spawn(move || {
+            let mut heard = Vec::new();
+            let until = Instant::now() + PROMPT;
+            while !heard.contains(&"STOPPING=1".to_owned()) && Instant::now() < until {
+                heard.extend(manager.hear(Duration::from_millis(10)));
+            }
+            let sent = Command::new("kill").args(["-HUP", &pid]).status();
+            assert!(sent.unwrap().success(), "it is still there");
+            heard
+        });
+        assert!(collector.terminate().success(), "no SIGHUP ends it");
+        hears.join().unwrap()
+    });
+    let all = [stops, manager.hear(Duration::ZERO)].concat();
+    let told = all.iter().any(|text| text.contains("RELOADING"));
+    assert!(!told, "{all:?}");
+    let more_time = all
+        .iter()
+        .filter(|text| *text == "EXTEND_TIMEOUT_USEC=310000000");
+    assert_eq!(more_time.count(), 4, "{all:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,6 +285,9 @@ fn the_unit_fits_the_service() {
     assert!(stop > shipped.shutdown.grace.get() * phases as u32 && phases > 0);
     let main = "/usr/bin/holdfast run --config /etc/holdfast/holdfast.toml";
     assert_eq!(setting("ExecStart"), main);
+    // As a command, since a signal cannot say that the file is wrong.
+    let reload = "/usr/bin/holdfast reload --config /etc/holdfast/holdfast.toml";
+    assert_eq!(setting("ExecReload"), reload);
 }
 
 fn shipped_text() -> String {

@@ -10,6 +10,7 @@ mod looks;
 mod outage;
 mod page;
 mod reconciles;
+mod reloads;
 
 use crate::support::cli::{Said, holdfast};
 use crate::support::collector::{Collector, send};

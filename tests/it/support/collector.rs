@@ -6,7 +6,7 @@ use holdfast::event::proto::event_service_client::EventServiceClient;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
@@ -152,6 +152,14 @@ impl Collector {
 
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("it runs").pid()
+    }
+
+    /// SIGHUP, to it alone.
+    pub fn hang_up(&self) {
+        let status = Command::new("kill")
+            .args(["-HUP", &self.pid().to_string()])
+            .status();
+        assert!(status.unwrap().success());
     }
 
     pub fn terminate(&mut self) -> ExitStatus {
