@@ -14,13 +14,13 @@ use crate::journal::Journal;
 use crate::pace::Pace;
 use crate::retry::Backoff;
 use crate::sink::schema::Table;
-use crate::sink::{Drilled, Sink};
-use crate::telemetry::{FOLLOWS_PANIC, Metrics};
+use crate::sink::{Drilled, Sink, absence};
+use crate::telemetry::{FOLLOWS_PANIC, Metrics, News, SinkAway};
 use anyhow::Context as _;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -228,26 +228,44 @@ async fn prepare_sink(
         return;
     }
     let mut backoff = Backoff::new();
-    let mut away = None;
-    while let Err(error) = sink.create_missing(&tables).await {
-        if away.is_none() {
-            tracing::warn!(sink = sink.name(), %error, "cannot create missing tables yet; trying again");
-            away = Some(metrics.sink_away(sink.name()));
+    let mut away: Option<SinkAway> = None;
+    loop {
+        let began = Instant::now();
+        let Err(error) = sink.create_missing(&tables).await else {
+            break;
+        };
+        let kind = absence::kind(&error.reason, false, "schema");
+        let away = away.get_or_insert_with(|| metrics.sink_away(sink.name()));
+        if away.is_new(&kind, began) {
+            tracing::warn!(sink = sink.name(), %error, "sink is away (cannot create missing tables); trying again");
+        } else {
+            tracing::debug!(sink = sink.name(), %error, "cannot create missing tables yet");
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.next()) => {}
             () = stop.cancelled() => return,
         }
     }
-    drop(away);
+    if let Some(away) = away {
+        away.back();
+    }
     tracing::info!(sink = sink.name(), "tables are there");
+    let mut news = News::default();
     loop {
         tokio::select! {
             () = tokio::time::sleep(MAINTENANCE_PERIOD) => {}
             () = stop.cancelled() => return,
         }
-        if let Err(error) = sink.maintain().await {
-            tracing::warn!(sink = sink.name(), %error, "upkeep failed; trying again in an hour");
+        match sink.maintain().await {
+            Ok(()) => {
+                if let Some(lasted) = news.over() {
+                    tracing::info!(sink = sink.name(), failed_for = ?lasted, "upkeep is done again");
+                }
+            }
+            Err(error) if news.is_new(&absence::kind(&error.reason, false, "schema")) => {
+                tracing::warn!(sink = sink.name(), %error, "upkeep failed; trying again every hour");
+            }
+            Err(error) => tracing::debug!(sink = sink.name(), %error, "upkeep failed again"),
         }
     }
 }

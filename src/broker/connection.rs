@@ -5,8 +5,9 @@
 //! # Invariants
 //! - Opening takes at most the connect timeout per address, and an attempt that is given up leaves
 //!   nothing behind (`attempts_on_a_frozen_broker_leave_no_threads_behind`).
-//! - [`Broker::connect_forever`] says once that the broker is away, and once that it is back
-//!   (`connect_forever_says_once_that_the_broker_is_away_and_once_that_it_is_back`).
+//! - All who wait on one [`Broker`] say once together that it is away, and once that it is back
+//!   (`connect_forever_says_once_that_the_broker_is_away_and_once_that_it_is_back`,
+//!   `many_who_wait_say_it_once_together`).
 //! - Once one session is opened, all who wait for the broker try at once
 //!   (`one_who_finds_the_broker_back_wakes_the_others`).
 //! - No `Debug`, error or log line has a password
@@ -15,7 +16,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::ConnectionProperties;
 use lapin::tcp::OwnedTLSConfig;
@@ -29,10 +30,17 @@ use super::session::Session;
 use super::wire;
 use crate::drill::{Drill, Outage};
 use crate::retry::Backoff;
+use crate::telemetry::{Absence, Waiter};
 
 /// The longest wait of the one who asks for all: a refused connection costs nothing, and
 /// fresh events shall be there some seconds after the broker is.
 const SCOUT_LONGEST: Duration = Duration::from_millis(500);
+
+/// How long a session may take to say that it is lost: lapin ends its channels first.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// A session that is found lost this soon after another was opened was lost with the others.
+const LATE: Duration = Duration::from_secs(5);
 
 /// The broker's code for a wrong user or password.
 const ACCESS_REFUSED: u16 = 403;
@@ -58,18 +66,34 @@ impl ConnectError {
     pub fn needs_operator(&self) -> bool {
         self.refused
     }
+
+    /// Its kind, for the log: one line for each.
+    fn kind(&self) -> &'static str {
+        if self.refused { REFUSED } else { ABSENT }
+    }
 }
+
+/// Kinds of an outage: an operator acts differently.
+const ABSENT: &str = "absent";
+const REFUSED: &str = "refused";
+
+/// What is said of an outage.
+const AWAY: &str = "the broker is away; trying again until it is back";
 
 struct Addresses {
     targets: Vec<Target>,
     options: Options,
     tls: OwnedTLSConfig,
     /// Where the next session starts to try: the address that worked last, or one further.
-    next: AtomicUsize,
+    next: Arc<AtomicUsize>,
     /// Held by the one who asks for the others whether the broker is back.
     scout: Mutex<()>,
     /// Counts the sessions that were opened.
     opened: watch::Sender<u64>,
+    /// Says that the broker is away, for all who wait.
+    away: Absence,
+    /// Says that it has an alarm, for all its sessions.
+    alarm: Absence,
     /// Plays that the broker is away; set once.
     drill: OnceLock<Drill>,
 }
@@ -99,7 +123,19 @@ impl Broker {
             .iter()
             .enumerate()
             .map(target)
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let next = Arc::new(AtomicUsize::new(0));
+        let back = {
+            let labels: Vec<_> = targets.iter().map(|target| target.label.clone()).collect();
+            let last = Arc::clone(&next);
+            move |lasted| {
+                let address = labels.get(last.load(Ordering::Relaxed));
+                let address = address.map_or("", String::as_str);
+                tracing::info!(address, away_for = ?lasted, "the broker is back");
+            }
+        };
+        let unblocked =
+            |lasted| tracing::info!(alarm_for = ?lasted, "the broker takes messages again");
         let tls = OwnedTLSConfig {
             identity: None,
             cert_chain: options.tls_ca_pem.clone(),
@@ -108,9 +144,11 @@ impl Broker {
             targets,
             options,
             tls,
-            next: AtomicUsize::new(0),
+            next,
             scout: Mutex::new(()),
             opened: watch::Sender::new(0),
+            away: Absence::new(back),
+            alarm: Absence::new(unblocked),
             drill: OnceLock::new(),
         })))
     }
@@ -146,6 +184,7 @@ impl Broker {
             match self.open(&self.0.targets[index]).await {
                 Ok(session) => {
                     self.0.next.store(index, Ordering::Relaxed);
+                    self.0.away.worked();
                     self.0.opened.send_modify(|count| *count += 1);
                     if let Some(drill) = self.0.drill.get().filter(|drill| drill.is_allowed()) {
                         session.obey(drill.clone());
@@ -161,33 +200,48 @@ impl Broker {
         Err(last.expect("Broker::new has refused an empty list of addresses"))
     }
 
-    /// Opens a session, however long the broker is away; `None` if `cancel` came first. Logs one
-    /// warning at the first failure (and one whenever a refusal replaces mere absence or the
-    /// reverse, as an operator has to do something else then) and one line on recovery.
+    /// Told by who ends a session for this reason, before he closes it. Where the session itself
+    /// is lost, the broker counts as away until the guard is dropped, which is to be held until
+    /// the next one is opened; `None` where it stands, and what was done on it failed.
+    pub async fn lost(&self, session: &Session, reason: &str) -> Option<Waiter> {
+        timeout(SETTLE, session.closed()).await.ok()?;
+        let waiter = self.0.away.wait();
+        let now = Instant::now();
+        if waiter.is_new(ABSENT, now.checked_sub(LATE).unwrap_or(now)) {
+            tracing::warn!(address = session.address(), reason, "{AWAY}");
+        } else {
+            tracing::debug!(address = session.address(), reason, "a session is lost");
+        }
+        Some(waiter)
+    }
+
+    /// Opens a session, however long the broker is away; `None` if `cancel` came first. All who
+    /// wait log one warning together at the first failure (and one when a refusal replaces mere
+    /// absence or the reverse, as an operator has to do something else then) and one line when
+    /// the last of them has a session.
     ///
     /// Of all who wait on one `Broker` one asks at least twice a second, and its
     /// success wakes the others: events flow again at once, and a host with some dozens of
     /// sessions does not storm a broker that is coming up.
     pub async fn connect_forever(&self, cancel: CancellationToken) -> Option<Session> {
         let mut backoff = Backoff::new();
-        let mut said = None;
+        let mut waiting: Option<Waiter> = None;
         let mut opened = self.0.opened.subscribe();
         // Given on when this call ends: to whoever fails next.
         let mut scout = None;
         loop {
             opened.mark_unchanged();
-            let error = match cancel.run_until_cancelled(self.session()).await? {
-                Ok(session) => {
-                    if said.is_some() {
-                        tracing::info!(address = session.address(), "the broker is back");
-                    }
-                    return Some(session);
-                }
+            let began = Instant::now();
+            let error = match cancel.run_until_cancelled(Box::pin(self.session())).await? {
+                Ok(session) => return Some(session),
                 Err(error) => error,
             };
-            if said != Some(error.needs_operator()) {
-                tracing::warn!(%error, "the broker is away; trying again until it is back");
-                said = Some(error.needs_operator());
+            let waiter = waiting.get_or_insert_with(|| self.0.away.wait());
+            if waiter.is_new(error.kind(), began) {
+                let (address, reason) = (&error.address, &error.reason);
+                tracing::warn!(address, reason, "{AWAY}");
+            } else {
+                tracing::debug!(%error, "the broker is still away");
             }
             if scout.is_none() {
                 scout = self.0.scout.try_lock().ok();
@@ -208,7 +262,12 @@ impl Broker {
     }
 
     async fn open(&self, target: &Target) -> Result<Session, ConnectError> {
-        let Addresses { options, tls, .. } = &*self.0;
+        let Addresses {
+            options,
+            tls,
+            alarm,
+            ..
+        } = &*self.0;
         let failed = |reason: String, refused| ConnectError {
             address: target.label.clone(),
             reason,
@@ -220,7 +279,10 @@ impl Broker {
             ConnectionProperties::default().with_connection_name(options.name.as_str().into());
         let opening = wire::open(target.uri.clone(), properties, tls);
         match timeout(options.connect_timeout, opening).await {
-            Ok(Ok((connection, wire))) => Ok(Session::new(connection, wire, target.label.clone())),
+            Ok(Ok((connection, wire))) => {
+                let label = target.label.clone();
+                Ok(Session::new(connection, wire, label, alarm.clone()))
+            }
             Ok(Err(error)) => {
                 let code = broker_reply(&error).map(|(code, _)| code);
                 let refused = matches!(code, Some(ACCESS_REFUSED | NOT_ALLOWED));

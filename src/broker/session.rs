@@ -13,7 +13,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use lapin::{Channel, Connection, ErrorKind, Event};
@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use super::wire::Wire;
 use super::{ANSWER_LIMIT, CLOSE_LIMIT};
 use crate::drill::{Drill, Outage};
+use crate::telemetry::{Absence, Waiter};
 
 /// How often [`Session::closed`] looks for itself; lapin announces errors, but not every end.
 const CLOSED_POLL: Duration = Duration::from_secs(1);
@@ -67,19 +68,26 @@ impl Drop for Inner {
 }
 
 impl Session {
-    pub(super) fn new(connection: Connection, wire: Wire, address: String) -> Self {
+    /// `alarm` says for all sessions with the broker that it has one.
+    pub(super) fn new(connection: Connection, wire: Wire, address: String, alarm: Absence) -> Self {
         let (tell, blocked) = watch::channel(None);
         let mut events = connection.events_listener();
         // Ends with the session: lapin's stream of events has no end of its own.
         let listener = tokio::spawn(async move {
+            let mut held: Option<Waiter> = None;
             while let Some(event) = events.next().await {
                 match event {
                     Event::ConnectionBlocked(reason) => {
-                        tracing::warn!(%reason, "the broker has an alarm and takes no messages");
+                        let held = held.get_or_insert_with(|| alarm.wait());
+                        if held.is_new(&reason, Instant::now()) {
+                            tracing::warn!(%reason, "the broker has an alarm and takes no messages");
+                        }
                         tell.send_replace(Some(reason));
                     }
                     Event::ConnectionUnblocked => {
-                        tracing::info!("the broker takes messages again");
+                        if let Some(held) = held.take() {
+                            held.back();
+                        }
                         tell.send_replace(None);
                     }
                     // Wakes `closed`, which looks for itself.

@@ -272,6 +272,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// Fields of systemd's journal.
+    Journald,
 }
 
 /// `[log]`

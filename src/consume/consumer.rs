@@ -6,6 +6,9 @@
 //!   is consumed, on every session.
 //! - A worker that ends for any reason, a panic included, is logged, and its
 //!   consumer starts again after a backoff; other consumers are not touched.
+//! - The loss of the broker is said once for all consumers (`Broker`); what one loses by
+//!   itself is said once for each reason, and so is its end (tests
+//!   `each_outage_is_one_warning_and_one_end`, `what_one_consumer_loses_is_its_own_line`).
 
 use super::deliver::Target;
 use super::handlers;
@@ -17,7 +20,7 @@ use crate::pace::Pace;
 use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::sink::schema::Table;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, News};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -63,30 +66,41 @@ impl Consumers {
         };
         let queue = worker.consumer.queue.clone();
         let mut backoff = Backoff::new();
-        let mut failing = false;
+        let mut news = News::default();
+        // While the broker is away.
+        let mut waiting = None;
         while !stop.is_cancelled() {
             self.metrics.connected(&queue, false);
-            if !failing {
+            if !news.is_there() {
                 self.metrics.trouble(&queue, "waits for the broker");
             }
             let Some(session) = self.broker.connect_forever(stop.clone()).await else {
                 break;
             };
+            drop(waiting.take());
             let started = tokio::time::Instant::now();
-            let end = self.run_workers(&worker, &session, &stop).await;
+            let running = Box::pin(self.run_workers(&worker, &session, &stop));
+            let over = |lasted| tracing::info!(queue, failed_for = ?lasted, "consumer works again");
+            let end = news.watch(running, over).await;
             self.metrics.connected(&queue, false);
-            session.close().await;
             let End::Lost(reason) = end else {
+                session.close().await;
                 break;
             };
+            self.metrics.trouble(&queue, &reason);
+            waiting = self.broker.lost(&session, &reason).await;
+            session.close().await;
             if started.elapsed() > crate::retry::LONGEST {
                 backoff.reset();
-                failing = false;
             }
-            self.metrics.trouble(&queue, &reason);
-            if !failing {
-                tracing::warn!(queue, reason, "consumer lost the broker; reconnecting");
-                failing = true;
+            if waiting.is_none() && news.is_new(&reason) {
+                tracing::warn!(
+                    queue,
+                    reason,
+                    "consumer failed, the broker is there; trying again"
+                );
+            } else {
+                tracing::debug!(queue, reason, "consumer ended; trying again");
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}

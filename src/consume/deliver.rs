@@ -5,16 +5,18 @@
 //! # Invariants
 //! - Returns a verdict for every row, or `Stopped` with none promised.
 //! - A retry sends the same rows in the same order with the same token.
-//! - One log line when the sink goes away and one when it is back, not one a retry; its
-//!   gauge says the same (test `a_sink_that_is_away_shows`).
+//! - One log line when the sink goes away and one when it is back, of all who write to it and
+//!   not one a retry; its gauge says the same (tests `a_sink_that_is_away_shows`,
+//!   `an_outage_is_said_once_however_many_wait`).
 
 use crate::pace::Pace;
 use crate::retry::Backoff;
 use crate::sink::schema::Table;
-use crate::sink::{Batch, Device, Launch, Row, Sink, WriteError};
-use crate::telemetry::Metrics;
+use crate::sink::{Batch, Device, Launch, Row, Sink, WriteError, absence};
+use crate::telemetry::{Metrics, SinkAway};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -86,21 +88,35 @@ impl Target {
         stop: &CancellationToken,
     ) -> Result<Vec<Option<Launch>>, Stopped> {
         let mut backoff = Backoff::new();
-        let mut away = None;
+        let mut away: Option<SinkAway> = None;
         loop {
+            let began = Instant::now();
             let asked = tokio::select! {
                 asked = self.sink.launches(self.namespace.as_deref(), devices) => asked,
                 () = stop.cancelled() => return Err(Stopped),
             };
             let error = match asked {
-                Ok(launches) if launches.len() == devices.len() => return Ok(launches),
+                Ok(launches) if launches.len() == devices.len() => {
+                    if let Some(away) = away {
+                        away.back();
+                    }
+                    return Ok(launches);
+                }
                 Ok(_) => "as many answers as devices expected".to_owned(),
                 Err(error) => error.to_string(),
             };
-            if away.is_none() {
-                let sink = self.sink.name();
-                tracing::warn!(who = self.who, sink, error, "cannot look up; holding");
-                away = Some(self.metrics.sink_away(sink));
+            let sink = self.sink.name();
+            let kind = absence::kind(&error, false, "launches");
+            let away = away.get_or_insert_with(|| self.metrics.sink_away(sink));
+            if away.is_new(&kind, began) {
+                tracing::warn!(
+                    who = self.who,
+                    sink,
+                    error,
+                    "sink is away (cannot look up); holding"
+                );
+            } else {
+                tracing::debug!(who = self.who, sink, error, "the sink is still away");
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}
@@ -112,18 +128,16 @@ impl Target {
     /// Writes one frozen batch, holding it for as long as the sink is away.
     async fn write_one(&self, batch: &Batch, stop: &CancellationToken) -> Result<Verdict, Stopped> {
         let mut backoff = Backoff::new();
-        let mut away = None;
+        let mut away: Option<SinkAway> = None;
         let sink = self.sink.name();
         loop {
+            let began = Instant::now();
             let written = tokio::select! {
                 written = self.sink.write(batch) => written,
                 () = stop.cancelled() => return Err(Stopped),
             };
-            let (reason, retry_after) = match written {
+            let (reason, retry_after, overloaded) = match written {
                 Ok(()) => {
-                    if away.is_some() {
-                        tracing::info!(who = self.who, sink, "sink is back");
-                    }
                     self.metrics.sink_write(sink, "written");
                     return Ok(Verdict::Written);
                 }
@@ -139,7 +153,7 @@ impl Target {
                     if overloaded {
                         self.pace.overloaded(&reason);
                     }
-                    (reason, retry_after)
+                    (reason, retry_after, overloaded)
                 }
             };
             self.metrics.sink_write(sink, "unavailable");
@@ -148,9 +162,12 @@ impl Target {
                 self.metrics
                     .trouble(&self.who, &format!("{sink} is away: {reason}"));
             }
-            if away.is_none() {
+            let kind = absence::kind(&reason, overloaded, self.table.name);
+            let away = away.get_or_insert_with(|| self.metrics.sink_away(sink));
+            if away.is_new(&kind, began) {
                 tracing::warn!(who = self.who, sink, %reason, "sink is away; holding");
-                away = Some(self.metrics.sink_away(sink));
+            } else {
+                tracing::debug!(who = self.who, sink, %reason, "the sink is still away");
             }
             let wait = retry_after.unwrap_or_else(|| backoff.next());
             tokio::select! {

@@ -142,6 +142,49 @@ async fn a_sink_that_is_away_shows() {
     assert!(shown(1));
 }
 
+/// Lines of this thread at INFO and above.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_said_once_however_many_wait() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let sink = Arc::new(Scripted {
+        away: Mutex::new(1_000),
+        ..Scripted::default()
+    });
+    let target = target(Arc::clone(&sink));
+    let (rows, ids) = rows(1);
+    let stop = CancellationToken::new();
+    let writing = (0..27).map(|_| target.write(&rows, &ids, &stop));
+    for written in futures::future::join_all(writing).await {
+        assert_eq!(written, Ok(vec![Verdict::Written]));
+    }
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let count = |what: &str| text.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(count("WARN sink is away; holding"), 1, "{text}");
+    assert_eq!(count("INFO sink is back sink=\"scripted\""), 1, "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_the_waiting() {
     let sink = Arc::new(Scripted {

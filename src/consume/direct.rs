@@ -21,7 +21,7 @@ use crate::pace::{Lane, Pace, Pacer};
 use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, News};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,6 +111,7 @@ impl Direct {
         let mut reader = self.journal.reader(cursor.next());
         let mut settings = self.pace.changes();
         let mut pacer = Pacer::new(&self.pace, cursor.name(), 1);
+        let mut news = News::default();
         loop {
             tokio::select! {
                 waited = reader.wait() => if waited.is_err() { return },
@@ -123,7 +124,11 @@ impl Direct {
             let records = match reader.read(READ_BYTES).await {
                 Ok(records) => records,
                 Err(error) => {
-                    tracing::error!(cursor = cursor.name(), %error, "cannot read the journal; trying again");
+                    if news.is_new("read") {
+                        tracing::error!(cursor = cursor.name(), %error, "cannot read the journal; trying again");
+                    } else {
+                        tracing::debug!(cursor = cursor.name(), %error, "cannot read the journal yet");
+                    }
                     tokio::select! {
                         () = tokio::time::sleep(backoff.next()) => continue,
                         () = stop.cancelled() => return,
@@ -131,6 +136,9 @@ impl Direct {
                 }
             };
             backoff.reset();
+            if let Some(lasted) = news.over() {
+                tracing::info!(cursor = cursor.name(), failed_for = ?lasted, "the journal is read again");
+            }
             let events = records.iter().map(|record| record.events.total()).sum();
             // One lane: rows are told apart by their keys, so all is as fresh as it gets.
             while let Some(due) = pacer.admit(Lane::Fresh, events, Instant::now().into_std()) {

@@ -5,6 +5,8 @@
 //! # Invariants
 //! - Returns after the confirm, or after the dead-letter store has it (when no
 //!   queue takes it), or with `Stopped`.
+//! - What keeps messages from the broker is said once for all that wait for it: its absence
+//!   by `Broker`, all else here.
 
 use super::deliver::Stopped;
 use crate::broker::{Broker, Message, Outcome, PublishOptions, Publisher, Session};
@@ -12,10 +14,21 @@ use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{HOST_HEADER, INDEXES_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER};
 use crate::event::parcel::{Destination, Parcel};
 use crate::retry::Backoff;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Absence, Metrics, Waiter};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
+
+/// What was wrong with a publisher.
+enum Forgotten {
+    /// Its session was lost; the broker counts as away while this is held.
+    Session(Waiter),
+    /// Its channel, while the session stood.
+    Channel,
+    /// Another has found it out already.
+    Before,
+}
 
 /// A session that publishes.
 type Open = (Session, Arc<Publisher>);
@@ -27,6 +40,8 @@ pub struct SafePublisher {
     open: Arc<Mutex<Option<Open>>>,
     dead_letters: DeadLetters,
     metrics: Metrics,
+    /// What is wrong while the broker is there.
+    trouble: Absence,
 }
 
 impl SafePublisher {
@@ -38,6 +53,9 @@ impl SafePublisher {
             open: Arc::new(Mutex::new(None)),
             dead_letters,
             metrics,
+            trouble: Absence::new(|lasted| {
+                tracing::info!(failed_for = ?lasted, "the broker takes retries and refusals again");
+            }),
         }
     }
 
@@ -50,28 +68,43 @@ impl SafePublisher {
         stop: &CancellationToken,
     ) -> Result<(), Stopped> {
         let mut backoff = Backoff::new();
+        let mut troubled: Option<Waiter> = None;
+        // While the broker is away.
+        let mut waiting = None;
         loop {
             let publisher = Box::pin(self.publisher(stop)).await?;
+            drop(waiting.take());
+            let began = Instant::now();
             let outcome = match publisher.publish(message).await {
                 Ok(confirm) => confirm.await,
                 Err(error) => Err(error),
             };
             match outcome {
-                Ok(Outcome::Confirmed) => return Ok(()),
+                Ok(Outcome::Confirmed) => {
+                    self.trouble.worked();
+                    return Ok(());
+                }
                 Ok(Outcome::Unroutable { text, .. }) => {
+                    self.trouble.worked();
                     let reason = format!("{reason}; and its error queue is not there: {text}");
                     return self.set_aside(way_out, message, &reason, stop).await;
                 }
                 Ok(Outcome::Nacked) => {
-                    tracing::warn!(way_out, "broker did not take a message; trying again");
+                    let reason = "it refused to store a message";
+                    self.say(&mut troubled, way_out, reason, began);
                 }
                 Err(error) if !error.is_retryable() => {
                     let reason = format!("{reason}; {error}");
                     return self.set_aside(way_out, message, &reason, stop).await;
                 }
                 Err(error) => {
-                    tracing::info!(way_out, %error, "publishing again on a new session");
-                    self.forget(&publisher).await;
+                    let reason = error.to_string();
+                    match self.forget(&publisher, &reason).await {
+                        Forgotten::Session(waiter) => waiting = Some(waiter),
+                        Forgotten::Channel => self.say(&mut troubled, way_out, &reason, began),
+                        Forgotten::Before => {}
+                    }
+                    tracing::debug!(way_out, %error, "publishing again on a new session");
                 }
             }
             tokio::select! {
@@ -90,9 +123,13 @@ impl SafePublisher {
         }
         *open = None;
         let mut backoff = Backoff::new();
+        let mut troubled: Option<Waiter> = None;
+        let mut waiting = None;
         loop {
             let session = self.broker.connect_forever(stop.clone()).await;
             let session = session.ok_or(Stopped)?;
+            drop(waiting.take());
+            let began = Instant::now();
             match Publisher::open_with(&session, PublishOptions::default()).await {
                 Ok(publisher) => {
                     let publisher = Arc::new(publisher);
@@ -100,7 +137,11 @@ impl SafePublisher {
                     return Ok(publisher);
                 }
                 Err(error) => {
-                    tracing::info!(%error, "cannot open a channel; trying again");
+                    let reason = error.to_string();
+                    waiting = self.broker.lost(&session, &reason).await;
+                    if waiting.is_none() {
+                        self.say(&mut troubled, "all", &reason, began);
+                    }
                     session.close().await;
                     tokio::select! {
                         () = tokio::time::sleep(backoff.next()) => {}
@@ -111,13 +152,35 @@ impl SafePublisher {
         }
     }
 
-    /// Drops a publisher that lost its session, unless another took its place.
-    async fn forget(&self, lost: &Arc<Publisher>) {
-        let mut open = self.open.lock().await;
-        let is_it = matches!(&*open, Some((_, publisher)) if Arc::ptr_eq(publisher, lost));
-        if is_it && let Some((session, _)) = open.take() {
-            session.close().await;
+    /// Says what is wrong while the broker is there, once for all whom it keeps waiting.
+    fn say(&self, troubled: &mut Option<Waiter>, way_out: &str, reason: &str, began: Instant) {
+        let troubled = troubled.get_or_insert_with(|| self.trouble.wait());
+        if troubled.is_new(reason, began) {
+            tracing::warn!(
+                way_out,
+                reason,
+                "the broker takes no retries and refusals; trying again"
+            );
+        } else {
+            tracing::debug!(way_out, reason, "a message waits for the broker");
         }
+    }
+
+    /// Drops a publisher that lost its session, unless another took its place.
+    async fn forget(&self, lost: &Arc<Publisher>, reason: &str) -> Forgotten {
+        let session = {
+            let mut open = self.open.lock().await;
+            match &*open {
+                Some((_, publisher)) if Arc::ptr_eq(publisher, lost) => open.take(),
+                _ => None,
+            }
+        };
+        let Some((session, _)) = session else {
+            return Forgotten::Before;
+        };
+        let waiter = self.broker.lost(&session, reason).await;
+        session.close().await;
+        waiter.map_or(Forgotten::Channel, Forgotten::Session)
     }
 
     async fn set_aside(

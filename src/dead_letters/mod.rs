@@ -20,13 +20,13 @@ use crate::clock::now_ms;
 use crate::event::identity::derived_id;
 use crate::event::parcel::Destination;
 use crate::retry::Backoff;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Absence, Metrics, Waiter};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How long a writer waits for another's transaction.
@@ -103,6 +103,8 @@ pub struct DeadLetter {
 pub struct DeadLetters {
     pool: SqlitePool,
     file: PathBuf,
+    /// Says once for all letters that the disk does not take them.
+    trouble: Absence,
 }
 
 impl DeadLetters {
@@ -113,6 +115,9 @@ impl DeadLetters {
         Self {
             pool: pool(options),
             file: data_dir.join(NAME),
+            trouble: Absence::new(|lasted| {
+                tracing::info!(failed_for = ?lasted, "messages can be set aside again");
+            }),
         }
     }
 
@@ -154,9 +159,12 @@ impl DeadLetters {
         stop: &CancellationToken,
     ) -> bool {
         let mut backoff = Backoff::new();
+        let mut troubled: Option<Waiter> = None;
         loop {
+            let began = Instant::now();
             match self.put(letter, now_ms()).await {
                 Ok(()) => {
+                    self.trouble.worked();
                     metrics.dead_letters(&letter.way_out, 1);
                     tracing::warn!(
                         way_out = letter.way_out,
@@ -168,7 +176,14 @@ impl DeadLetters {
                     );
                     return true;
                 }
-                Err(error) => tracing::error!(%error, "cannot set a message aside; trying again"),
+                Err(error) => {
+                    let troubled = troubled.get_or_insert_with(|| self.trouble.wait());
+                    if troubled.is_new("put", began) {
+                        tracing::error!(%error, "cannot set a message aside; trying again");
+                    } else {
+                        tracing::debug!(%error, "cannot set a message aside yet");
+                    }
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}

@@ -10,7 +10,7 @@ use crate::event::webhook::Source;
 use crate::journal::{Cursor, Journal, Reader};
 use crate::pace::{Lane, Pace, Pacer};
 use crate::retry::Backoff;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, News};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::{BTreeMap, VecDeque};
@@ -91,6 +91,8 @@ pub(super) struct Run<'a> {
     /// Published messages, and nacked ones that wait for another try.
     pub(super) confirms: FuturesUnordered<BoxFuture<'static, Landed>>,
     pub(super) nacked: FuturesUnordered<BoxFuture<'static, Outgoing>>,
+    /// What was said of a journal that cannot be read.
+    pub(super) reading: News,
 }
 
 impl Forwarder {
@@ -100,25 +102,33 @@ impl Forwarder {
     /// Pumps until `stop`; then waits for the confirms of what was published.
     pub async fn run(&self, cursor: Arc<Cursor>, stop: CancellationToken) {
         let mut backoff = Backoff::new();
-        let mut failing = false;
+        let mut news = News::default();
+        // While the broker is away.
+        let mut waiting = None;
         self.metrics.connected(NAME, false);
         self.metrics.trouble(NAME, "waits for the broker");
         while let Some(session) = self.broker.connect_forever(stop.clone()).await {
+            drop(waiting.take());
             let started = Instant::now();
-            let end = self.run_session(&session, &cursor, &stop).await;
+            let is_failing = news.is_there();
+            let running = Box::pin(self.run_session(&session, &cursor, is_failing, &stop));
+            let over = |lasted| tracing::info!(failed_for = ?lasted, "forwarding works again");
+            let end = news.watch(running, over).await;
             self.metrics.connected(NAME, false);
-            session.close().await;
             let End::Lost(reason) = end else {
+                session.close().await;
                 break;
             };
+            self.metrics.trouble(NAME, &reason);
+            waiting = self.broker.lost(&session, &reason).await;
+            session.close().await;
             if started.elapsed() > crate::retry::LONGEST {
                 backoff.reset();
-                failing = false;
             }
-            self.metrics.trouble(NAME, &reason);
-            if !failing {
-                tracing::warn!(%reason, "forwarding lost the broker; the journal holds on");
-                failing = true;
+            if waiting.is_none() && news.is_new(&reason) {
+                tracing::warn!(%reason, "forwarding stopped, the broker is there; trying again");
+            } else {
+                tracing::debug!(%reason, "forwarding ended; trying again");
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.next()) => {}
@@ -132,6 +142,7 @@ impl Forwarder {
         &self,
         session: &Session,
         cursor: &Cursor,
+        is_failing: bool,
         stop: &CancellationToken,
     ) -> End {
         if let Err(error) = self.setup.declare(session).await {
@@ -147,7 +158,12 @@ impl Forwarder {
             Err(error) => return End::Lost(error.to_string()),
         };
         self.metrics.connected(NAME, true);
-        tracing::info!(broker = session.address(), next_seq = %cursor.next(), "forwarding");
+        let (broker, next_seq) = (session.address(), cursor.next());
+        if is_failing {
+            tracing::debug!(broker, %next_seq, "forwarding");
+        } else {
+            tracing::info!(broker, %next_seq, "forwarding");
+        }
         let mut pacer = Pacer::new(&self.pace, NAME, self.options.confirm_window);
         pacer.restart();
         // Before the look at the place, so that no move of it goes unseen.
@@ -173,6 +189,7 @@ impl Forwarder {
             depth: None,
             confirms: FuturesUnordered::new(),
             nacked: FuturesUnordered::new(),
+            reading: News::default(),
         };
         // Before the first look, so that nothing old goes in front of what is fresh.
         run.lead();

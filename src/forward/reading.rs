@@ -72,9 +72,18 @@ impl Run<'_> {
             Lane::Backlog => (&mut self.backlog, self.lanes.limit()),
         };
         let records = match reader.read_to(READ_BYTES, to).await {
-            Ok(records) => records,
+            Ok(records) => {
+                if let Some(lasted) = self.reading.over() {
+                    tracing::info!(failed_for = ?lasted, "the journal is read again");
+                }
+                records
+            }
             Err(error) => {
-                tracing::error!(%error, "cannot read the journal; trying again");
+                if self.reading.is_new("read") {
+                    tracing::error!(%error, "cannot read the journal; trying again");
+                } else {
+                    tracing::debug!(%error, "cannot read the journal yet");
+                }
                 tokio::time::sleep(crate::retry::SHORTEST).await;
                 return Ok(());
             }

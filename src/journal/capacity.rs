@@ -23,6 +23,7 @@ use super::error::AppendError;
 use super::pressure::{Measure, Pressure};
 use super::reserve::Reserve;
 use super::store::is_no_space;
+use crate::telemetry::News;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -107,6 +108,8 @@ struct State {
     level: Pressure,
     /// When the disk was last found full by a write, whatever its free bytes say.
     full_at: Option<Instant>,
+    /// What was said of a file system that does not answer.
+    asking: News,
 }
 
 impl State {
@@ -354,9 +357,22 @@ impl Capacity {
 
     /// Asks the file system; an unanswered question changes nothing.
     fn ask_free(&self) -> Option<u64> {
-        (self.ask_free)(&self.data_dir)
-            .inspect_err(|error| tracing::warn!(%error, "cannot ask for the disk's free space"))
-            .ok()
+        let answer = (self.ask_free)(&self.data_dir);
+        let mut state = self.state();
+        match answer {
+            Ok(bytes) => {
+                if let Some(lasted) = state.asking.over() {
+                    tracing::info!(failed_for = ?lasted, "the disk's free space is known again");
+                }
+                Some(bytes)
+            }
+            Err(error) => {
+                if state.asking.is_new("ask") {
+                    tracing::warn!(%error, "cannot ask for the disk's free space");
+                }
+                None
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

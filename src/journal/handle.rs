@@ -21,7 +21,7 @@ use super::skip::{self, Skipped};
 use super::store::SledStore;
 use super::writer::{MakeStore, Writer};
 use crate::event::identity::{HostId, Seq};
-use crate::telemetry::FOLLOWS_PANIC;
+use crate::telemetry::{Board, FOLLOWS_PANIC};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -154,6 +154,8 @@ impl Journal {
             expired_appends: AtomicU64::new(0),
             writer_turns: AtomicU64::new(0),
             keeper_turns: AtomicU64::new(0),
+            board: Board::default(),
+            without_receipt: AtomicU64::new(u64::MAX),
         });
         for loss in &found.losses {
             shared.note_loss(loss);

@@ -142,6 +142,7 @@ pub(super) fn records_before(
 /// the loss is what is missing of all that was accepted up to the cursor.
 pub(super) fn settle_losses(shared: &Shared, cursors: &[Arc<Cursor>]) {
     let chain = shared.chain();
+    let mut failed = None;
     for cursor in cursors {
         let (next, through) = (cursor.next(), cursor.losses_through());
         let mut passed = None;
@@ -161,9 +162,18 @@ pub(super) fn settle_losses(shared: &Shared, cursors: &[Arc<Cursor>]) {
             Ok(Some(accepted)) => cursor.settle_losses(next, end, &accepted),
             // Tried again when the cursor has moved on; nothing is deleted before.
             Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(way = cursor.name(), %error, "cannot account for losses yet")
-            }
+            Err(error) => failed = Some((cursor, error)),
+        }
+    }
+    match failed {
+        Some((cursor, error)) if shared.board.is_new("losses", "losses") => {
+            tracing::warn!(way = cursor.name(), %error, "cannot account for losses yet");
+        }
+        Some((cursor, error)) => {
+            tracing::debug!(way = cursor.name(), %error, "cannot account for losses yet");
+        }
+        None => {
+            shared.board.over("losses");
         }
     }
 }

@@ -41,6 +41,8 @@ struct State {
     held_bytes: u64,
     /// Whether the last try failed, and was told.
     failing: bool,
+    /// Whether the last try to give it back failed, and was told.
+    stuck: bool,
 }
 
 impl Reserve {
@@ -54,6 +56,7 @@ impl Reserve {
             state: Mutex::new(State {
                 held_bytes,
                 failing: false,
+                stuck: false,
             }),
         };
         if held_bytes > target_bytes {
@@ -118,6 +121,7 @@ impl Reserve {
             Ok(()) => {
                 let given = state.held_bytes - bytes;
                 state.held_bytes = bytes;
+                state.stuck = false;
                 tracing::warn!(
                     given_bytes = given,
                     held_bytes = bytes,
@@ -130,7 +134,10 @@ impl Reserve {
                     // Someone has deleted it: there is nothing to give.
                     state.held_bytes = 0;
                 }
-                tracing::error!(path = %self.path.display(), %error, "cannot give back the disk reserve");
+                if !state.stuck {
+                    tracing::error!(path = %self.path.display(), %error, "cannot give back the disk reserve");
+                    state.stuck = true;
+                }
                 0
             }
         }

@@ -17,9 +17,10 @@ use super::store::{Blocks, StoreError};
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
+use crate::telemetry::Board;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use tokio::sync::watch;
 
@@ -45,6 +46,10 @@ pub(super) struct Shared {
     /// How often the writer took a command, and the keeper tidied.
     pub(super) writer_turns: AtomicU64,
     pub(super) keeper_turns: AtomicU64,
+    /// What was said of the keeper's work, which is tried again at each turn.
+    pub(super) board: Board,
+    /// The generation of which it was said last that it leaves no receipt.
+    pub(super) without_receipt: AtomicU64,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -144,9 +149,14 @@ impl Shared {
                 if let CursorError::Io { source, .. } = &error {
                     self.capacity.heed(source);
                 }
-                tracing::error!(cursor = cursor.name(), %error, "cannot save a cursor; nothing is deleted meanwhile");
+                if self.board.is_new("saving", "saving") {
+                    tracing::error!(cursor = cursor.name(), %error, "cannot save a cursor; nothing is deleted meanwhile");
+                }
                 return;
             }
+        }
+        if let Some(lasted) = self.board.over("saving") {
+            tracing::info!(failed_for = ?lasted, "cursors are saved again");
         }
         let Some(passed) = cursors.iter().map(|c| c.saved()).min() else {
             return;
@@ -162,8 +172,14 @@ impl Shared {
         for generation in doomed {
             self.receipt(&generation);
             if let Err(error) = generation.delete(&self.generations_dir) {
-                tracing::warn!(?generation, %error, "cannot delete a delivered generation; trying again");
+                if self.board.is_new("deleting", "deleting") {
+                    let generation = generation.number();
+                    tracing::warn!(generation, %error, "cannot delete a delivered generation; trying again");
+                }
                 break;
+            }
+            if let Some(lasted) = self.board.over("deleting") {
+                tracing::info!(failed_for = ?lasted, "delivered generations are deleted again");
             }
             self.chain
                 .write()
@@ -172,8 +188,14 @@ impl Shared {
         }
         if deleted {
             let pruned = receipts::prune(&self.receipts_dir, &self.receipt_limits, now_ms());
-            if let Err(error) = pruned {
-                tracing::warn!(%error, "old receipts stay");
+            match pruned {
+                Ok(_) => {
+                    self.board.over("pruning");
+                }
+                Err(error) if self.board.is_new("pruning", "pruning") => {
+                    tracing::warn!(%error, "old receipts stay");
+                }
+                Err(error) => tracing::debug!(%error, "old receipts stay"),
             }
         }
     }
@@ -181,12 +203,17 @@ impl Shared {
     /// Writes down what a generation held that is about to go. It goes in any case: the log
     /// must get smaller on a full disk, too, and what it held is delivered.
     fn receipt(&self, generation: &Generation) {
+        let number = generation.number();
+        // Its deletion may be tried again and again, and this with it.
+        let is_said = self.without_receipt.load(Ordering::Relaxed) == number;
         if !self.capacity.can_spare() {
-            tracing::warn!(
-                generation = generation.number(), first_seq = %generation.base(),
-                end_seq = %generation.end(),
-                "no receipt of a generation, for want of room: its rows cannot be reconciled any more"
-            );
+            if !is_said {
+                tracing::warn!(
+                    generation = number, first_seq = %generation.base(), end_seq = %generation.end(),
+                    "no receipt of a generation, for want of room: its rows cannot be reconciled any more"
+                );
+            }
+            self.without_receipt.store(number, Ordering::Relaxed);
             return;
         }
         let blocks = self.open_generation(generation);
@@ -194,11 +221,14 @@ impl Shared {
             .map_err(ReceiptError::from)
             .and_then(|blocks| receipts::write(&self.receipts_dir, generation, blocks));
         if let Err(error) = written {
-            tracing::warn!(
-                generation = generation.number(), first_seq = %generation.base(),
-                end_seq = %generation.end(), %error,
-                "no receipt of a generation: its rows cannot be reconciled any more"
-            );
+            if !is_said {
+                tracing::warn!(
+                    generation = number, first_seq = %generation.base(),
+                    end_seq = %generation.end(), %error,
+                    "no receipt of a generation: its rows cannot be reconciled any more"
+                );
+            }
+            self.without_receipt.store(number, Ordering::Relaxed);
         }
     }
 }

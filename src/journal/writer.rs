@@ -247,6 +247,9 @@ impl Writer {
         for (seq, reply) in self.waiting.drain(..) {
             reply.send(Ok(seq));
         }
+        if let Some(lasted) = self.shared.board.over("writing") {
+            tracing::info!(full_for = ?lasted, "the disk takes events again");
+        }
         Ok(())
     }
 
@@ -362,7 +365,8 @@ impl Writer {
 
     /// The disk is full: nothing more goes into this generation.
     fn retire(&mut self, error: &StoreError) {
-        if self.active.is_some() || !self.waiting.is_empty() {
+        let is_met = self.active.is_some() || !self.waiting.is_empty();
+        if is_met && self.shared.board.is_new("writing", "full") {
             tracing::error!(%error, "the disk is full; nothing is accepted until there is room");
         }
         self.block = Builder::new();

@@ -9,6 +9,7 @@
 //!   by their key.
 //! - Sinks never split, drop or reorder a batch: that is the caller's decision.
 
+pub mod absence;
 pub mod api;
 pub mod clickhouse;
 mod convert;

@@ -1,7 +1,9 @@
 //! Sets the log up, and changes its level later. Called once by `cli`; the level by `app`.
 //!
 //! # Invariants
-//! - Logs go to stderr; stdout is data. No payloads are logged.
+//! - Logs go to stderr, or with `journald` to the journal's socket, and to stderr where that is
+//!   not there (test `without_a_journal_lines_are_text_on_stderr`); stdout is data. No payloads
+//!   are logged.
 //! - A panic in any thread is logged as an error before it unwinds.
 //! - A level that is set later holds for the next line (test
 //!   `another_level_lets_other_lines_through`); the lines of the broker's library stay out.
@@ -9,7 +11,9 @@
 //!   `an_error_of_the_service_is_reported_where_a_dsn_is_set`).
 
 use super::sentry::{self, FOLLOWS_PANIC, Reporting};
+use super::stderr::Lines;
 use crate::config::{Log, LogFormat};
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -63,11 +67,19 @@ impl Level {
 pub fn start(log: &Log, reporting: Option<&Reporting>) -> Result<Level, LevelError> {
     let (filter, level) = reload::Layer::new(Filter::parse(&log.level)?.0);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(Lines::new())
         .with_target(false);
+    let mut no_journal = None;
     let lines = match log.format {
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().boxed(),
+        LogFormat::Journald => match tracing_journald::layer() {
+            Ok(journal) => journal.with_priority_mappings(priorities()).boxed(),
+            Err(error) => {
+                no_journal = Some(error);
+                lines.with_ansi(false).boxed()
+            }
+        },
     };
     let started = tracing_subscriber::registry()
         .with(lines.with_filter(filter))
@@ -76,6 +88,9 @@ pub fn start(log: &Log, reporting: Option<&Reporting>) -> Result<Level, LevelErr
     if started.is_err() {
         tracing::debug!("logging was started before");
     }
+    if let Some(error) = no_journal {
+        tracing::warn!(%error, "log.format is journald, and there is no journal; logging as text on stderr");
+    }
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         tracing::error!(target: FOLLOWS_PANIC, %panic, "a task panicked");
@@ -83,6 +98,15 @@ pub fn start(log: &Log, reporting: Option<&Reporting>) -> Result<Level, LevelErr
         default(panic);
     }));
     Ok(Level(level))
+}
+
+/// As of lines on stderr: the library's own say `notice` of INFO.
+fn priorities() -> PriorityMappings {
+    PriorityMappings {
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        ..PriorityMappings::new()
+    }
 }
 
 #[cfg(test)]

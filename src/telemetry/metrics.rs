@@ -9,9 +9,11 @@
 //!   its first step is one for Prometheus, too (test
 //!   `counters_are_there_before_they_count`).
 //! - A sink is available while nobody waits for it (test
-//!   `a_sink_is_away_while_anybody_waits_for_it`).
+//!   `a_sink_is_away_while_anybody_waits_for_it`). Of all who do, one line says so, and one
+//!   that it is back (`news`).
 
 use super::catalogue::{self, Entry, Kind};
+use super::news::{Absence, Waiter};
 use super::vitals::{Vital, Vitals};
 use prometheus::core::Collector;
 use prometheus::{
@@ -20,7 +22,7 @@ use prometheus::{
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// All metrics of one process.
 #[derive(Debug, Clone)]
@@ -46,8 +48,8 @@ pub struct Metrics {
     ledger_adds_up: Gauges,
     dead_letters: Counters,
     dead_letters_waiting: Gauges,
-    /// How many wait for each sink.
-    waiting: Arc<Mutex<BTreeMap<String, u32>>>,
+    /// Who waits for each sink.
+    away: Arc<Mutex<BTreeMap<String, Absence>>>,
     vitals: Vitals,
 }
 
@@ -159,7 +161,7 @@ impl Metrics {
             ledger_adds_up: make.gauges(&catalogue::LEDGER_ADDS_UP),
             dead_letters: make.counters(&catalogue::DEAD_LETTERS),
             dead_letters_waiting: make.gauges(&catalogue::DEAD_LETTERS_WAITING),
-            waiting: Arc::default(),
+            away: Arc::default(),
             vitals: Vitals::default(),
             registry: make.registry,
         };
@@ -273,26 +275,30 @@ impl Metrics {
 
     /// A sink exists.
     pub fn sink(&self, sink: &str) {
-        self.wait_for(sink, |waiting| waiting);
+        self.at_sink(sink, |_| {});
     }
 
     /// A sink is waited for, until the guard is dropped.
     #[must_use]
     pub fn sink_away(&self, sink: &str) -> SinkAway {
-        self.wait_for(sink, |waiting| waiting + 1);
         SinkAway {
             metrics: self.clone(),
             sink: sink.to_owned(),
+            waiter: Some(self.at_sink(sink, |away| away.wait())),
         }
     }
 
-    fn wait_for(&self, sink: &str, change: impl FnOnce(u32) -> u32) {
-        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = all.entry(sink.to_owned()).or_default();
-        *waiting = change(*waiting);
+    fn at_sink<T>(&self, sink: &str, change: impl FnOnce(&Absence) -> T) -> T {
+        let mut all = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        let away = all.entry(sink.to_owned()).or_insert_with(|| {
+            let sink = sink.to_owned();
+            Absence::new(move |lasted| tracing::info!(sink, away_for = ?lasted, "sink is back"))
+        });
+        let changed = change(away);
         // Under the lock, so that the last change is what shows.
-        let available = u64::from(*waiting == 0);
+        let available = u64::from(away.waiting() == 0);
         self.sink_available.set(&[sink], available);
+        changed
     }
 
     /// A sink answered a batch.
@@ -300,6 +306,9 @@ impl Metrics {
         self.sink_writes.of(&[sink, outcome]).inc();
         if outcome == "written" {
             self.vitals.done(sink);
+        }
+        if outcome != "unavailable" {
+            self.at_sink(sink, Absence::worked);
         }
     }
 
@@ -340,12 +349,28 @@ impl Default for Metrics {
 pub struct SinkAway {
     metrics: Metrics,
     sink: String,
+    /// Until it is dropped.
+    waiter: Option<Waiter>,
+}
+
+impl SinkAway {
+    /// Whether it has to be said that an attempt failed; see [`Waiter::is_new`].
+    #[must_use]
+    pub fn is_new(&self, kind: &str, began: Instant) -> bool {
+        let waiter = self.waiter.as_ref();
+        waiter.is_some_and(|waiter| waiter.is_new(kind, began))
+    }
+
+    /// The sink answered.
+    pub fn back(self) {
+        self.metrics.at_sink(&self.sink, Absence::worked);
+    }
 }
 
 impl Drop for SinkAway {
     fn drop(&mut self) {
-        let one_less = |waiting: u32| waiting.saturating_sub(1);
-        self.metrics.wait_for(&self.sink, one_less);
+        let waiter = self.waiter.take();
+        self.metrics.at_sink(&self.sink, |_| drop(waiter));
     }
 }
 

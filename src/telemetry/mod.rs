@@ -4,9 +4,12 @@
 pub mod catalogue;
 pub mod log;
 pub mod metrics;
+pub mod news;
 pub mod sentry;
+mod stderr;
 pub mod vitals;
 
 pub use metrics::{Metrics, SinkAway};
+pub use news::{Absence, Board, News, Waiter};
 pub use sentry::FOLLOWS_PANIC;
 pub use vitals::{Trouble, Vital};

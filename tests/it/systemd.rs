@@ -384,3 +384,45 @@ fn the_manual_and_the_completions_know_every_verb() {
     );
     assert_eq!(holdfast("generate man /no/such/directory").code, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_journal_lines_are_text_on_stderr() {
+    let scratch = Scratch::new("systemd_no_journal");
+    let mut collector = Collector::new(&scratch, "[log]\nformat = \"journald\"\n");
+    // Of another stream: its log is a file.
+    collector.environment = vec![("JOURNAL_STREAM".to_owned(), "1:1".to_owned())];
+    collector.start().await;
+    assert!(collector.terminate().success());
+    let log = collector.log();
+    if Path::new("/run/systemd/journal/socket").exists() {
+        assert!(!log.contains("accepting"), "the journal has them: {log}");
+        return;
+    }
+    let said = log
+        .lines()
+        .filter(|line| line.contains("there is no journal"));
+    let said: Vec<_> = said.collect();
+    assert!(
+        matches!(said[..], [line] if line.contains(" WARN ")),
+        "{log}"
+    );
+    assert!(log.contains(" INFO accepting "), "{log}");
+    assert!(!log.contains("<6>"), "{log}");
+}
+
+/// A log file stands for the journal: it is the stream that the variable names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_to_the_journal_begin_with_their_priority() {
+    use std::os::unix::fs::MetadataExt as _;
+    let scratch = Scratch::new("systemd_priorities");
+    let mut collector = Collector::new(&scratch, "");
+    let file = collector.dir.join("collector.log");
+    let meta = std::fs::File::create(&file).unwrap().metadata().unwrap();
+    let stream = format!("{}:{}", meta.dev(), meta.ino());
+    collector.environment = vec![("JOURNAL_STREAM".to_owned(), stream)];
+    collector.start().await;
+    assert!(collector.terminate().success());
+    let log = collector.log();
+    assert!(log.lines().count() > 3, "{log}");
+    assert!(log.lines().all(|line| line.starts_with("<6>")), "{log}");
+}

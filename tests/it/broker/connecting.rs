@@ -108,6 +108,109 @@ async fn connect_forever_says_once_that_the_broker_is_away_and_once_that_it_is_b
     session.unwrap().close().await;
 }
 
+/// A way to the broker that can be closed, and cut.
+struct Way {
+    port: u16,
+    open: tokio::sync::watch::Sender<bool>,
+}
+
+impl Way {
+    async fn new(target: String) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (open, is_open) = tokio::sync::watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (mut is_open, target) = (is_open.clone(), target.clone());
+                if !*is_open.borrow_and_update() {
+                    continue;
+                }
+                tokio::spawn(async move {
+                    let mut far = tokio::net::TcpStream::connect(&target).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                        _ = is_open.wait_for(|is_open| !is_open) => {}
+                    }
+                });
+            }
+        });
+        Self { port, open }
+    }
+}
+
+/// As many as the contract has consumers.
+const MANY: usize = 27;
+
+#[tokio::test]
+async fn many_who_wait_say_it_once_together() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter("holdfast=debug")
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let way = Way::new(format!("127.0.0.1:{}", healthy().await.port)).await;
+    let broker = broker(&[&format!("amqp://guest:guest@127.0.0.1:{}", way.port)]);
+    let connect = || {
+        let all = (0..MANY).map(|_| broker.connect_forever(CancellationToken::new()));
+        futures::future::join_all(all.collect::<Vec<_>>())
+    };
+    let after_retries = async {
+        let limit = Duration::from_secs(30);
+        eventually("many retries", limit, || async {
+            let text = log.text();
+            let said = ["the broker is away", "the broker is still away"];
+            let tries = said.map(|said| text.matches(said).count());
+            tries.iter().sum::<usize>() > 2 * MANY
+        })
+        .await;
+        way.open.send_replace(true);
+    };
+    let (sessions, ()) = tokio::join!(connect(), after_retries);
+    let sessions: Vec<_> = sessions.into_iter().flatten().collect();
+    let said = |level: &str, what: &str| {
+        let text = log.text();
+        let lines = text.lines().filter(|line| line.contains(level));
+        assert!(lines.clone().all(|line| line.contains(what)), "{text}");
+        lines.count()
+    };
+    assert_eq!(said(" WARN ", "the broker is away"), 1);
+    assert_eq!(said(" INFO ", "the broker is back"), 1);
+    assert!(log.text().contains("away_for="), "{}", log.text());
+
+    // A session that stands is no outage, whatever failed on it.
+    assert!(broker.lost(&sessions[0], "its channel").await.is_none());
+    assert_eq!(said(" WARN ", "the broker is away"), 1);
+
+    // All are lost at once, later than what belongs to the outage before.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    way.open.send_replace(false);
+    let losses = sessions.iter().map(|session| {
+        let broker = &broker;
+        async move {
+            session.closed().await;
+            broker.lost(session, "cut").await
+        }
+    });
+    let waiting = futures::future::join_all(losses).await;
+    assert!(waiting.iter().all(Option::is_some));
+    way.open.send_replace(true);
+    let sessions = connect().await;
+    assert_eq!(
+        said(" INFO ", "the broker is back"),
+        1,
+        "all still count as away"
+    );
+    drop(waiting);
+    assert_eq!(said(" WARN ", "the broker is away"), 2);
+    assert_eq!(said(" INFO ", "the broker is back"), 2);
+    for session in sessions.into_iter().flatten() {
+        session.close().await;
+    }
+}
+
 /// After some seconds each of many waits some seconds more, but not once one was let in.
 #[tokio::test]
 async fn one_who_finds_the_broker_back_wakes_the_others() {

@@ -6,6 +6,7 @@ mod damage;
 mod drains;
 mod drills;
 mod exports;
+mod logs;
 mod looks;
 mod outage;
 mod page;
