@@ -331,8 +331,10 @@ function consumers(status) {
   const state = ill.length === 0 ? "well" : ill.some((part) => part.trouble !== null) ? "ill" : "care";
   return stage("consumers", card(state,
     h("h3", {}, sign(state, `${all.length - ill.length} of ${all.length} at work`)),
-    most.slice(0, REASONS_MAX).map(([text, parts]) => h("p", { class: "why ill" }, `${parts.length === 1 ? parts[0].name : count(parts.length, "consumer")}: ${text}`)),
-    most.length > REASONS_MAX ? h("p", { class: "why ill" }, `and ${count(most.length - REASONS_MAX, "more reason")}, below`) : null,
+    // In one node, whether there are any: what follows keeps its place, and stays unfolded.
+    h("div", {},
+      most.slice(0, REASONS_MAX).map(([text, parts]) => h("p", { class: "why ill" }, `${parts.length === 1 ? parts[0].name : count(parts.length, "consumer")}: ${text}`)),
+      most.length > REASONS_MAX ? h("p", { class: "why ill" }, `and ${count(most.length - REASONS_MAX, "more reason")}, below`) : null),
     h("details", {}, h("summary", {}, "All consumers"),
       h("ul", { class: "plain" }, all.map((part) => h("li", {}, `${part.name} `, condition(part), why(part)))))));
 }

@@ -37,6 +37,15 @@ struct Piece {
     source: Source,
 }
 
+/// The first request of a time.
+struct FirstAt {
+    seq: Seq,
+    /// The piece that it is in.
+    piece: usize,
+    /// Whether it is the first there.
+    is_first: bool,
+}
+
 /// What was read of a piece.
 #[derive(Debug, Default)]
 pub(super) struct Read {
@@ -92,13 +101,12 @@ impl Log {
         let mut first = range.from_seq.map_or(held_first, Seq);
         let mut end = range.to_seq.map_or(held_end, Seq).min(held_end);
         if let Some(since_ms) = range.since_ms {
-            let since = self.first_at(since_ms)?.unwrap_or(held_end);
-            first = first.max(since);
+            first = first.max(self.since(since_ms)?);
         }
         if let Some(until_ms) = range.until_ms
             && let Some(until) = self.first_at(until_ms)?
         {
-            end = end.min(until);
+            end = end.min(until.seq);
         }
         Ok(Span {
             first: first.min(end),
@@ -106,21 +114,44 @@ impl Log {
         })
     }
 
+    /// Where a range from this time on begins: at its first request, or before that at what
+    /// nothing is known of, which may be of that time, too.
+    fn since(&self, at_ms: i64) -> Result<Seq, InspectError> {
+        let Some(found) = self.first_at(at_ms)? else {
+            // All that is known is older.
+            let mut known = self.pieces.iter().rev();
+            let last = known.find(|piece| piece.span.requests() > 0);
+            return Ok(last.map_or(Seq::FIRST, |piece| piece.span.end));
+        };
+        let before = found.piece.checked_sub(1).map(|at| &self.pieces[at]);
+        Ok(match before {
+            Some(before) if found.is_first => found.seq.min(before.span.end),
+            _ => found.seq,
+        })
+    }
+
     /// The first request that was received at this time or later.
-    fn first_at(&self, at_ms: i64) -> Result<Option<Seq>, InspectError> {
+    fn first_at(&self, at_ms: i64) -> Result<Option<FirstAt>, InspectError> {
         // The time that a generation gives for its last request may be one before it.
         let pieces = self.pieces.iter();
         let fits = pieces.clone().position(|p| p.last_received_at_ms >= at_ms);
         let from = fits.unwrap_or(self.pieces.len()).saturating_sub(1);
-        for piece in pieces.skip(from) {
+        for (number, piece) in pieces.enumerate().skip(from) {
             let read = self.read(piece)?;
-            if read.unknown.is_some() {
+            let mut requests = read.requests.iter().enumerate();
+            let found = if read.unknown.is_some() {
                 // Nothing says that it is older.
-                return Ok(Some(piece.span.first));
-            }
-            let mut requests = read.requests.iter();
-            if let Some(request) = requests.find(|request| request.received_at_ms >= at_ms) {
-                return Ok(Some(request.seq));
+                Some((0, piece.span.first))
+            } else {
+                let found = requests.find(|(_, request)| request.received_at_ms >= at_ms);
+                found.map(|(at, request)| (at, request.seq))
+            };
+            if let Some((at, seq)) = found {
+                return Ok(Some(FirstAt {
+                    seq,
+                    piece: number,
+                    is_first: at == 0,
+                }));
             }
         }
         Ok(None)

@@ -163,6 +163,51 @@ async fn reconcile_names_exactly_what_is_missing_and_what_is_extra() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nothing_is_known_of_may_be_of_any_time() {
+    let site = Site::with_ways("reconcile_gap", "[journal]\ngeneration_age = \"1s\"\n").await;
+    let mut since = String::new();
+    // Each request in a generation of its own, and the second one leaves no receipt.
+    for (number, next) in [(1, 2), (2, 3), (3, 4)] {
+        if number == 2 {
+            since = humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string();
+        }
+        send(
+            &site.collector,
+            &named(&format!("g{number}"), 5),
+            "1700000000000",
+        )
+        .await;
+        eventually("its generation is deleted", ARRIVAL, || async {
+            site.ask("status --json").json()["oldest_seq"] == next
+        })
+        .await;
+    }
+    assert_eq!(
+        site.ask(&format!("reconcile --since {since} --wait 20s"))
+            .code,
+        0
+    );
+    let receipts = std::fs::read_dir(site.data_dir().join("receipts")).unwrap();
+    let mut files: Vec<_> = receipts.map(|e| e.unwrap().path()).collect();
+    files.sort();
+    assert_eq!(files.len(), 3, "{files:?}");
+    std::fs::remove_file(&files[1]).unwrap();
+    let said = site.ask(&format!("reconcile --since {since} --json"));
+    assert_eq!(said.code, 1, "{said:?}");
+    let unknown = &said.json()["unknown"];
+    assert_eq!(
+        (&unknown[0]["first"], &unknown[0]["end"]),
+        (&2.into(), &3.into()),
+        "{unknown}"
+    );
+    // At the end of what is known it is the same.
+    std::fs::remove_file(&files[2]).unwrap();
+    let said = site.ask(&format!("reconcile --since {since} --json"));
+    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!(said.json()["unknown"][0]["end"], 4, "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_is_pending_and_what_was_skipped_is_purged() {
     let mut site = Site::start("reconcile_pending").await;
     // ClickHouse is nowhere: only SQLite is asked.
