@@ -4,10 +4,11 @@
 //! Exit codes: 0 every acknowledged event arrived; 1 not, or no drill was begun; 3 no service
 //! runs.
 
+use super::call::{NOT_RUNNING, change};
 use super::reconcile;
 use super::site::{Place, Site};
 use super::text::{count, fact, span};
-use crate::admin::{self, CallError, DrillRequest, State, Status};
+use crate::admin::{self, DrillRequest, State, Status};
 use crate::app::reconcile::Range;
 use crate::config::Config;
 use crate::drill::Outage;
@@ -26,9 +27,6 @@ use tonic::transport::{Channel, Endpoint};
 
 /// A service that does not answer in this time is as good as none.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-
-/// No service runs.
-const NOT_RUNNING: u8 = 3;
 
 /// How often events are sent, and the status is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -85,14 +83,9 @@ pub(super) async fn run(site: Site, args: &Args) -> anyhow::Result<ExitCode> {
         seconds: args.time.as_secs(),
         sudo_user: std::env::var("SUDO_USER").ok(),
     };
-    let begun = admin::post(&site.data_dir, "/drill", &request, ANSWER_WAIT).await;
-    let status: Status = match begun {
-        Ok(status) => status,
-        Err(CallError::NotRunning) => {
-            eprintln!("no service runs on {}", site.data_dir.display());
-            return Ok(ExitCode::from(NOT_RUNNING));
-        }
-        Err(error) => return Err(error.into()),
+    let begun = change(&site, "/drill", &request, ANSWER_WAIT).await?;
+    let Some(status): Option<Status> = begun else {
+        return Ok(ExitCode::from(NOT_RUNNING));
     };
     let mut story = Story::new();
     story.tell("the outage begins")?;

@@ -4,6 +4,7 @@
 //! wrong or lost, 2 wrong usage, 3 no service runs (`status`, `pace`, `reload`), 78 wrong
 //! configuration.
 
+mod call;
 mod detached;
 mod dispatch;
 mod dlq;

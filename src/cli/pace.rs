@@ -2,19 +2,16 @@
 //!
 //! Exit codes: 0 shown or changed; 1 not; 3 no service runs.
 
+use super::call::{change, say};
 use super::site::{Place, Site};
 use super::text::{count, fact};
-use crate::admin::{self, CallError, PaceAnswer, PaceRequest, Way};
+use crate::admin::{PaceAnswer, PaceRequest, Way};
 use clap::Args as ClapArgs;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// A service that does not answer in this time is as good as none.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
-
-/// No service runs.
-const NOT_RUNNING: u8 = 3;
 
 /// What to change.
 #[derive(Debug, ClapArgs)]
@@ -39,22 +36,8 @@ pub(super) async fn run(site: Site, args: &Args) -> anyhow::Result<ExitCode> {
         backlog_share: args.backlog_share,
         sudo_user: std::env::var("SUDO_USER").ok(),
     };
-    let answer = admin::post(&site.data_dir, "/pace", &request, ANSWER_WAIT).await;
-    let answer: PaceAnswer = match answer {
-        Ok(answer) => answer,
-        Err(CallError::NotRunning) => {
-            eprintln!("no service runs on {}", site.data_dir.display());
-            return Ok(ExitCode::from(NOT_RUNNING));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let text = if args.json {
-        format!("{}\n", serde_json::to_string(&answer)?)
-    } else {
-        render(&answer)
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    let answer: Option<PaceAnswer> = change(&site, "/pace", &request, ANSWER_WAIT).await?;
+    say(answer.as_ref(), args.json, render)
 }
 
 /// How ways out go, as lines of the status: what went ahead, confirms, what slows them.

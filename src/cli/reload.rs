@@ -6,18 +6,15 @@
 //!
 //! Exit codes: 0 loaded; 1 not, and nothing has changed; 3 no service runs.
 
+use super::call::{change, say};
 use super::site::{Place, Site};
-use crate::admin::{self, CallError, ReloadRequest, Reloaded};
+use crate::admin::{ReloadRequest, Reloaded};
 use clap::Args as ClapArgs;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// The file is read, and another reload may come before.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
-
-/// No service runs.
-const NOT_RUNNING: u8 = 3;
 
 /// How to say it.
 #[derive(Debug, ClapArgs)]
@@ -33,22 +30,8 @@ pub(super) async fn run(site: Site, args: &Args) -> anyhow::Result<ExitCode> {
     let request = ReloadRequest {
         sudo_user: std::env::var("SUDO_USER").ok(),
     };
-    let answer = admin::post(&site.data_dir, "/reload", &request, ANSWER_WAIT).await;
-    let answer: Reloaded = match answer {
-        Ok(answer) => answer,
-        Err(CallError::NotRunning) => {
-            eprintln!("no service runs on {}", site.data_dir.display());
-            return Ok(ExitCode::from(NOT_RUNNING));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let text = if args.json {
-        format!("{}\n", serde_json::to_string(&answer)?)
-    } else {
-        render(&answer)
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    let answer: Option<Reloaded> = change(&site, "/reload", &request, ANSWER_WAIT).await?;
+    say(answer.as_ref(), args.json, render)
 }
 
 fn render(answer: &Reloaded) -> String {

@@ -5,6 +5,7 @@
 //! Exit codes: 0 all is well, 1 something is wrong (not serving, an account that
 //! does not add up, a loss), 3 no service runs on this directory.
 
+use super::call::NOT_RUNNING;
 use super::detached;
 use super::site::{Place, Site};
 use super::text::{Cell, count, fact, size, span, table};
@@ -13,9 +14,6 @@ use clap::Args as ClapArgs;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
-
-/// No service runs on the directory.
-const NOT_RUNNING: u8 = 3;
 
 /// A service that does not answer in this time is as good as none.
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(30);
