@@ -6,6 +6,9 @@
 //!   is consumed, on every session.
 //! - A worker that ends for any reason, a panic included, is logged, and its
 //!   consumer starts again after a backoff; other consumers are not touched.
+//! - A consumer is connected once the broker took all its workers, and after a failure once
+//!   they held for longer than any wait between two tries; else each try would hide how long
+//!   it is away (test `what_one_consumer_loses_is_its_own_line`).
 //! - The loss of the broker is said once for all consumers (`Broker`); what one loses by
 //!   itself is said once for each reason, and so is its end (tests
 //!   `each_outage_is_one_warning_and_one_end`, `what_one_consumer_loses_is_its_own_line`).
@@ -22,6 +25,8 @@ use crate::sink::Sink;
 use crate::sink::schema::Table;
 use crate::telemetry::{Metrics, News};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -79,7 +84,11 @@ impl Consumers {
             };
             drop(waiting.take());
             let started = tokio::time::Instant::now();
-            let running = Box::pin(self.run_workers(&worker, &session, &stop));
+            let proof = match news.is_there() {
+                true => crate::retry::LONGEST,
+                false => Duration::ZERO,
+            };
+            let running = Box::pin(self.run_workers(&worker, (&session, proof), &stop));
             let over = |lasted| tracing::info!(queue, failed_for = ?lasted, "consumer works again");
             let end = news.watch(running, over).await;
             self.metrics.connected(&queue, false);
@@ -110,10 +119,12 @@ impl Consumers {
         tracing::debug!(queue, "consumer stopped");
     }
 
+    /// Runs all workers until the first of them ends; they are connected once all have held
+    /// for `proof`.
     async fn run_workers(
         &self,
         worker: &Worker,
-        session: &Session,
+        (session, proof): (&Session, Duration),
         stop: &CancellationToken,
     ) -> End {
         let consumer = &worker.consumer;
@@ -121,19 +132,38 @@ impl Consumers {
         if let Err(error) = self.setup.of_queues(&needed).declare(session).await {
             return End::Lost(error.to_string());
         }
-        self.metrics.connected(&consumer.queue, true);
         // Cancelled when the service stops, or when one worker ended.
         let round = stop.child_token();
+        // A permit from each worker that the broker lets consume.
+        let opened = Arc::new(Semaphore::new(0));
         let mut workers = JoinSet::new();
         for number in 0..consumer.workers {
-            let (worker, session, round) = (worker.clone(), session.clone(), round.clone());
-            workers.spawn(async move { worker.run(session, number, round).await });
+            let (worker, session) = (worker.clone(), session.clone());
+            let (round, opened) = (round.clone(), opened.clone());
+            workers.spawn(async move { worker.run(session, number, (round, opened)).await });
         }
-        let mut first = None;
-        while let Some(ended) = workers.join_next().await {
-            let end = ended.unwrap_or_else(|error| End::Lost(error.to_string()));
-            first.get_or_insert(end);
-            round.cancel();
+        let all = u32::try_from(consumer.workers).unwrap_or(u32::MAX);
+        let holds = async {
+            // It is never closed.
+            let _permits = opened.acquire_many(all).await;
+            tokio::time::sleep(proof).await;
+        };
+        tokio::pin!(holds);
+        let (mut is_connected, mut first) = (false, None);
+        loop {
+            tokio::select! {
+                biased;
+                ended = workers.join_next() => {
+                    let Some(ended) = ended else { break };
+                    let end = ended.unwrap_or_else(|error| End::Lost(error.to_string()));
+                    first.get_or_insert(end);
+                    round.cancel();
+                }
+                () = &mut holds, if !is_connected && first.is_none() => {
+                    is_connected = true;
+                    self.metrics.connected(&consumer.queue, true);
+                }
+            }
         }
         first.unwrap_or(End::Stopped)
     }

@@ -26,6 +26,7 @@ use crate::sink::{Launch, Row};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -71,21 +72,23 @@ struct Refusal {
 }
 
 impl Worker {
-    /// Works until the service stops or the broker is lost.
+    /// Works until the service stops or the broker is lost. Once the broker lets it consume,
+    /// it adds a permit to `opened`.
     pub(super) async fn run(
         &self,
         session: Session,
         number: usize,
-        stop: CancellationToken,
+        (stop, opened): (CancellationToken, Arc<Semaphore>),
     ) -> End {
         let prefetch = self.consumer.batch_rows.max(PREFETCH_MIN);
         let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
         let tag = format!("holdfast-{}-{number}", self.consumer.queue);
-        let opened = Subscription::open(&session, &self.consumer.queue, prefetch, &tag).await;
-        let mut subscription = match opened {
+        let subscription = Subscription::open(&session, &self.consumer.queue, prefetch, &tag).await;
+        let mut subscription = match subscription {
             Ok(subscription) => subscription,
             Err(error) => return End::Lost(error.to_string()),
         };
+        opened.add_permits(1);
         let end = match self.consume(&mut subscription, &stop).await {
             Ok(end) | Err(end) => end,
         };

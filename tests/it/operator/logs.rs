@@ -2,6 +2,7 @@
 //! it is back, however many wait for it and however often they try. With `debug` lines, so
 //! that the test knows that there were many tries; they do not count.
 
+use crate::support::cli::holdfast;
 use crate::support::collector::Collector;
 use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
 use crate::support::{Scratch, eventually, free_port};
@@ -12,10 +13,13 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long anything may take to show.
 const SOON: Duration = Duration::from_secs(90);
+
+/// How long a failure may take to be noticed.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// Lines that say one thing, at most: some are said at the start, too.
 const REPEATS_MAX: usize = 2;
@@ -109,6 +113,19 @@ async fn all_connected(collector: &Collector) -> usize {
     })
     .await;
     all
+}
+
+/// Whether a consumer is connected by `status`, and for how long it has been in trouble.
+fn consumer(collector: &Collector, queue: &str) -> (bool, Duration) {
+    let config = collector.dir.join("holdfast.toml");
+    let status = holdfast(&format!("status --json --config {}", config.display())).json();
+    let parts = status["parts"].as_array().unwrap();
+    let part = parts.iter().find(|part| part["name"] == queue).unwrap();
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let since_ms = part["trouble"]["since_ms"].as_u64();
+    let since = since_ms.map_or(now_ms, Duration::from_millis);
+    let is_connected = part["connected"].as_bool().unwrap();
+    (is_connected, now_ms.saturating_sub(since))
 }
 
 async fn channel(rabbitmq: &Server) -> (Connection, Channel) {
@@ -249,7 +266,13 @@ async fn what_one_consumer_loses_is_its_own_line() {
     let (_connection, channel) = channel(&rabbitmq).await;
     let delete = || channel.queue_delete("trace_log".into(), QueueDeleteOptions::default());
     delete().await.unwrap();
+    let deleted = Instant::now();
     tries(&collector, ["consumer failed", "consumer ended"], 6).await;
+    // No try made it look well in between: an alert waits for minutes of it.
+    let (is_connected, troubled_for) = consumer(&collector, "trace_log");
+    assert!(!is_connected);
+    let away = deleted.elapsed();
+    assert!(troubled_for + SLACK > away, "{troubled_for:?} of {away:?}");
     let options = QueueDeclareOptions {
         durable: true,
         ..QueueDeclareOptions::default()
