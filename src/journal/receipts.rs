@@ -122,6 +122,12 @@ impl ReceiptFile {
         })
     }
 
+    /// The generation's number and first sequence, which tell it from all others.
+    #[must_use]
+    pub fn place(&self) -> (u64, Seq) {
+        (self.generation, self.span.first)
+    }
+
     /// Reads it.
     ///
     /// # Errors
@@ -147,7 +153,7 @@ impl ReceiptFile {
     }
 }
 
-/// The receipts of a data directory, in the order of their generations.
+/// The receipts of a data directory, in the order of their sequences.
 ///
 /// # Errors
 /// When the directory cannot be read; that there is none is no error.
@@ -161,7 +167,8 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<ReceiptFile>> {
     for entry in entries {
         files.extend(ReceiptFile::parse(entry?.path()));
     }
-    files.sort_by_key(|file| file.generation);
+    // Numbers of generations come again, sequences do not.
+    files.sort_by_key(|file| file.span.first);
     Ok(files)
 }
 

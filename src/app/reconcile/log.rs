@@ -5,6 +5,8 @@
 //! - Each request is given once, from its generation while that is there, and from its
 //!   receipt otherwise, also where the generation goes in the middle of the look.
 //! - A range without either is unknown; numbers that were never given to a request are not.
+//! - Generations are told apart by number and first sequence: numbers alone come again (test
+//!   `restarts_of_an_empty_log_leave_nothing_unknown`).
 
 use super::{Range, ReconcileError, Unknown};
 use crate::event::identity::Seq;
@@ -68,8 +70,13 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn open(data_dir: &Path, range: &Range) -> Result<Self, ReconcileError> {
-        let (directory, target) = look(data_dir, range.to_seq)?;
+    /// `durable_end`: the end of what a running service has made durable.
+    pub(super) fn open(
+        data_dir: &Path,
+        range: &Range,
+        durable_end: Option<Seq>,
+    ) -> Result<Self, ReconcileError> {
+        let (directory, target) = look(data_dir, range.to_seq.map(Seq), durable_end)?;
         let host = directory.host().ok_or(ReconcileError::Host)?.to_string();
         let cursors = directory.cursors().to_vec();
         let pieces = pieces(&directory)?;
@@ -93,7 +100,7 @@ impl Log {
         Ok(log)
     }
 
-    /// The sequences of the range; `target`: the end of what was delivered when it was asked.
+    /// The sequences of the range; `target`: the end of what was durable when it was asked.
     fn find(&self, range: &Range, target: Seq) -> Result<Span, ReconcileError> {
         let held_first = self.pieces.first().map_or(Seq::FIRST, |p| p.span.first);
         let held_end = self.pieces.last().map_or(Seq::FIRST, |p| p.span.end);
@@ -249,12 +256,13 @@ impl Log {
         drop(directory);
         // Its service may have let it go meanwhile: then its receipt has it whole.
         let now = Directory::open(&self.data_dir)?;
-        if now.generations().iter().any(|g| g.number == piece.number) {
+        let place = (piece.number, piece.span.first);
+        if (now.generations().iter()).any(|g| (g.number, g.first) == place) {
             walked?;
             return Ok(read);
         }
         let mut receipts = now.receipts()?.into_iter();
-        match receipts.find(|file| file.generation == piece.number) {
+        match receipts.find(|file| file.place() == place) {
             Some(file) => Ok(of_receipt(&file)),
             None => Ok(Read {
                 unknown: Some(Unknown {
@@ -268,18 +276,23 @@ impl Log {
 }
 
 /// Looks at the directory. The files of a running service tell of a record up to a second
-/// after its cursors may have passed it: so it is looked at again until they do.
-fn look(data_dir: &Path, to_seq: Option<u64>) -> Result<(Directory, Seq), InspectError> {
+/// after it was acknowledged, and its cursors may have passed it: so it is looked at again
+/// until they do. What they still do not tell then is within the range, and unknown.
+fn look(
+    data_dir: &Path,
+    to: Option<Seq>,
+    durable_end: Option<Seq>,
+) -> Result<(Directory, Seq), InspectError> {
     let until = Instant::now() + FILES_LAG_MAX;
     let mut target = None;
     loop {
         let directory = Directory::open(data_dir)?;
         let cursors = directory.cursors().iter();
         let reach = cursors.map(CursorInfo::reach).max().unwrap_or(Seq::FIRST);
-        let target = *target.get_or_insert(reach);
+        let target = *target.get_or_insert(durable_end.unwrap_or(reach).max(reach));
         let end = directory.generations().iter().map(|g| g.end).max();
         let end = end.unwrap_or(Seq::FIRST);
-        let is_there = end >= target && to_seq.is_none_or(|to| end >= Seq(to));
+        let is_there = end >= to.unwrap_or(target);
         if is_there || !directory.is_running() || Instant::now() >= until {
             return Ok((directory, target));
         }
@@ -340,7 +353,8 @@ fn pieces(directory: &Directory) -> Result<Vec<Piece>, InspectError> {
         .collect();
     for file in directory.receipts()? {
         // A deletion that did not come through: the generation is still there.
-        if pieces.iter().any(|piece| piece.number == file.generation) {
+        let is_of = |piece: &Piece| (piece.number, piece.span.first) == file.place();
+        if pieces.iter().any(is_of) {
             continue;
         }
         pieces.push(Piece {
@@ -351,6 +365,7 @@ fn pieces(directory: &Directory) -> Result<Vec<Piece>, InspectError> {
             source: Source::Receipt(file),
         });
     }
-    pieces.sort_by_key(|piece| piece.number);
+    // Numbers begin anew where a service starts with an empty log; sequences never do.
+    pieces.sort_by_key(|piece| (piece.span.first, piece.span.end));
     Ok(pieces)
 }

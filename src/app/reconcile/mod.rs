@@ -9,6 +9,8 @@
 //!   request, is not set aside, purged, lost or still pending (test
 //!   `reconcile_names_exactly_what_is_missing_and_what_is_extra`).
 //! - What nothing is known of is said to be unknown, and is never complete.
+//! - What a running service acknowledged before is in it, even where its files do not show it
+//!   yet (test `what_was_just_acknowledged_is_looked_for`).
 //! - Cheap for the database: it sums up once for each sink; only buckets that differ are
 //!   fetched. Cheap here: one generation's identities in memory at a time.
 
@@ -16,13 +18,20 @@ mod compare;
 mod log;
 
 use super::setup;
+use crate::admin::{self, CallError, Status};
 use crate::config::{Config, Handler, SinkKind};
+use crate::event::identity::Seq;
 use crate::forward::Forwarder;
 use crate::journal::{InspectError, Span};
 use crate::sink::{OptionsError, WriteError};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a running service may take to say how far its log goes.
+const STATUS_WAIT: Duration = Duration::from_secs(5);
 
 /// Events of each kind that are named; the rest are counted.
 pub const NAMED_MAX: usize = 100_000;
@@ -198,9 +207,10 @@ pub async fn reconcile(
         return Err(ReconcileError::NoSink);
     }
     let dir = config.data.dir.clone();
+    let durable_end = durable_end(&dir).await;
     let opened = tokio::task::spawn_blocking({
         let range = range.clone();
-        move || log::Log::open(&dir, &range)
+        move || log::Log::open(&dir, &range, durable_end)
     });
     let log = Arc::new(opened.await.map_err(|_| ReconcileError::Host)??);
     let letters = compare::letters(config, &log).await?;
@@ -231,6 +241,20 @@ pub async fn reconcile(
     report.lost.sort_unstable_by_key(|span| span.first);
     report.lost.dedup();
     Ok(report)
+}
+
+/// The end of what the service that runs on the directory has made durable; its files say so
+/// a moment later. `None` without a service, or one that does not answer: then the files are
+/// all there is.
+async fn durable_end(data_dir: &Path) -> Option<Seq> {
+    match admin::get::<Status>(data_dir, "/status", STATUS_WAIT).await {
+        Ok(status) => Some(Seq(status.next_seq)),
+        Err(CallError::NotRunning) => None,
+        Err(error) => {
+            tracing::debug!(%error, "the service does not say how far its log goes");
+            None
+        }
+    }
 }
 
 /// Whether a sink gets events on this host.

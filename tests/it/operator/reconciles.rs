@@ -208,6 +208,42 @@ async fn what_nothing_is_known_of_may_be_of_any_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_just_acknowledged_is_looked_for() {
+    let site = Site::start("reconcile_fresh").await;
+    // ClickHouse is nowhere, so that nothing is deleted; the files tell within a second.
+    for round in 1..=5 {
+        send(
+            &site.collector,
+            &named(&format!("f{round}"), 3),
+            "1700000000000",
+        )
+        .await;
+        let said = site.ask("reconcile --sink sqlite --json --wait 10s");
+        assert_eq!(said.code, 0, "{said:?}");
+        assert_eq!(total(&said.json(), 0, "rows"), 3 * round, "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_of_an_empty_log_leave_nothing_unknown() {
+    let mut site = Site::with_ways("reconcile_restarts", "").await;
+    // A start that finds nothing to deliver may number its generations anew.
+    for round in 1..=4 {
+        let ids = named(&format!("r{round}"), 5);
+        send(&site.collector, &ids, "1700000000000").await;
+        site.collector.delivered("sqlite", ARRIVAL).await;
+        let said = site.ask("reconcile --json --wait 10s");
+        assert_eq!(said.code, 0, "round {round}: {said:?}");
+        assert_eq!(total(&said.json(), 0, "rows"), 5 * round, "{said:?}");
+        assert!(site.collector.terminate().success());
+        site.collector.start().await;
+        let said = site.ask("reconcile --json");
+        assert_eq!(said.code, 0, "after restart {round}: {said:?}");
+        assert_eq!(total(&said.json(), 0, "rows"), 5 * round, "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_is_pending_and_what_was_skipped_is_purged() {
     let mut site = Site::start("reconcile_pending").await;
     // ClickHouse is nowhere: only SQLite is asked.
