@@ -12,7 +12,7 @@ use super::audit::Audit;
 use super::forecast::{Forecast, Sample};
 use super::history::{Health, History, Past, Point, WayPoint};
 use super::request::{ReloadError, Reloaded};
-use super::status::{Disk, Ledger, Part, Rates, State as ServiceState, Status};
+use super::status::{Acks, Disk, Ledger, Part, Rates, State as ServiceState, Status};
 use crate::clock::now_ms;
 use crate::dead_letters::DeadLetters;
 use crate::drill::Drill;
@@ -180,6 +180,7 @@ impl App {
             end_seq: status.next_seq,
             used_bytes: status.disk.used_bytes,
             passed_requests: passed.collect(),
+            acks: self.options.metrics.ack_counts(),
         });
         let point = |way: &super::status::Way| WayPoint {
             delivered: way.total().delivered,
@@ -274,6 +275,10 @@ impl App {
             .min(stats.free_bytes.saturating_sub(min_free_bytes));
         Status {
             rates: self.rates(room_bytes),
+            acks: Some(Acks {
+                latency: self.forecast().ack_latency(),
+                expired_requests: stats.expired_appends,
+            }),
             parts: self.parts(),
             state,
             reasons,

@@ -1,12 +1,12 @@
-//! How fast the log fills and empties, from looks at its positions: one a second, for a
-//! minute back. Sampled by `serve`, for status.
+//! How fast the log fills and empties, and how long acknowledgements take, from looks at its
+//! positions and figures: one a second, for a minute back. Sampled by `app`, for status.
 //!
 //! # Invariants
 //! - Nothing is forecast from less than a few seconds, and nothing that does not happen at
 //!   the present rates: a log that does not grow is never full (tests below).
 //! - Bounded: [`SAMPLES`] positions of each way out.
 
-use super::status::WayRate;
+use super::status::{AckLatency, WayRate};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Looks that are kept: a minute of them, so that a rate is steady enough to plan by.
@@ -26,6 +26,9 @@ pub(super) struct Sample {
     pub(super) used_bytes: u64,
     /// Requests that each way out is done with, from the first sequence on.
     pub(super) passed_requests: BTreeMap<String, u64>,
+    /// Acknowledgements since the start that took no longer than so many seconds, ascending;
+    /// the last are all.
+    pub(super) acks: Vec<(f64, u64)>,
 }
 
 /// What the looks say together.
@@ -65,6 +68,30 @@ impl Forecast {
         (growth >= 1.0).then_some((room_bytes as f64 / growth) as u64)
     }
 
+    /// How long acknowledgements took, if any were made.
+    pub(super) fn ack_latency(&self) -> Option<AckLatency> {
+        let (first, last, _) = self.ends()?;
+        let taken = |at: usize| {
+            let before = first.acks.get(at).map_or(0, |(_, count)| *count);
+            last.acks[at].1.saturating_sub(before)
+        };
+        let all = taken(last.acks.len().checked_sub(1)?);
+        let within_ms = |share: f64| {
+            let enough = (all as f64 * share).ceil() as u64;
+            let at = (0..last.acks.len()).find(|at| taken(*at) >= enough)?;
+            // All stand in the last, which has no bound of its own.
+            let (seconds, _) = match last.acks[at] {
+                (seconds, _) if seconds.is_infinite() => *last.acks.get(at.checked_sub(1)?)?,
+                bound => bound,
+            };
+            Some(seconds * 1000.0)
+        };
+        (all > 0).then_some(AckLatency {
+            p50_ms: within_ms(0.5)?,
+            p99_ms: within_ms(0.99)?,
+        })
+    }
+
     /// How a way out does.
     pub(super) fn way(&self, name: &str) -> Option<WayRate> {
         let (first, last, span_s) = self.ends()?;
@@ -98,7 +125,32 @@ mod tests {
             end_seq,
             used_bytes,
             passed_requests: BTreeMap::from([("w".to_owned(), next)]),
+            acks: Vec::new(),
         }
+    }
+
+    #[test]
+    fn acknowledgements_are_as_slow_as_those_of_the_last_minute() {
+        let look = |at_s, counts: [u64; 3]| Sample {
+            acks: [0.5, 1.0, f64::INFINITY].into_iter().zip(counts).collect(),
+            ..sample(at_s, 0, 0, 0)
+        };
+        let latency = |before, after| {
+            let mut forecast = Forecast::default();
+            forecast.add(look(0.0, before));
+            assert_eq!(forecast.ack_latency(), None, "one look says nothing");
+            forecast.add(look(10.0, after));
+            let latency = forecast.ack_latency();
+            latency.map(|latency| (latency.p50_ms, latency.p99_ms))
+        };
+        assert_eq!(latency([7, 7, 7], [7, 7, 7]), None, "none were made");
+        assert_eq!(latency([0, 0, 0], [99, 100, 100]), Some((500.0, 500.0)));
+        assert_eq!(latency([0, 0, 0], [98, 100, 100]), Some((500.0, 1000.0)));
+        // What was before does not count, and the slowest of all have no bound of their own.
+        let much = 1_000_000;
+        let before = [much, much, much];
+        let after = [much, much + 1, much + 100];
+        assert_eq!(latency(before, after), Some((1000.0, 1000.0)));
     }
 
     #[test]

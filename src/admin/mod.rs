@@ -50,5 +50,6 @@ pub use request::{
 };
 pub use serve::Admin;
 pub use status::{
-    Account, Counts, Disk, Ledger, Part, Place, Rates, State, Status, Trouble, Way, WayRate, counts,
+    Account, AckLatency, Acks, Counts, Disk, Ledger, Part, Place, Rates, State, Status, Trouble,
+    Way, WayRate, counts,
 };

@@ -77,6 +77,8 @@ pub struct Status {
     pub ledger: Ledger,
     /// How fast the log fills; absent until the service has run for some seconds.
     pub rates: Option<Rates>,
+    /// How long clients wait; absent where no service runs.
+    pub acks: Option<Acks>,
     /// Ways out, consumers and sinks of this host: how each does.
     pub parts: Vec<Part>,
     /// Letters that wait in this host's dead letters for an operator, by way out; absent when
@@ -93,6 +95,26 @@ pub struct Rates {
     pub growth_bytes_per_second: f64,
     /// Seconds until requests are refused, at this rate; absent while the log does not grow.
     pub full_in_seconds: Option<u64>,
+}
+
+/// How long clients wait for their acknowledgements.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Acks {
+    /// Over the last minute; absent while none was made.
+    pub latency: Option<AckLatency>,
+    /// Requests since the start that were given up, since the disk did not take them within
+    /// `journal.ack_deadline`.
+    pub expired_requests: u64,
+}
+
+/// Upper bounds, as exact as the buckets of `holdfast_ingest_ack_latency_seconds` are; what is
+/// slower than all of them counts as the last.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AckLatency {
+    /// Half of the acknowledgements took no longer.
+    pub p50_ms: f64,
+    /// 99 of 100 took no longer.
+    pub p99_ms: f64,
 }
 
 /// How fast a way out delivers.

@@ -54,6 +54,7 @@ pub(super) fn status(site: &Site) -> anyhow::Result<Status> {
             ways,
         },
         rates: None,
+        acks: None,
         parts: Vec::new(),
         dead_letters: None,
     })

@@ -9,7 +9,7 @@ use super::call::NOT_RUNNING;
 use super::detached;
 use super::site::{Place, Site};
 use super::text::{Cell, count, fact, size, span, table};
-use crate::admin::{self, Account, CallError, Rates, State, Status, Way};
+use crate::admin::{self, Account, AckLatency, Acks, CallError, Rates, State, Status, Way};
 use clap::Args as ClapArgs;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -73,6 +73,11 @@ pub(super) fn render(status: &Status) -> String {
     if let Some(rates) = &status.rates {
         text.push_str(&fact("rate", &rate(rates)));
     }
+    if let Some(acks) = &status.acks {
+        for line in acknowledgements(acks) {
+            text.push_str(&fact("acks", &line));
+        }
+    }
     let lost = match status.losses.as_deref() {
         None => vec!["not looked for; `holdfast journal verify` does".to_owned()],
         Some([]) => vec!["nothing".to_owned()],
@@ -115,6 +120,22 @@ fn rate(rates: &Rates) -> String {
         text.push_str(&format!(", and is full in {}", span(seconds)));
     }
     text
+}
+
+fn acknowledgements(acks: &Acks) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(AckLatency { p50_ms, p99_ms }) = acks.latency {
+        let latency =
+            format!("half within {p50_ms} ms, 99 of 100 within {p99_ms} ms, over a minute");
+        lines.push(latency);
+    }
+    if acks.expired_requests > 0 {
+        let given_up = count(acks.expired_requests, "request");
+        lines.push(format!(
+            "{given_up} given up since the start: the disk did not take them in time"
+        ));
+    }
+    lines
 }
 
 /// Letters that wait for an operator, if there are any.
@@ -319,6 +340,13 @@ mod tests {
                 accepted_requests_per_second: figure as f64,
                 growth_bytes_per_second: figure as f64,
                 full_in_seconds: Some(figure),
+            }),
+            acks: Some(Acks {
+                latency: Some(AckLatency {
+                    p50_ms: 0.5,
+                    p99_ms: 10_000.0,
+                }),
+                expired_requests: figure,
             }),
             parts: Vec::new(),
             dead_letters: Some(std::collections::BTreeMap::from([

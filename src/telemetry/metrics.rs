@@ -15,7 +15,7 @@
 use super::catalogue::{self, Entry, Kind};
 use super::news::{Absence, Waiter};
 use super::vitals::{Vital, Vitals};
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Metric as _};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -178,6 +178,18 @@ impl Metrics {
     pub fn acknowledged(&self, events: usize, latency: Duration) {
         self.events.of(&[]).inc_by(events as u64);
         self.ack_latency.observe(latency.as_secs_f64());
+    }
+
+    /// Acknowledgements since the start that took no longer than so many seconds, ascending;
+    /// the last are all.
+    #[must_use]
+    pub fn ack_counts(&self) -> Vec<(f64, u64)> {
+        let figure = self.ack_latency.metric();
+        let histogram = figure.get_histogram();
+        let buckets = histogram.get_bucket().iter();
+        let counts = buckets.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
+        let all = (f64::INFINITY, histogram.get_sample_count());
+        counts.chain([all]).collect()
     }
 
     /// A value of the journal's state.

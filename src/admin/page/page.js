@@ -250,6 +250,7 @@ function fact(name, value, note) {
 function facts(status) {
   const way = worst(status.ledger.ways);
   const rates = status.rates;
+  const acks = status.acks?.latency ?? null;
   const full = rates === null ? "–" : rates.full_in_seconds === null ? "not growing" : span(rates.full_in_seconds);
   const name = way === null || status.ledger.ways.length < 2 ? "" : way.way;
   return h("dl", { class: "facts", id: "facts" },
@@ -258,6 +259,7 @@ function facts(status) {
     fact("Empty in", way === null ? "–" : emptyIn(way), ""),
     fact("Disk full in", full, `${size(status.disk.used_bytes)} used`),
     fact("Accepted", rates === null ? "–" : rate(rates.accepted_requests_per_second), "requests, over a minute"),
+    fact("Acknowledged", acks === null ? "–" : `${number.format(acks.p99_ms)} ms`, "99 of 100 no later, over a minute"),
     fact("Set aside", number.format(waiting(status)), "wait for an operator"));
 }
 

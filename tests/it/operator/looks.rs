@@ -284,6 +284,11 @@ async fn an_event_is_found_by_its_id_wherever_it_waits() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_names_what_is_in_trouble_and_how_fast_things_go() {
     let site = Site::start("operator_parts").await;
+    // A look before the requests, so that they are of the last minute.
+    eventually("a first look", ARRIVAL, || async {
+        !site.ask("status --json").json()["rates"].is_null()
+    })
+    .await;
     site.send_requests("d", 20).await;
     let part = |status: &serde_json::Value, kind: &str, name: &str| {
         let parts = status["parts"].as_array().unwrap().iter();
@@ -293,10 +298,14 @@ async fn status_names_what_is_in_trouble_and_how_fast_things_go() {
     eventually("rates are known, and the trouble", ARRIVAL, || async {
         let status = site.ask("status --json").json();
         let clickhouse = part(&status, "sink", "clickhouse");
-        !status["rates"].is_null() && !clickhouse["trouble"].is_null()
+        !status["acks"]["latency"].is_null() && !clickhouse["trouble"].is_null()
     })
     .await;
     let status = site.ask("status --json").json();
+    let latency = &status["acks"]["latency"];
+    let [p50_ms, p99_ms] = ["p50_ms", "p99_ms"].map(|key| latency[key].as_f64().unwrap());
+    assert!(0.0 < p50_ms && p50_ms <= p99_ms, "{latency}");
+    assert_eq!(status["acks"]["expired_requests"], 0);
     let sqlite = part(&status, "sink", "sqlite");
     assert!(sqlite["trouble"].is_null() && sqlite["done_at_ms"].as_i64() > Some(0));
     assert_eq!(way(&status, "sqlite")["rate"]["empty_in_seconds"], 0);
@@ -306,7 +315,12 @@ async fn status_names_what_is_in_trouble_and_how_fast_things_go() {
         "what does not move is never empty"
     );
     let text = site.ask("status").fits();
-    for part in ["clickhouse: TROUBLE for", "sqlite: well", "never"] {
+    for part in [
+        "clickhouse: TROUBLE for",
+        "sqlite: well",
+        "never",
+        "99 of 100 within",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let top = site.ask("top --count 2 --interval 50ms").fits();
