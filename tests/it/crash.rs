@@ -48,7 +48,7 @@ async fn acked_records_survive_a_kill_at_any_moment() {
 /// kills: small generations, SQLite beside them. `tests/campaign kills` does 500.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_kills_lose_nothing_and_the_ledger_stays_right() {
-    let kills: usize = std::env::var("HOLDFAST_TEST_KILLS").map_or(20, |n| n.parse().unwrap());
+    let kills: usize = std::env::var("HOLDFAST_TEST_KILLS").map_or(12, |n| n.parse().unwrap());
     let scratch = Scratch::new("many_kills");
     let config = "[sqlite]\n[journal]\ngeneration_bytes = \"1MiB\"\ngeneration_age = \"1s\"\n";
     let mut collector = Collector::new(&scratch, config);
