@@ -4,6 +4,8 @@
 //! # Invariants
 //! - The cursor moves after the rows of all records before it are committed, and
 //!   what the sink refused of them is in the dead letters.
+//! - Bounded: what is in memory are the rows of one group beyond a batch, however many
+//!   rows a record becomes (test `a_large_record_is_written_batch_by_batch`).
 
 use super::deliver::{Stopped, Target, Verdict};
 use super::handlers::{self, Item, NewRow};
@@ -11,6 +13,7 @@ use super::webhooks::{self, Taker};
 use crate::clock::now_ms;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{self, Origins, PROTOBUF};
+use crate::event::identity::Content;
 use crate::event::limits;
 use crate::event::parcel::Destination;
 use crate::event::split::{self, Route};
@@ -33,6 +36,10 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Rows of one batch.
 const BATCH_ROWS: usize = 1000;
+
+/// Bytes of rows and of what they were made of, after which a batch is written even if it
+/// has few rows: each row repeats its request's header.
+const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// How long records may gather once there is one: sinks take many rows at the
 /// price of one.
@@ -63,6 +70,8 @@ struct Rows {
     rows: Vec<crate::sink::Row>,
     ids: Vec<String>,
     letters: Vec<Source>,
+    /// About how much memory all of it takes.
+    bytes: usize,
 }
 
 /// Where a row came from.
@@ -181,30 +190,32 @@ impl Direct {
                 continue;
             }
             let rejected = record.reason.as_deref();
-            match split::split(&record.content[..], record.received_at_ms, rejected) {
+            let content = Content::new(&record.content);
+            match split::split(&record.content, record.received_at_ms, rejected) {
                 Ok(groups) => {
                     for group in groups {
-                        let (events, errors) = (&mut events, &mut errors);
-                        self.take_group(&record, group, events, errors, &mut passed, stop)
+                        let rows = match group.route {
+                            Route::Type(_) => &mut events,
+                            Route::Error(_) => &mut errors,
+                        };
+                        self.take_group(&record, &content, group, rows, &mut passed, stop)
                             .await?;
+                        if rows.is_full() {
+                            self.write(rows, &mut passed, stop).await?;
+                        }
                     }
                 }
                 Err(error) => {
                     let letter = DeadLetter {
                         event_name: String::new(),
                         reason: limits::reason(&error.to_string()),
-                        indexes: String::new(),
+                        indexes: error.indexes(),
                         content_type: PROTOBUF.to_owned(),
                         body: record.content.to_vec(),
                         ..self.letter(record.seq.0)
                     };
                     self.keep(&letter, stop).await?;
                     passed.dead_lettered(record.seq.0, &record.events);
-                }
-            }
-            for rows in [&mut events, &mut errors] {
-                if rows.rows.len() >= BATCH_ROWS {
-                    self.write(rows, &mut passed, stop).await?;
                 }
             }
         }
@@ -240,11 +251,8 @@ impl Direct {
         }
         for (table, new) in made.rows {
             let rows = rows.entry(table.name).or_insert_with(|| Rows::new(table));
-            rows.rows.push(new.row);
-            rows.ids.push(new.id);
-            rows.letters
-                .push(Source::Webhook(Arc::clone(&letter), source));
-            if rows.rows.len() >= BATCH_ROWS {
+            rows.push(new, Source::Webhook(Arc::clone(&letter), source));
+            if rows.is_full() {
                 self.write(rows, passed, stop).await?;
             }
         }
@@ -254,9 +262,9 @@ impl Direct {
     async fn take_group(
         &self,
         record: &Record,
+        content: &Content<'_>,
         group: split::Group,
-        events: &mut Rows,
-        errors: &mut Rows,
+        rows: &mut Rows,
         passed: &mut Outcome,
         stop: &CancellationToken,
     ) -> Result<(), Stopped> {
@@ -266,14 +274,14 @@ impl Direct {
             indexes: group.indexes.clone(),
         });
         let group = Arc::new(group);
-        let (items, rows): (Vec<Item>, _) = match &group.route {
-            Route::Type(_) => (handlers::rows(&group.batch, &origins, now_ms()), events),
+        let items: Vec<Item> = match &group.route {
+            Route::Type(_) => handlers::rows(&group.batch, &origins, now_ms()),
             Route::Error(reason) => {
-                let body = &record.content;
-                let items = handlers::error_rows(&group.batch, &origins, reason, body, now_ms());
-                (items, errors)
+                handlers::error_rows(&group.batch, &origins, reason, content, now_ms())
             }
         };
+        // The sources keep it until its rows are written.
+        rows.bytes += prost::Message::encoded_len(&group.batch);
         for (at, item) in items.into_iter().enumerate() {
             let source = Source::Event {
                 batch: Arc::clone(&group),
@@ -282,11 +290,7 @@ impl Direct {
                 at,
             };
             match item {
-                Ok(NewRow { row, id }) => {
-                    rows.rows.push(row);
-                    rows.ids.push(id);
-                    rows.letters.push(source);
-                }
+                Ok(new) => rows.push(new, source),
                 Err(reason) => self.set_aside(&source, &reason, passed, stop).await?,
             }
         }
@@ -410,6 +414,22 @@ impl Rows {
             rows: Vec::new(),
             ids: Vec::new(),
             letters: Vec::new(),
+            bytes: 0,
         }
     }
+
+    fn push(&mut self, new: NewRow, source: Source) {
+        self.bytes += new.row.bytes();
+        self.rows.push(new.row);
+        self.ids.push(new.id);
+        self.letters.push(source);
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES_MAX
+    }
 }
+
+#[cfg(test)]
+#[path = "direct_tests.rs"]
+mod tests;

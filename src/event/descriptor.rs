@@ -25,6 +25,8 @@ pub const UNKNOWN_PREFIX: &str = "Unknown.";
 pub struct Schema {
     /// `event.Events`, the batch.
     pub events: MessageDescriptor,
+    /// `event.Header`, a batch's header.
+    pub header: MessageDescriptor,
     /// `event.Event`, one event.
     pub event: MessageDescriptor,
     /// The oneof `EventOf` of `event.Event`.
@@ -46,6 +48,7 @@ pub static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
         .expect("Event declares the oneof EventOf");
     Schema {
         events: message("event.Events"),
+        header: message("event.Header"),
         event,
         event_of,
     }

@@ -111,7 +111,7 @@ mod tests {
             let expected = of_request(&bytes, received_at_ms, rejected);
             let reason = rejected.then_some("refused");
             let mut made = Vec::new();
-            for group in split::split(&bytes[..], received_at_ms, reason).unwrap() {
+            for group in split::split(&bytes, received_at_ms, reason).unwrap() {
                 let refused = matches!(group.route, Route::Error(_));
                 for (event, index) in split::events_of(&group.batch).iter().zip(&group.indexes) {
                     let timestamp = validate::timestamp_ms(&split::text(event, "timestamp"));

@@ -3,6 +3,7 @@
 //! that a redelivery is recognised and a host's rows can be counted by range.
 
 use std::fmt;
+use std::sync::OnceLock;
 use uuid::Uuid;
 
 /// Names this host for ever; made once and kept in the data directory.
@@ -63,10 +64,14 @@ impl Seq {
     /// The first sequence of a journal.
     pub const FIRST: Self = Self(1);
 
+    /// The largest sequence that a file is believed to have. No host gets there, and what
+    /// comes after it can still be counted.
+    pub const MAX: Self = Self(1 << 62);
+
     /// The sequence after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 
@@ -87,12 +92,38 @@ pub struct Origin {
     pub index: u32,
 }
 
-/// An id for something that came without one: the same content and place give
-/// the same id, so that a redelivery cannot duplicate.
+/// What things without an id came in. It is read through once for all of their ids, and
+/// only if there are any: its sender chooses how large it is and how many they are.
+#[derive(Debug)]
+pub struct Content<'a> {
+    bytes: &'a [u8],
+    digest: OnceLock<Uuid>,
+}
+
+impl<'a> Content<'a> {
+    /// Of these bytes.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            digest: OnceLock::new(),
+        }
+    }
+
+    /// An id for something that came without one: the same content and place give
+    /// the same id, so that a redelivery cannot duplicate.
+    #[must_use]
+    pub fn derived_id(&self, index: usize) -> String {
+        let digest = || Uuid::new_v5(&Uuid::NAMESPACE_OID, self.bytes);
+        let digest = self.digest.get_or_init(digest);
+        Uuid::new_v5(digest, &index.to_be_bytes()).to_string()
+    }
+}
+
+/// The id of one thing; see [`Content::derived_id`].
 #[must_use]
 pub fn derived_id(content: &[u8], index: usize) -> String {
-    let inner = Uuid::new_v5(&Uuid::NAMESPACE_OID, content);
-    Uuid::new_v5(&inner, &index.to_be_bytes()).to_string()
+    Content::new(content).derived_id(index)
 }
 
 /// Writes indexes in the compact form of the `x-holdfast-indexes` header:
@@ -104,7 +135,7 @@ pub fn format_indexes(indexes: &[u32]) -> String {
     while at < indexes.len() {
         let first = indexes[at];
         let mut last = first;
-        while at + 1 < indexes.len() && indexes[at + 1] == last + 1 {
+        while at + 1 < indexes.len() && last.checked_add(1) == Some(indexes[at + 1]) {
             at += 1;
             last = indexes[at];
         }
@@ -119,6 +150,16 @@ pub fn format_indexes(indexes: &[u32]) -> String {
         }
     }
     text
+}
+
+/// All indexes of a request with this many events, in the form of [`format_indexes`].
+#[must_use]
+pub fn format_index_range(events: usize) -> String {
+    match events {
+        0 => String::new(),
+        1 => "0".to_owned(),
+        _ => format!("0-{}", events - 1),
+    }
 }
 
 /// Reads what [`format_indexes`] wrote; `None` when it is not that form or names
@@ -159,6 +200,27 @@ mod tests {
             let indexes: Vec<u32> = set.into_iter().collect();
             let text = format_indexes(&indexes);
             prop_assert_eq!(parse_indexes(&text, 300), Some(indexes));
+        }
+    }
+
+    #[test]
+    fn the_last_indexes_have_their_form() {
+        for indexes in [
+            vec![u32::MAX],
+            vec![0, u32::MAX],
+            vec![7, u32::MAX - 1, u32::MAX],
+        ] {
+            let text = format_indexes(&indexes);
+            assert_eq!(parse_indexes(&text, 3), Some(indexes), "{text}");
+        }
+        // A damaged list may have the same place twice.
+        assert_eq!(
+            format_indexes(&[u32::MAX, u32::MAX]),
+            "4294967295,4294967295"
+        );
+        for events in 0..3 {
+            let all: Vec<u32> = (0..events).collect();
+            assert_eq!(format_index_range(events as usize), format_indexes(&all));
         }
     }
 

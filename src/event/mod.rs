@@ -16,6 +16,7 @@ pub mod identity;
 pub mod json;
 pub mod limits;
 pub mod parcel;
+mod plan;
 pub mod reject;
 pub mod split;
 pub mod tally;

@@ -16,4 +16,8 @@ pub enum Invalid {
     /// The event's timestamp is not epoch milliseconds as decimal text.
     #[error("timestamp {0:?} is not epoch milliseconds as decimal text")]
     BadTimestamp(String),
+    /// Several events of a message have such timestamps, and not the same: its reason does
+    /// not quote them. Each event's row has its own.
+    #[error("timestamps are not epoch milliseconds as decimal text")]
+    BadTimestamps,
 }

@@ -7,18 +7,53 @@
 //!   `every_event_is_in_one_group`). A request without events has no group.
 //! - Pure: the same bytes and receive time give the same groups in the same order.
 //! - A timestamp in the future becomes the receive time; nothing else is changed.
+//! - What a sender chooses cannot multiply a request: values do not make groups of their
+//!   own, new types do so up to a bound, and a header that would be copied too often is an
+//!   error (tests in `split_hostile_tests`). Groups are made one at a time.
 
 use super::descriptor::{EventType, SCHEMA};
-use super::limits::{EVENTS_PER_MESSAGE_MAX, MESSAGE_BYTES_SOFT_MAX};
-use super::validate;
+use super::identity::format_index_range;
+use super::limits::MESSAGE_HEADERS_BYTES_MAX;
+use super::plan::{self, Key, Planned, Request};
+use super::reject::Invalid;
 use bytes::Buf;
-use prost::Message as _;
 use prost_reflect::{DynamicMessage, Value};
 
 /// Bytes that are not an `event.Events` message.
 #[derive(Debug, thiserror::Error)]
 #[error("not an Events message: {0}")]
 pub struct DecodeError(#[from] prost::DecodeError);
+
+/// A request that cannot be taken apart: it is set aside as it came. Trying again gives
+/// the same.
+#[derive(Debug, thiserror::Error)]
+pub enum SplitError {
+    /// Its bytes are no batch.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Its messages or rows would repeat its header beyond any use.
+    #[error(
+        "a header of {header_bytes} bytes is too large to be repeated for each of {events} events"
+    )]
+    Header {
+        /// The header's size, in its larger form.
+        header_bytes: usize,
+        /// The request's events.
+        events: usize,
+    },
+}
+
+impl SplitError {
+    /// The places of the events that are set aside, as in the `x-holdfast-indexes` header;
+    /// empty where none can be told.
+    #[must_use]
+    pub fn indexes(&self) -> String {
+        match self {
+            Self::Decode(_) => String::new(),
+            Self::Header { events, .. } => format_index_range(*events),
+        }
+    }
+}
 
 /// Where a group goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,100 +150,85 @@ pub fn decode(bytes: impl Buf) -> Result<DynamicMessage, DecodeError> {
 /// a rejected batch without events still gives one group.
 ///
 /// # Errors
-/// When the bytes are not an `event.Events`.
-pub fn split(
-    bytes: impl Buf,
+/// See [`SplitError`].
+pub fn split<'a>(
+    bytes: &'a [u8],
     received_at_ms: i64,
-    rejected: Option<&str>,
-) -> Result<Vec<Group>, DecodeError> {
-    let batch = decode(bytes)?;
-    let header = header_of(&batch);
-    let mut open: Vec<OpenGroup> = Vec::new();
-    let mut closed = Vec::new();
-    for (index, mut event) in events_of(&batch).into_iter().enumerate() {
-        let route = match rejected {
-            Some(reason) => Route::Error(reason.to_owned()),
-            None => route_of(&mut event, received_at_ms),
+    rejected: Option<&'a str>,
+) -> Result<Groups<'a>, SplitError> {
+    let mut request = Request::read(bytes, received_at_ms, rejected.is_some())?;
+    let planned = plan::make(&mut request)?;
+    Ok(Groups {
+        request,
+        rejected,
+        planned: planned.into_iter(),
+    })
+}
+
+/// Whether the rows of a message, which are in memory together, may repeat its header.
+/// Messages from here always may; others are whatever their producers make them.
+///
+/// # Errors
+/// [`SplitError::Header`].
+pub fn check_rows(batch: &DynamicMessage) -> Result<(), SplitError> {
+    let list = batch.get_field_by_name("events");
+    let events = list
+        .as_deref()
+        .and_then(Value::as_list)
+        .map_or(0, <[_]>::len);
+    let header_bytes = header_of(batch).map_or(0, |header| plan::size(&header));
+    if events > 1 && header_bytes.saturating_mul(events) > MESSAGE_HEADERS_BYTES_MAX {
+        return Err(SplitError::Header {
+            header_bytes,
+            events,
+        });
+    }
+    Ok(())
+}
+
+/// The groups of a request, each made when it is asked for.
+#[derive(Debug)]
+pub struct Groups<'a> {
+    request: Request<'a>,
+    rejected: Option<&'a str>,
+    planned: std::vec::IntoIter<Planned>,
+}
+
+impl Iterator for Groups<'_> {
+    type Item = Group;
+
+    fn next(&mut self) -> Option<Group> {
+        let planned = self.planned.next()?;
+        let rejected = self.rejected.unwrap_or_default();
+        let route = match planned.key {
+            Key::Type(event_type) => Route::Type(event_type),
+            Key::Rejected => Route::Error(rejected.to_owned()),
+            Key::NoId => Route::Error(Invalid::NoId.to_string()),
+            Key::BadTimestamp => Route::Error(match planned.timestamp {
+                Some(text) => Invalid::BadTimestamp(text).to_string(),
+                None => Invalid::BadTimestamps.to_string(),
+            }),
         };
-        let at = match open.iter().position(|group| group.route == route) {
-            Some(at) => at,
-            None => {
-                open.push(OpenGroup::new(route));
-                open.len() - 1
-            }
-        };
-        open[at].push(u32::try_from(index).unwrap_or(u32::MAX), event);
-        if open[at].is_full() {
-            let full = std::mem::replace(&mut open[at], OpenGroup::empty());
-            open[at].route = full.route.clone();
-            closed.push(full.close(header.clone()));
-        }
-    }
-    if let (Some(reason), true, true) = (rejected, open.is_empty(), closed.is_empty()) {
-        open.push(OpenGroup::new(Route::Error(reason.to_owned())));
-        closed.extend(open.drain(..).map(|group| group.close(header.clone())));
-    }
-    closed.extend(
-        open.into_iter()
-            .filter(|group| !group.events.is_empty())
-            .map(|group| group.close(header.clone())),
-    );
-    Ok(closed)
-}
-
-fn route_of(event: &mut DynamicMessage, received_at_ms: i64) -> Route {
-    match validate::event(&text(event, "id"), &text(event, "timestamp")) {
-        Err(invalid) => Route::Error(invalid.to_string()),
-        Ok(timestamp_ms) => {
-            if timestamp_ms > received_at_ms {
-                let clamped = Value::String(received_at_ms.to_string());
-                event.set_field_by_name("timestamp", clamped);
-            }
-            Route::Type(EventType::of(event))
-        }
-    }
-}
-
-struct OpenGroup {
-    route: Route,
-    events: Vec<DynamicMessage>,
-    indexes: Vec<u32>,
-    encoded_bytes: usize,
-}
-
-impl OpenGroup {
-    fn new(route: Route) -> Self {
-        Self {
+        let events = planned.indexes.iter().map(|at| self.request.take(*at));
+        let events = events.collect();
+        Some(Group {
             route,
-            events: Vec::new(),
-            indexes: Vec::new(),
-            encoded_bytes: 0,
-        }
+            batch: batch_of(self.request.header.clone(), events),
+            indexes: planned.indexes,
+        })
     }
 
-    fn empty() -> Self {
-        Self::new(Route::Type(EventType::None))
-    }
-
-    fn push(&mut self, index: u32, event: DynamicMessage) {
-        self.encoded_bytes += event.encoded_len();
-        self.events.push(event);
-        self.indexes.push(index);
-    }
-
-    fn is_full(&self) -> bool {
-        self.events.len() >= EVENTS_PER_MESSAGE_MAX || self.encoded_bytes >= MESSAGE_BYTES_SOFT_MAX
-    }
-
-    fn close(self, header: Option<DynamicMessage>) -> Group {
-        Group {
-            route: self.route,
-            batch: batch_of(header, self.events),
-            indexes: self.indexes,
-        }
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.planned.size_hint()
     }
 }
+
+impl ExactSizeIterator for Groups<'_> {}
 
 #[cfg(test)]
 #[path = "split_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "split_hostile_tests.rs"]
+mod hostile_tests;

@@ -1,9 +1,11 @@
 //! Tests of `split`: every event once, in the right group, unchanged.
 
 use super::*;
+use crate::event::limits::EVENTS_PER_MESSAGE_MAX;
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
 use proptest::prelude::*;
+use prost::Message as _;
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -39,6 +41,10 @@ fn request(events: Vec<Event>) -> Vec<u8> {
     .encode_to_vec()
 }
 
+fn all(bytes: &[u8], rejected: Option<&str>) -> Vec<Group> {
+    split(bytes, NOW_MS, rejected).unwrap().collect()
+}
+
 #[test]
 fn events_are_grouped_by_type_in_order_of_appearance() {
     let bytes = request(vec![
@@ -51,7 +57,7 @@ fn events_are_grouped_by_type_in_order_of_appearance() {
             ..Default::default()
         },
     ]);
-    let groups = split(&bytes[..], NOW_MS, None).unwrap();
+    let groups = all(&bytes, None);
     let seen: Vec<_> = groups
         .iter()
         .map(|g| match &g.route {
@@ -75,7 +81,7 @@ fn a_future_timestamp_becomes_the_receive_time() {
         launch("a", "1700000000001"),
         launch("b", "1700000000000"),
     ]);
-    let groups = split(&bytes[..], NOW_MS, None).unwrap();
+    let groups = all(&bytes, None);
     for event in events_of(&groups[0].batch) {
         assert_eq!(text(&event, "timestamp"), "1700000000000");
     }
@@ -84,7 +90,7 @@ fn a_future_timestamp_becomes_the_receive_time() {
 #[test]
 fn a_defective_event_goes_to_the_errors_alone() {
     let bytes = request(vec![launch("a", "soon"), launch("b", "1"), launch("", "1")]);
-    let groups = split(&bytes[..], NOW_MS, None).unwrap();
+    let groups = all(&bytes, None);
     assert_eq!(groups.len(), 3);
     assert!(matches!(&groups[0].route, Route::Error(r) if r.contains("\"soon\"")));
     assert_eq!(groups[1].indexes, [1]);
@@ -104,7 +110,7 @@ fn an_unknown_type_is_named_by_its_field_number_and_keeps_its_bytes() {
     let mut bytes = request(vec![]);
     bytes.extend([0x2a, u8::try_from(event.len()).unwrap()]);
     bytes.extend(&event);
-    let groups = split(&bytes[..], NOW_MS, None).unwrap();
+    let groups = all(&bytes, None);
     assert_eq!(groups[0].route, Route::Type(EventType::Unknown(200)));
     assert!(groups[0].needs_protobuf());
     assert!(
@@ -117,10 +123,10 @@ fn an_unknown_type_is_named_by_its_field_number_and_keeps_its_bytes() {
 
 #[test]
 fn a_rejected_batch_without_events_still_gives_one_group() {
-    let groups = split(&b""[..], NOW_MS, Some("why")).unwrap();
+    let groups = all(b"", Some("why"));
     assert_eq!(groups.len(), 1);
     assert_eq!(groups[0].route, Route::Error("why".into()));
-    assert!(split(&b""[..], NOW_MS, None).unwrap().is_empty());
+    assert!(all(b"", None).is_empty());
 }
 
 proptest! {
@@ -132,7 +138,7 @@ proptest! {
             2 => launch(&i.to_string(), "x"),
             _ => launch("", "1"),
         }).collect();
-        let groups = split(&request(events)[..], NOW_MS, None).unwrap();
+        let groups = all(&request(events), None);
         let mut seen: Vec<u32> = Vec::new();
         for group in &groups {
             prop_assert_eq!(events_of(&group.batch).len(), group.indexes.len());

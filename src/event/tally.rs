@@ -163,7 +163,8 @@ impl Tally {
     /// Adds events of one type.
     pub fn add(&mut self, key: TypeKey, count: u64) {
         if count > 0 {
-            *self.0.entry(key).or_default() += count;
+            let sum = self.0.entry(key).or_default();
+            *sum = sum.saturating_add(count);
         }
     }
 
@@ -196,7 +197,16 @@ impl Tally {
     /// Events of all types.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.0.values().sum()
+        self.0
+            .values()
+            .fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Whether a count is at its end, and so may be wrong: nothing that it is part of adds
+    /// up. Only a damaged file has such a count.
+    #[must_use]
+    pub fn is_saturated(&self) -> bool {
+        self.0.values().any(|count| *count == u64::MAX)
     }
 
     /// Whether nothing is counted.
@@ -340,7 +350,7 @@ mod tests {
         ) {
             let bytes = request(&events);
             let mut expected = Tally::default();
-            for group in split::split(&bytes[..], 10, None).unwrap() {
+            for group in split::split(&bytes, 10, None).unwrap() {
                 for event in split::events_of(&group.batch) {
                     expected.add(TypeKey::of(&EventType::of(&event)), 1);
                 }
@@ -367,6 +377,19 @@ mod tests {
         assert!(b.minus(&a).is_empty());
         let json = serde_json::to_string(&b).unwrap();
         assert_eq!(json, r#"{"<nil>":1,"LaunchEvent":2,"PageOpenedEvent":1}"#);
+    }
+
+    #[test]
+    fn a_count_at_its_end_says_so() {
+        let mut tally = Tally::default();
+        tally.add(TypeKey::NONE, u64::MAX - 1);
+        tally.add(TypeKey::UNKNOWN, 1);
+        assert!(!tally.is_saturated());
+        assert_eq!(tally.total(), u64::MAX);
+        tally.merge(&tally.clone());
+        assert!(tally.is_saturated());
+        assert_eq!(tally.get(TypeKey::NONE), u64::MAX);
+        assert_eq!(tally.total(), u64::MAX);
     }
 
     #[test]

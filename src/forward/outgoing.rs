@@ -81,12 +81,13 @@ impl Template {
             return prepared;
         }
         let rejected = record.reason.as_deref();
-        let groups = match split::split(&record.content[..], record.received_at_ms, rejected) {
+        let groups = match split::split(&record.content, record.received_at_ms, rejected) {
             Ok(groups) => groups,
             Err(error) => {
                 let body = record.content.to_vec();
                 let letter = DeadLetter {
                     reason: limits::reason(&error.to_string()),
+                    indexes: error.indexes(),
                     content_type: PROTOBUF.to_owned(),
                     body,
                     ..self.letter(record.seq)
@@ -95,7 +96,7 @@ impl Template {
                 return prepared;
             }
         };
-        for (part, group) in groups.into_iter().enumerate() {
+        for (part, group) in groups.enumerate() {
             self.add_group(record, part, &group, &mut prepared);
         }
         prepared

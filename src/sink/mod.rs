@@ -51,6 +51,19 @@ pub struct Row {
     pub values: Vec<Value>,
 }
 
+impl Row {
+    /// About how much memory it takes, for bounds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let text = |value: &Value| match value {
+            Value::Text(text) | Value::Json(text) => text.len(),
+            _ => 0,
+        };
+        let texts: usize = self.values.iter().map(text).sum();
+        texts + self.values.len() * size_of::<Value>()
+    }
+}
+
 /// Rows that are written together, frozen: a retry sends the same rows in the
 /// same order with the same token.
 #[derive(Debug, Clone)]

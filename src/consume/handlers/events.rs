@@ -11,7 +11,8 @@
 use super::{Item, NewRow};
 use crate::event::descriptor::EventType;
 use crate::event::envelope::Origins;
-use crate::event::identity::derived_id;
+use crate::event::identity::Content;
+use crate::event::reject::Invalid;
 use crate::event::split::{events_of, header_of, text};
 use crate::event::{json, limits, validate};
 use crate::sink::{Row, Value};
@@ -77,15 +78,18 @@ pub fn rows(batch: &DynamicMessage, origins: &Origins, now_ms: i64) -> Vec<Item>
         .collect()
 }
 
-/// Rows of `error_events`: one for each event, and one for a batch without any.
+/// Rows of `error_events`: one for each event, and one for a batch without any. `content`
+/// is what they came in.
 #[must_use]
 pub fn error_rows(
     batch: &DynamicMessage,
     origins: &Origins,
     reason: &str,
-    body: &[u8],
+    content: &Content<'_>,
     now_ms: i64,
 ) -> Vec<Item> {
+    // A reason that several events share quotes none of them.
+    let quotes_none = reason == Invalid::BadTimestamps.to_string();
     let header = header_of(batch);
     let mut events = events_of(batch);
     if events.is_empty() {
@@ -99,10 +103,14 @@ pub fn error_rows(
         .map(|(at, event)| {
             let mut id = text(event, "id");
             if id.is_empty() {
-                id = derived_id(body, at);
+                id = content.derived_id(at);
             }
-            let timestamp = text(event, "timestamp");
-            let timestamp = validate::timestamp_ms(&timestamp)
+            let timestamp = validate::timestamp_ms(&text(event, "timestamp"));
+            let own_reason = match &timestamp {
+                Err(invalid) if quotes_none => Some(invalid.to_string()),
+                _ => None,
+            };
+            let timestamp = timestamp
                 .ok()
                 .filter(|ms| *ms <= now_ms)
                 .map_or(Value::Null, Value::TimeMs);
@@ -110,6 +118,7 @@ pub fn error_rows(
                 serde_json::json!({ "errorEventParams": format!("{event:?}") }).to_string()
             });
             let mut values = values(header.as_ref(), event, &id, timestamp, params, now_ms);
+            let reason = own_reason.as_deref().unwrap_or(reason);
             values.push(Value::Text(limits::reason(reason)));
             for value in &mut values {
                 make_storable(value);

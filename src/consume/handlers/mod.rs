@@ -30,7 +30,9 @@ pub use events::{error_rows, rows};
 
 use crate::config::{Consumer, Handler};
 use crate::event::envelope::{self, Origins};
+use crate::event::identity::Content;
 use crate::event::limits;
+use crate::event::split;
 use crate::sink::schema::{self, Table};
 use crate::sink::{Row, Value};
 use std::collections::BTreeMap;
@@ -159,7 +161,7 @@ pub fn run(
                 &batch,
                 &input.origins,
                 reason,
-                input.body,
+                &Content::new(input.body),
                 now_ms,
             ));
         }
@@ -216,8 +218,10 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 }
 
 fn batch(input: &Input<'_>) -> Result<prost_reflect::DynamicMessage, String> {
-    envelope::decode(input.content_type, input.body)
-        .map_err(|error| limits::reason(&error.to_string()))
+    let batch = envelope::decode(input.content_type, input.body)
+        .map_err(|error| limits::reason(&error.to_string()))?;
+    split::check_rows(&batch).map_err(|error| error.to_string())?;
+    Ok(batch)
 }
 
 impl Input<'_> {
