@@ -235,30 +235,49 @@ pub struct Account {
 }
 
 impl Account {
+    fn parts(&self) -> [u64; 5] {
+        let Self {
+            delivered,
+            pending,
+            dead_lettered,
+            purged,
+            lost,
+            ..
+        } = *self;
+        [delivered, pending, dead_lettered, purged, lost]
+    }
+
     /// What became of all of them.
     #[must_use]
     pub fn accounted(&self) -> u64 {
-        self.delivered + self.pending + self.dead_lettered + self.purged + self.lost
+        sum(self.parts())
     }
 
-    /// Whether that is what was accepted.
+    /// Whether that is what was accepted. A sum at the end of its count is none: it was cut
+    /// off there, and is equal to anything that was.
     #[must_use]
     pub fn adds_up(&self) -> Option<bool> {
-        Some(self.accepted? == self.accounted())
+        let accepted = self.accepted?;
+        Some(accepted == self.accounted() && accepted < u64::MAX)
     }
 
     /// Adds another type's account.
     pub fn add(&mut self, other: &Self) {
         self.accepted = match (self.accepted, other.accepted) {
-            (Some(a), Some(b)) => Some(a + b),
+            (Some(a), Some(b)) => Some(a.saturating_add(b)),
             (a, b) => a.or(b),
         };
-        self.delivered += other.delivered;
-        self.pending += other.pending;
-        self.dead_lettered += other.dead_lettered;
-        self.purged += other.purged;
-        self.lost += other.lost;
+        self.delivered = sum([self.delivered, other.delivered]);
+        self.pending = sum([self.pending, other.pending]);
+        self.dead_lettered = sum([self.dead_lettered, other.dead_lettered]);
+        self.purged = sum([self.purged, other.purged]);
+        self.lost = sum([self.lost, other.lost]);
     }
+}
+
+/// A sum of counts, which may come from a damaged file.
+fn sum(counts: impl IntoIterator<Item = u64>) -> u64 {
+    counts.into_iter().fold(0, u64::saturating_add)
 }
 
 /// How far a way out is.
@@ -313,7 +332,7 @@ impl Way {
             ahead_requests: place.ahead_requests,
             pending_requests: (place.end_seq.saturating_sub(place.next_seq))
                 .saturating_sub(place.ahead_requests),
-            pending_events: pending.values().sum(),
+            pending_events: sum(pending.values().copied()),
             oldest_pending_at_ms: None,
             oldest_pending_age_seconds: None,
             rate: None,
@@ -376,10 +395,8 @@ impl Status {
     #[must_use]
     pub fn left(&self) -> u64 {
         let ways = self.ledger.ways.iter();
-        let pending: u64 = ways
-            .map(|way| way.pending_events.max(way.pending_requests))
-            .sum();
-        pending + self.in_work.unwrap_or(0)
+        let pending = ways.map(|way| way.pending_events.max(way.pending_requests));
+        sum(pending.chain(self.in_work))
     }
 
     /// Whether nothing is wrong: requests are taken, the accounts add up, nothing
@@ -407,6 +424,30 @@ mod tests {
 
     fn counted(name: &str, count: u64) -> Counts {
         Counts::from([(name.to_owned(), count)])
+    }
+
+    #[test]
+    fn a_count_at_its_end_adds_up_to_nothing() {
+        let mut account = Account {
+            accepted: Some(u64::MAX),
+            delivered: u64::MAX,
+            ..Account::default()
+        };
+        assert_eq!(account.adds_up(), Some(false));
+        account.pending = 7;
+        assert_eq!(
+            (account.accounted(), account.adds_up()),
+            (u64::MAX, Some(false))
+        );
+        account.add(&account.clone());
+        assert_eq!(account.accepted, Some(u64::MAX));
+        let fits = Account {
+            accepted: Some(u64::MAX - 1),
+            delivered: u64::MAX - 2,
+            lost: 1,
+            ..Account::default()
+        };
+        assert_eq!(fits.adds_up(), Some(true));
     }
 
     #[test]

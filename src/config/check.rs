@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
         "journal.generation_bytes: must be from 1MiB to 256MiB",
     );
     expect(
-        journal.max_bytes.bytes() >= journal.generation_bytes.bytes() * 4,
+        journal.max_bytes.bytes() / 4 >= journal.generation_bytes.bytes(),
         "journal.max_bytes: must hold at least 4 generations (journal.generation_bytes)",
     );
     expect(
@@ -182,5 +182,37 @@ impl Config {
             .into_iter()
             .filter(|&sink| self.has_sink(sink))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_beyond_any_disk_are_refused_and_do_not_wrap_around() {
+        // Four of them are 0, where numbers wrap around.
+        let huge = Size::of_bytes(1 << 62);
+        let mut config = Config::default();
+        config.journal.generation_bytes = huge;
+        config.ingest.max_request_bytes = huge;
+        config.webhooks.branch.max_waiting_bytes = Some(huge);
+        config.webhooks.shopify.max_waiting_bytes = Some(huge);
+        config.webhooks.webengage.max_waiting_bytes = Some(huge);
+        for partner in [&mut config.webhooks.vidooly, &mut config.webhooks.graphy] {
+            partner.max_waiting_bytes = Some(Size::mib(1));
+        }
+        let mut errors = Vec::new();
+        check(&config, &mut errors);
+        super::super::webhooks::check(&config, &mut errors);
+        for start in [
+            "journal.generation_bytes: must be from",
+            "journal.max_bytes: must hold at least 4 generations",
+            "journal.queue_bytes: must be at least twice",
+            "webhooks: max_waiting_bytes of all lanes",
+        ] {
+            let found = errors.iter().any(|error| error.starts_with(start));
+            assert!(found, "{start} is not among {errors:?}");
+        }
     }
 }

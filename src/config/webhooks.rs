@@ -190,11 +190,12 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
     if STANDARD.decode(webhooks.hmac_secret.expose()).is_err() {
         errors.push("webhooks.hmac_secret: must be base64".to_owned());
     }
-    let mut waiting = 0;
+    let mut waiting = 0u64;
     for partner in Partner::ALL {
         let section = webhooks.of(partner);
         let (body, lane) = config.webhook_bytes(partner);
-        waiting += lane.bytes() * partner.lanes();
+        // Sizes are of any 64 bits here: what is too much must not wrap around to fit.
+        waiting = waiting.saturating_add(lane.bytes().saturating_mul(partner.lanes()));
         let name = partner.name();
         let mut expect = |holds: bool, text: &str| {
             if !holds {

@@ -137,7 +137,8 @@ impl Run<'_> {
             return;
         }
         let received_at_ms = reader.received_at_ms();
-        let is_old = received_at_ms.is_some_and(|at_ms| now_ms() - at_ms >= LEAD_AGE_MS);
+        let is_old =
+            received_at_ms.is_some_and(|at_ms| now_ms().saturating_sub(at_ms) >= LEAD_AGE_MS);
         if !(is_old || behind >= LEAD_REQUESTS_ALWAYS) || !self.cursor.may_lead() {
             return;
         }

@@ -70,12 +70,16 @@ pub(super) fn of(shared: &Shared) -> JournalLedger {
         let mut sum = done;
         sum.merge(&pending);
         let at_end = position.next >= durable_end;
+        // What was cut off at the end of its count is equal to anything that was.
+        let is_exact = !ours.is_saturated() && !sum.is_saturated();
         WayLedger {
             way,
             next: position.next,
             ahead_requests: position.ahead().iter().map(Span::requests).sum(),
             oldest_pending_at_ms: oldest_pending_at_ms(&chain, position.next),
-            adds_up: sum == ours && (!at_end || pending.is_empty() || lags(shared, durable_end)),
+            adds_up: is_exact
+                && sum == ours
+                && (!at_end || pending.is_empty() || lags(shared, durable_end)),
             accepted: ours,
             pending,
             ledger: all,

@@ -69,7 +69,8 @@ impl Losses {
     }
 
     pub(super) fn records(&self) -> u64 {
-        self.0.iter().map(Loss::records).sum()
+        let records = self.0.iter().map(Loss::records);
+        records.fold(0, u64::saturating_add)
     }
 }
 
