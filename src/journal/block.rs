@@ -33,6 +33,14 @@ pub(super) const BLOCK_BYTES_MAX: usize = 64 << 10;
 /// which would break the bound on bytes between two syncs.
 pub(super) const BLOCK_BYTES_MIN: usize = 1 << 10;
 
+/// Blocks of a generation, and above all that one can hold: 256 MiB in the smallest blocks
+/// are a 64th of it. Whoever reads a generation counts up to what it claims.
+pub(super) const BLOCKS_MAX: u64 = 1 << 24;
+
+/// Parts of a record. The largest request has 64 MiB; this is four times that. Parts are
+/// gathered in memory until a record is whole.
+pub(super) const PARTS_MAX: u32 = (256 << 20) / PART_BYTES_MAX as u32;
+
 const VERSION: u8 = 1;
 const CRC_AT: usize = SALT_BYTES + 1;
 /// Where the bytes begin that are under the checksum.
@@ -82,6 +90,8 @@ pub(super) enum BlockError {
     Version(u8),
     #[error("block checksum does not match")]
     Checksum,
+    #[error("block claims what no generation holds")]
+    Claim,
 }
 
 /// Collects frames into a block.
@@ -164,6 +174,9 @@ pub(super) fn parse(bytes: &Bytes, salt: &Salt) -> Result<Block, BlockError> {
     let number = take_u64(&bytes, &mut at)?;
     let durable_blocks = take_u64(&bytes, &mut at)?;
     let count = take_u32(&bytes, &mut at)?;
+    if number > BLOCKS_MAX || durable_blocks > BLOCKS_MAX {
+        return Err(BlockError::Claim);
+    }
     let mut frames = Vec::new();
     for _ in 0..count {
         let seq = Seq(take_u64(&bytes, &mut at)?);
@@ -172,6 +185,9 @@ pub(super) fn parse(bytes: &Bytes, salt: &Salt) -> Result<Block, BlockError> {
         let length = take_u32(&bytes, &mut at)? as usize;
         if bytes.len() - at < length {
             return Err(BlockError::Short);
+        }
+        if part >= parts || parts > PARTS_MAX || seq > Seq::MAX {
+            return Err(BlockError::Claim);
         }
         frames.push(Frame {
             seq,
@@ -246,6 +262,29 @@ mod tests {
             salted.extend(&bytes);
             prop_assert!(parse(&bytes.into(), &SALT).is_err());
             prop_assert!(parse(&salted.into(), &SALT).is_err());
+        }
+    }
+
+    #[test]
+    fn claims_beyond_any_generation_are_refused() {
+        let built = |seq, part, parts, number, durable| {
+            let mut builder = Builder::new();
+            builder.push(Seq(seq), part, parts, b"x");
+            let bytes = builder.finish(&SALT, number, durable);
+            parse(&bytes.into(), &SALT).map(|_| ())
+        };
+        let last = PARTS_MAX - 1;
+        assert_eq!(built(1 << 62, last, PARTS_MAX, BLOCKS_MAX, 2), Ok(()));
+        for bad in [
+            built(u64::MAX, 0, 1, 3, 2),
+            built(1, 0, 0, 3, 2),
+            built(1, 1, 1, 3, 2),
+            built(1, 0, PARTS_MAX + 1, 3, 2),
+            built(1, u32::MAX, u32::MAX, 3, 2),
+            built(1, 0, 1, u64::MAX, 2),
+            built(1, 0, 1, 3, u64::MAX),
+        ] {
+            assert_eq!(bad, Err(BlockError::Claim));
         }
     }
 

@@ -11,6 +11,7 @@
 //! - Deletion looks at saved positions only.
 //! - A damaged file means the oldest record: deliver again, never skip.
 
+use super::codec;
 use super::error::CursorError;
 use super::position::{AHEAD_MAX, Passed, Position, Span};
 use super::slots::Slots;
@@ -31,19 +32,18 @@ impl Position {
     }
 
     fn decode(bytes: &[u8]) -> io::Result<Self> {
-        let config = bincode::config::standard();
-        let ((version, position), _): ((u32, Self), usize) =
-            bincode::serde::decode_from_slice(bytes, config).map_err(io::Error::other)?;
-        if version == VERSION {
-            Ok(position)
-        } else {
-            Err(io::Error::other(format!("format version {version}")))
+        let ((version, position), _): ((u32, Self), usize) = codec::decode(bytes)?;
+        if version != VERSION {
+            return Err(io::Error::other(format!("format version {version}")));
         }
+        if !position.is_plausible() {
+            return Err(io::Error::other("it claims what no journal holds"));
+        }
+        Ok(position)
     }
 
     fn encode(&self) -> io::Result<Vec<u8>> {
-        let config = bincode::config::standard();
-        bincode::serde::encode_to_vec((VERSION, self), config).map_err(io::Error::other)
+        codec::encode(&(VERSION, self))
     }
 }
 

@@ -7,7 +7,7 @@
 //! - A reader gets the old or the new content, or an error; never a mixture.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 /// Syncs a directory, so that names made or removed in it survive.
@@ -43,13 +43,21 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_dir(dir)
 }
 
-/// Reads what [`replace`] wrote; `None` when there is no such file.
-pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
+/// Reads what [`replace`] wrote; `None` when there is no such file. One of more than
+/// `bytes_max` bytes is none of ours.
+pub(super) fn read(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let mut bytes = Vec::new();
+    file.take(bytes_max.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        let text = format!("larger than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "checksum does not match");
     let (crc, content) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
     if u32::from_le_bytes(*crc) != crc32c::crc32c(content) {
@@ -66,18 +74,21 @@ mod tests {
     fn content_survives_and_damage_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        assert_eq!(read(&path).unwrap(), None);
+        assert_eq!(read(&path, 100).unwrap(), None);
         replace(&path, b"one").unwrap();
         replace(&path, b"two").unwrap();
-        assert_eq!(read(&path).unwrap(), Some(b"two".to_vec()));
+        assert_eq!(read(&path, 100).unwrap(), Some(b"two".to_vec()));
         for at in 0..7 {
             let mut bytes = fs::read(&path).unwrap();
             bytes[at] ^= 1;
             let bad = dir.path().join("bad");
             fs::write(&bad, &bytes).unwrap();
-            assert!(read(&bad).is_err(), "byte {at}");
+            assert!(read(&bad, 100).is_err(), "byte {at}");
         }
         fs::write(&path, b"abc").unwrap();
-        assert!(read(&path).is_err());
+        assert!(read(&path, 100).is_err());
+        replace(&path, &[7; 96]).unwrap();
+        assert_eq!(read(&path, 100).unwrap(), Some(vec![7; 96]));
+        assert!(read(&path, 99).is_err(), "the checksum counts");
     }
 }

@@ -14,10 +14,13 @@ use std::path::Path;
 
 const FILES: [&str; 2] = ["host_id", "host_id.copy"];
 
+/// A checksum and an id of up to 64 characters; more is damage.
+const FILE_BYTES_MAX: u64 = 100;
+
 /// Reads the name without making one.
 pub(super) fn read(data_dir: &Path) -> Option<HostId> {
     FILES.iter().find_map(|file| {
-        let bytes = durable_file::read(&data_dir.join(file)).ok()??;
+        let bytes = durable_file::read(&data_dir.join(file), FILE_BYTES_MAX).ok()??;
         HostId::parse(std::str::from_utf8(&bytes).ok()?).ok()
     })
 }
@@ -28,7 +31,7 @@ pub(super) fn load(data_dir: &Path) -> Result<HostId, OpenError> {
     let host = found.clone().unwrap_or_else(HostId::generate);
     for file in FILES {
         let path = data_dir.join(file);
-        let kept = durable_file::read(&path);
+        let kept = durable_file::read(&path, FILE_BYTES_MAX);
         if matches!(&kept, Ok(Some(bytes)) if bytes == host.as_str().as_bytes()) {
             continue;
         }

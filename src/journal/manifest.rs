@@ -9,8 +9,11 @@
 //!   sync while the generation grows, and when it is sealed; it never claims more
 //!   than what was synced.
 //! - Start reads manifests only, so its time does not depend on the backlog.
+//! - A file that claims what no generation can hold counts as damaged (test
+//!   `a_file_that_claims_too_much_is_damaged`).
 
-use super::block::Salt;
+use super::block::{BLOCKS_MAX, Salt};
+use super::codec;
 use super::durable_file;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -20,6 +23,9 @@ use std::io;
 use std::path::Path;
 
 const VERSION: u32 = 1;
+
+/// Bytes of a header or a manifest. One with a loss at every second block has some MiB.
+const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// What is known of a generation when it begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,10 +78,10 @@ const TIMES_STEP_MS: i64 = 1000;
 impl Times {
     pub(super) fn note(&mut self, seq: Seq, received_at_ms: i64) {
         if let Some((_, last)) = self.0.last() {
-            let span = last - self.0[0].1;
+            let span = last.saturating_sub(self.0[0].1);
             // Wider steps in a long generation, so that thinning stays rare.
             let step = TIMES_STEP_MS.max(span / (TIMES_MAX as i64 / 2));
-            if received_at_ms - last < step {
+            if received_at_ms.saturating_sub(*last) < step {
                 return;
             }
         }
@@ -139,31 +145,102 @@ impl Manifest {
 }
 
 fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
-    let config = bincode::config::standard();
-    let bytes =
-        bincode::serde::encode_to_vec((VERSION, value), config).map_err(io::Error::other)?;
-    durable_file::replace(&dir.join(name), &bytes)
+    durable_file::replace(&dir.join(name), &codec::encode(&(VERSION, value))?)
 }
 
-fn read<T: DeserializeOwned>(dir: &Path, name: &str) -> io::Result<Option<T>> {
-    let Some(bytes) = durable_file::read(&dir.join(name))? else {
+fn read<T: DeserializeOwned + Plausible>(dir: &Path, name: &str) -> io::Result<Option<T>> {
+    let Some(bytes) = durable_file::read(&dir.join(name), FILE_BYTES_MAX)? else {
         return Ok(None);
     };
-    let config = bincode::config::standard();
-    let (version, used): (u32, usize) =
-        bincode::serde::decode_from_slice(&bytes, config).map_err(io::Error::other)?;
+    let (version, used): (u32, usize) = codec::decode(&bytes)?;
     if version != VERSION {
         let text = format!("{name} has format version {version}");
         return Err(io::Error::other(text));
     }
-    let (value, _) =
-        bincode::serde::decode_from_slice(&bytes[used..], config).map_err(io::Error::other)?;
+    let (value, _): (T, usize) = codec::decode(&bytes[used..])?;
+    if !value.is_plausible() {
+        let text = format!("{name} claims what no generation holds");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
     Ok(Some(value))
+}
+
+/// What a file claims, be its checksum as it may, is counted through by whoever reads on:
+/// so it must be what a generation can hold.
+trait Plausible {
+    fn is_plausible(&self) -> bool;
+}
+
+impl Plausible for Header {
+    fn is_plausible(&self) -> bool {
+        self.base <= Seq::MAX && self.previous_end <= Seq::MAX
+    }
+}
+
+impl Plausible for Manifest {
+    fn is_plausible(&self) -> bool {
+        let fits = |(first, end): &(Seq, Seq)| first <= end && *end <= Seq::MAX;
+        self.header.is_plausible()
+            && self.blocks <= BLOCKS_MAX
+            && fits(&(self.header.base, self.end))
+            && self.lost.iter().all(fits)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_claims_too_much_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let header = Header {
+            generation: 1,
+            base: Seq(5),
+            previous_end: Seq(5),
+            salt: [7; 16],
+            created_at_ms: 0,
+            accepted_before: Tally::default(),
+        };
+        let good = Manifest {
+            blocks: BLOCKS_MAX,
+            end: Seq(9),
+            lost: vec![(Seq(5), Seq(7))],
+            ..Manifest::new(header.clone())
+        };
+        good.write(dir.path()).unwrap();
+        assert_eq!(Manifest::read(dir.path()).unwrap(), Some(good.clone()));
+        let changes: [fn(&mut Manifest); 6] = [
+            |manifest| manifest.blocks = BLOCKS_MAX + 1,
+            |manifest| manifest.blocks = u64::MAX,
+            |manifest| manifest.end = Seq(u64::MAX),
+            |manifest| manifest.end = Seq(4),
+            |manifest| manifest.lost = vec![(Seq(1), Seq(u64::MAX))],
+            |manifest| manifest.header.previous_end = Seq(u64::MAX),
+        ];
+        for (at, change) in changes.iter().enumerate() {
+            let mut bad = good.clone();
+            change(&mut bad);
+            bad.write(dir.path()).unwrap();
+            let error = Manifest::read(dir.path()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{at}");
+        }
+        let bad = Header {
+            base: Seq(u64::MAX),
+            ..header
+        };
+        bad.write(dir.path()).unwrap();
+        assert!(Header::read(dir.path()).is_err());
+    }
+
+    #[test]
+    fn times_of_any_clock_can_be_noted() {
+        let mut times = Times::default();
+        for (seq, at) in [(1, i64::MIN), (2, i64::MAX), (3, 0), (4, i64::MIN)] {
+            times.note(Seq(seq), at);
+        }
+        assert_eq!(times.of(Seq(1)), Some(i64::MIN));
+    }
 
     #[test]
     fn times_are_never_later_than_the_receipt_and_stay_few() {

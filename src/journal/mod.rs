@@ -96,6 +96,7 @@
 mod append;
 mod block;
 mod capacity;
+mod codec;
 mod contents;
 mod cursor;
 mod data_lock;

@@ -121,6 +121,17 @@ impl Position {
         }
     }
 
+    /// Whether it can be a saved one: in order, and within what a journal may hold.
+    pub(super) fn is_plausible(&self) -> bool {
+        let mut before = self.next;
+        let spans = self.ahead.iter().all(|ahead| {
+            let follows = before < ahead.span.first && ahead.span.first < ahead.span.end;
+            before = ahead.span.end;
+            follows
+        });
+        spans && before <= Seq::MAX && self.losses_through <= Seq::MAX
+    }
+
     /// Events before `next`, as this way out has counted them.
     pub(super) fn accounted(&self) -> Tally {
         let mut total = self.since.clone();
@@ -234,6 +245,36 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_position_that_no_journal_holds_is_told() {
+        let span = |first, end| Ahead {
+            span: Span {
+                first: Seq(first),
+                end: Seq(end),
+            },
+            ledger: Ledger::default(),
+        };
+        let position = |next, ahead: Vec<Ahead>| Position {
+            ahead,
+            ..Position::new(Seq(next), &Tally::default())
+        };
+        assert!(position(5, vec![span(7, 9), span(10, 1 << 62)]).is_plausible());
+        for bad in [
+            position(u64::MAX, vec![]),
+            position(5, vec![span(5, 9)]),
+            position(5, vec![span(9, 9)]),
+            position(5, vec![span(7, 9), span(9, 12)]),
+            position(5, vec![span(10, 12), span(7, 9)]),
+            position(5, vec![span(7, u64::MAX)]),
+            Position {
+                losses_through: Seq(u64::MAX),
+                ..position(5, vec![])
+            },
+        ] {
+            assert!(!bad.is_plausible(), "{bad:?}");
+        }
+    }
 
     fn passed(seqs: std::ops::Range<u64>) -> Vec<Passed> {
         let one = |seq| Passed {

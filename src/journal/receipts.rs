@@ -12,10 +12,12 @@
 //! - A full disk does not hold up a deletion, and a low one is not made lower: then there is
 //!   no receipt, and whoever asks finds a gap in the sequences instead of a wrong answer.
 //! - Bounded by age and by bytes; the oldest go first (test `the_oldest_receipts_go_first`).
-//! - A damaged receipt is told, and nothing of it is believed.
+//! - A damaged receipt is told, and nothing of it is believed, nor how large it says it is
+//!   (test `a_receipt_is_no_larger_than_it_may_be`).
 //!
 //! [`Directory`]: super::Directory
 
+use super::codec;
 use super::contents::Contents;
 use super::durable_file;
 use super::error::InspectError;
@@ -27,7 +29,7 @@ use crate::event::expect::{self, Expected};
 use crate::event::identity::Seq;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,18 @@ const VERSION: u32 = 1;
 
 /// Level of the compression: ids hardly compress, and the keeper shall not dwell on it.
 const ZSTD_LEVEL: i32 = 1;
+
+/// Events of one receipt. A generation of 256 MiB has half as many if each event is an id
+/// and a time; only one that was made for it has more, and then there is no receipt: who
+/// reads a receipt has all of its events in memory, some hundred bytes each.
+const RECEIPT_EVENTS_MAX: usize = 8 << 20;
+
+/// Bytes of a receipt, before and after it is decompressed: so many events, with ids of 40
+/// characters. A file that claims more is damaged.
+const RECEIPT_BYTES_MAX: usize = 512 << 20;
+
+/// What the values in it may claim in memory: whole numbers have up to 8 bytes there.
+const RECEIPT_VALUES_BYTES_MAX: usize = 2 * RECEIPT_BYTES_MAX;
 
 /// How long receipts are kept.
 #[derive(Debug, Clone)]
@@ -138,12 +152,11 @@ impl ReceiptFile {
             source,
         };
         let damaged = |text: String| failed(io::Error::new(io::ErrorKind::InvalidData, text));
-        let bytes = durable_file::read(&self.path).map_err(failed)?;
+        let bytes = durable_file::read(&self.path, RECEIPT_BYTES_MAX as u64).map_err(failed)?;
         let bytes = bytes.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let bytes = zstd::decode_all(&bytes[..]).map_err(failed)?;
-        let config = bincode::config::standard();
-        let decoded = bincode::serde::decode_from_slice(&bytes, config);
-        let (receipt, _): (Receipt, usize) = decoded.map_err(|e| damaged(e.to_string()))?;
+        let bytes = decompress(&bytes, RECEIPT_BYTES_MAX).map_err(failed)?;
+        let decoded = codec::decode_within::<Receipt, RECEIPT_VALUES_BYTES_MAX>(&bytes);
+        let (receipt, _) = decoded.map_err(failed)?;
         if receipt.version != VERSION || receipt.span != self.span {
             return Err(damaged(
                 "it is not of this version, or not of this name".to_owned(),
@@ -179,6 +192,72 @@ pub(super) enum ReceiptError {
     Read(#[from] StoreError),
     #[error("the receipt cannot be written: {0}")]
     Write(#[from] io::Error),
+    #[error("the generation has more than {RECEIPT_EVENTS_MAX} events, or too long ids")]
+    Large,
+}
+
+/// Decompresses what may be damaged, or made to be large.
+pub(super) fn decompress(bytes: &[u8], bytes_max: usize) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    zstd::Decoder::new(bytes)?
+        .take(bytes_max as u64 + 1)
+        .read_to_end(&mut content)?;
+    if content.len() > bytes_max {
+        let text = format!("larger than {bytes_max} bytes when it is decompressed");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(content)
+}
+
+/// A receipt in the making: what is in memory is one request, and the compressed rest.
+pub(super) struct Draft {
+    requests: zstd::Encoder<'static, Vec<u8>>,
+    count: usize,
+    events: usize,
+    events_max: usize,
+    bytes: usize,
+    bytes_max: usize,
+    last_ms: i64,
+}
+
+impl Draft {
+    pub(super) fn new(events_max: usize, bytes_max: usize) -> io::Result<Self> {
+        Ok(Self {
+            events_max,
+            bytes_max,
+            requests: zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?,
+            count: 0,
+            events: 0,
+            bytes: 0,
+            last_ms: 0,
+        })
+    }
+
+    pub(super) fn add(&mut self, record: &Record) -> Result<(), ReceiptError> {
+        let receipted = Receipted::of(record);
+        self.events = self.events.saturating_add(receipted.events.len());
+        if self.events > self.events_max {
+            return Err(ReceiptError::Large);
+        }
+        let bytes = codec::encode(&receipted)?;
+        self.bytes += bytes.len();
+        if self.bytes > self.bytes_max {
+            return Err(ReceiptError::Large);
+        }
+        self.requests.write_all(&bytes)?;
+        self.count += 1;
+        self.last_ms = self.last_ms.max(record.received_at_ms);
+        Ok(())
+    }
+
+    /// The file: bincode has a list's length before its items, so that goes into a frame of
+    /// zstd before theirs.
+    pub(super) fn finish(self, span: Span) -> io::Result<Vec<u8>> {
+        let head = codec::encode(&(VERSION, span, self.count))?;
+        let mut bytes = zstd::encode_all(&head[..], ZSTD_LEVEL)?;
+        bytes.extend(self.requests.finish()?);
+        Ok(bytes)
+    }
 }
 
 /// Writes a generation's receipt, durably; returns at once where it is there already.
@@ -188,11 +267,13 @@ pub(super) fn write(
     blocks: Arc<dyn Blocks>,
 ) -> Result<(), ReceiptError> {
     let mut contents = Contents::new(blocks, generation.salt());
-    let mut requests = Vec::new();
+    // Half of what is read: the values claim more in memory.
+    let mut draft = Draft::new(RECEIPT_EVENTS_MAX, RECEIPT_BYTES_MAX / 2)?;
     while contents.block() < generation.blocks() {
-        requests.extend(contents.next()?.iter().map(Receipted::of));
+        for record in contents.next()? {
+            draft.add(&record)?;
+        }
     }
-    let last_ms = requests.iter().map(|request| request.received_at_ms).max();
     let span = Span {
         first: generation.base(),
         end: generation.end(),
@@ -203,21 +284,14 @@ pub(super) fn write(
         generation.header.previous_end,
         span.first,
         span.end,
-        last_ms.unwrap_or(0).max(0)
+        draft.last_ms
     );
     let path = dir.join(name);
     if path.exists() {
         // It has its name only when it is whole: an earlier deletion did not come through.
         return Ok(());
     }
-    let receipt = Receipt {
-        version: VERSION,
-        span,
-        requests,
-    };
-    let config = bincode::config::standard();
-    let bytes = bincode::serde::encode_to_vec(&receipt, config).map_err(io::Error::other)?;
-    let bytes = zstd::encode_all(&bytes[..], ZSTD_LEVEL)?;
+    let bytes = draft.finish(span)?;
     durable_file::create_dir(dir)?;
     durable_file::replace(&path, &bytes).inspect_err(|_| {
         // On a full disk its part would take the room that the deletion gives back. Where

@@ -1,6 +1,7 @@
 //! Receipts of deleted generations: there before the deletion, bounded, and told when damaged.
 
-use super::receipts::{Receipted, list, prune};
+use super::position::Span;
+use super::receipts::{Draft, Receipt, ReceiptError, Receipted, decompress, list, prune};
 use super::tests::{content, options, record};
 use super::*;
 use crate::event::identity::Seq;
@@ -201,4 +202,51 @@ fn webhooks_are_counted_and_no_more() {
     };
     let receipted = Receipted::of(&record);
     assert!(receipted.webhook && receipted.events.is_empty());
+}
+
+#[test]
+fn a_receipt_is_no_larger_than_it_may_be() {
+    // A few KiB that say they are 64 MiB.
+    let bomb = zstd::encode_all(&vec![0u8; 64 << 20][..], 1).unwrap();
+    assert!(bomb.len() < 64 << 10);
+    let error = decompress(&bomb, 1 << 20).map(|bytes| bytes.len());
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(decompress(&bomb, 64 << 20).unwrap().len(), 64 << 20);
+
+    let record = |seq| {
+        let NewRecord {
+            kind,
+            reason,
+            events,
+            content,
+            ..
+        } = request(seq);
+        Record {
+            seq: Seq(seq),
+            kind,
+            received_at_ms: 9,
+            reason,
+            events,
+            content,
+        }
+    };
+    let span = Span {
+        first: Seq(1),
+        end: Seq(4),
+    };
+    let mut draft = Draft::new(9, 1 << 20).unwrap();
+    for seq in 1..=3 {
+        draft.add(&record(seq)).unwrap();
+    }
+    let bytes = decompress(&draft.finish(span).unwrap(), 1 << 20).unwrap();
+    let (receipt, _): (Receipt, usize) = super::codec::decode(&bytes).unwrap();
+    let wanted: Vec<_> = (1..=3).map(|seq| Receipted::of(&record(seq))).collect();
+    assert_eq!((receipt.span, receipt.requests), (span, wanted));
+    let draft = |events_max, bytes_max| {
+        let mut draft = Draft::new(events_max, bytes_max).unwrap();
+        (1..=3).try_for_each(|seq| draft.add(&record(seq)))
+    };
+    assert!(matches!(draft(8, 1 << 20), Err(ReceiptError::Large)));
+    assert!(matches!(draft(9, 50), Err(ReceiptError::Large)));
 }

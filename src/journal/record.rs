@@ -7,6 +7,7 @@
 //! content  the request's bytes, verbatim
 //! ```
 
+use super::codec;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
 use crate::event::webhook::Source;
@@ -56,6 +57,10 @@ pub struct Record {
     pub content: Bytes,
 }
 
+/// What a record's head may claim: a reason of a thousand characters, and a count for each
+/// type.
+const META_BYTES_MAX: usize = 1 << 20;
+
 #[derive(Serialize, Deserialize)]
 struct Meta {
     kind: Kind,
@@ -78,8 +83,7 @@ impl NewRecord {
             reason: self.reason.clone(),
             events: self.events.clone(),
         };
-        let meta = bincode::serde::encode_to_vec(&meta, bincode::config::standard())
-            .expect("plain numbers and text always encode");
+        let meta = codec::encode(&meta).expect("plain numbers and text always encode");
         let mut bytes = Vec::with_capacity(4 + meta.len() + self.content.len());
         bytes.extend(u32::try_from(meta.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend(&meta);
@@ -95,9 +99,8 @@ impl Record {
         let meta_len = bytes.first_chunk::<4>().ok_or_else(short)?;
         let meta_end = 4 + u32::from_le_bytes(*meta_len) as usize;
         let meta = bytes.get(4..meta_end).ok_or_else(short)?;
-        let (meta, used): (Meta, usize) =
-            bincode::serde::decode_from_slice(meta, bincode::config::standard())
-                .map_err(|error| DecodeError(error.to_string()))?;
+        let decoded = codec::decode_within::<Meta, META_BYTES_MAX>(meta);
+        let (meta, used) = decoded.map_err(|error| DecodeError(error.to_string()))?;
         if used != meta_end - 4 {
             return Err(DecodeError("meta has bytes left over".into()));
         }

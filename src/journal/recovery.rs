@@ -245,9 +245,14 @@ fn remove_half_deleted(generations: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// More generations than a host ever makes: a directory with a higher number is none of
+/// ours, and the next generation must have a number, too.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// The number in the name of a generation's directory.
 pub(super) fn number_of(name: &std::ffi::OsStr) -> Option<u64> {
-    name.to_str()?.strip_prefix("gen-")?.parse().ok()
+    let number = name.to_str()?.strip_prefix("gen-")?.parse().ok();
+    number.filter(|number| *number < NUMBER_MAX)
 }
 
 /// The generations' directories.

@@ -102,3 +102,34 @@ async fn a_generation_that_held_records_is_never_deleted_by_a_start() {
         journal.close();
     }
 }
+
+#[tokio::test]
+async fn a_manifest_that_claims_too_much_is_no_more_than_a_damaged_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let journal = Journal::open(&options).unwrap();
+    for i in 0..10 {
+        let record = record(content(i, 1000));
+        journal.append(&record, None).await.unwrap();
+    }
+    journal.close();
+    drop(journal);
+    let generation = dir.path().join("generations/gen-000000000001");
+    let whole = Manifest::read(&generation).unwrap().unwrap();
+    // As many blocks as take a century to count, and no sequence left after them.
+    let claims = Manifest {
+        blocks: u64::MAX,
+        end: Seq(u64::MAX),
+        ..whole
+    };
+    claims.write(&generation).unwrap();
+    // Nor is there a number after this one.
+    let beyond = format!("generations/gen-{}", u64::MAX);
+    std::fs::create_dir(dir.path().join(beyond)).unwrap();
+    let journal = Journal::open(&options).unwrap();
+    let records = read_all(&journal, Seq::FIRST).await;
+    assert!(records.iter().map(|r| r.seq.0).eq(1..=10));
+    let next = journal.append(&record(content(10, 10)), None).await;
+    assert_eq!(next.unwrap(), Seq(11));
+    journal.close();
+}

@@ -17,7 +17,7 @@
 
 use super::durable_file::sync_dir;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -26,6 +26,9 @@ use std::path::Path;
 pub(super) const SLOT_BYTES: usize = 64 << 10;
 
 const HEADER_BYTES: usize = 4 + 8 + 4;
+
+/// More writes than a disk survives; a slot with a higher number is damaged.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// The open file.
 #[derive(Debug)]
@@ -43,13 +46,13 @@ impl Slots {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let (number, content) = newest(&fs::read(path)?).ok_or_else(damaged)?;
+        let (number, content) = newest(&read(&file)?).ok_or_else(damaged)?;
         Ok(Some((Self { file, number }, content)))
     }
 
     /// Reads the file without a handle to it.
     pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-        let (_, content) = newest(&fs::read(path)?).ok_or_else(damaged)?;
+        let (_, content) = newest(&read(&File::open(path)?)?).ok_or_else(damaged)?;
         Ok(content)
     }
 
@@ -99,6 +102,13 @@ fn damaged() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "no slot is whole")
 }
 
+/// The bytes of both slots; what lies behind them is none of ours.
+fn read(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(2 * SLOT_BYTES);
+    file.take(2 * SLOT_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn newest(bytes: &[u8]) -> Option<(u64, Vec<u8>)> {
     let slots = [bytes.get(..SLOT_BYTES), bytes.get(SLOT_BYTES..)];
     slots.into_iter().flatten().filter_map(parse).max()
@@ -112,7 +122,8 @@ fn parse(slot: &[u8]) -> Option<(u64, Vec<u8>)> {
     let content = content.get(..length)?;
     let number = u64::from_le_bytes(*number);
     let is_whole = crc32c::crc32c(&rest[..12 + length]) == u32::from_le_bytes(*crc);
-    (is_whole && number > 0).then(|| (number, content.to_vec()))
+    // The next write has a number, too.
+    (is_whole && (1..NUMBER_MAX).contains(&number)).then(|| (number, content.to_vec()))
 }
 
 #[cfg(test)]
@@ -160,6 +171,12 @@ mod tests {
             bytes[at] ^= 1;
             assert_eq!(newest(&bytes).unwrap().1, b"one".to_vec(), "byte {at}");
         }
+        let mut claims = vec![0; 4];
+        claims.extend(u64::MAX.to_le_bytes());
+        claims.extend([0; 4]);
+        let crc = crc32c::crc32c(&claims[4..]);
+        claims[..4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(parse(&claims), None, "nothing could be written after it");
         fs::write(&path, &whole[..8]).unwrap();
         assert!(Slots::open(&path).is_err());
     }
