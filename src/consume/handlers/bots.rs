@@ -5,15 +5,23 @@
 //! - Clicks of a day are counted in this process alone: two hosts let through twice as
 //!   many, and a restart begins anew.
 //! - A click that is delivered again counts once (test `the_26th_click_is_a_bots`).
-//! - Bounded: the addresses of one day, and the clicks noted of each.
+//! - Bounded in bytes: the addresses of one day, and the clicks noted of all; both as
+//!   digests, since whoever clicks chooses how long their texts are (test
+//!   `what_is_noted_is_bounded`).
 
 use super::useragent::{UserAgent, is_known_crawler};
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 /// Addresses that are counted on one day; those that come later are not bots by number.
 const ADDRESSES_MAX: usize = 200_000;
+
+/// Clicks that are noted on one day, of all addresses: with 25 of each, all of them. A
+/// noted click takes some 20 bytes. Those that come later are not bots by number.
+const CLICKS_MAX: usize = 25 * ADDRESSES_MAX;
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -23,13 +31,17 @@ pub struct Bots {
     referers: Vec<String>,
     addresses: HashSet<IpAddr>,
     per_day_max: usize,
+    /// Makes digests that nobody outside can foresee.
+    digests: RandomState,
     today: Mutex<Today>,
 }
 
+/// Clicks by address, both as digests.
 #[derive(Debug, Default)]
 struct Today {
     day: i64,
-    clicks: HashMap<String, HashSet<String>>,
+    noted: usize,
+    clicks: HashMap<u64, HashSet<u64>>,
 }
 
 impl Default for Bots {
@@ -47,6 +59,7 @@ impl Bots {
             referers,
             addresses: addresses.into_iter().collect(),
             per_day_max,
+            digests: RandomState::new(),
             today: Mutex::default(),
         }
     }
@@ -73,21 +86,27 @@ impl Bots {
         if today.day != day {
             *today = Today {
                 day,
-                clicks: HashMap::new(),
+                ..Today::default()
             };
         }
+        let address = self.digests.hash_one(click.client_ip);
+        let id = self.digests.hash_one(click.id);
         let is_full = today.clicks.len() >= ADDRESSES_MAX;
-        if is_full && !today.clicks.contains_key(click.client_ip) {
+        let has_room = today.noted < CLICKS_MAX;
+        if is_full && !today.clicks.contains_key(&address) {
             return false;
         }
-        let seen = today.clicks.entry(click.client_ip.to_owned()).or_default();
-        if seen.contains(click.id) {
+        let seen = today.clicks.entry(address).or_default();
+        if seen.contains(&id) {
             return false;
         }
         if seen.len() >= self.per_day_max {
             return true;
         }
-        seen.insert(click.id.to_owned());
+        if has_room {
+            seen.insert(id);
+            today.noted += 1;
+        }
         false
     }
 }
@@ -131,6 +150,43 @@ mod tests {
         assert!(bots.is_bot(&click(&ids[25], &person, 5)));
         assert!(!bots.is_bot(&click("0", &person, 5)));
         assert!(!bots.is_bot(&click(&ids[25], &person, 5 + DAY_MS)));
+    }
+
+    #[test]
+    fn what_is_noted_is_bounded() {
+        let bots = Bots::new(Vec::new(), Vec::new(), usize::MAX - 1);
+        let person = UserAgent::default();
+        let long = "x".repeat(1 << 20);
+        for number in 0..100 {
+            let id = format!("{long}{number}");
+            assert!(!bots.is_bot(&click(&id, &person, 5)));
+        }
+        let noted = |bots: &Bots| {
+            let today = bots.today.lock().unwrap();
+            assert_eq!(
+                today.noted,
+                today.clicks.values().map(HashSet::len).sum::<usize>()
+            );
+            (today.clicks.len(), today.noted)
+        };
+        assert_eq!(noted(&bots), (1, 100));
+        // What is kept of a click does not grow with it.
+        let kept: fn(&Today) -> &HashMap<u64, HashSet<u64>> = |today| &today.clicks;
+        assert_eq!(kept(&bots.today.lock().unwrap()).len(), 1);
+        bots.today.lock().unwrap().noted = CLICKS_MAX;
+        assert!(!bots.is_bot(&click("one too many", &person, 5)));
+        assert_eq!(
+            bots.today
+                .lock()
+                .unwrap()
+                .clicks
+                .values()
+                .map(HashSet::len)
+                .sum::<usize>(),
+            100
+        );
+        assert!(!bots.is_bot(&click("the next day", &person, 5 + DAY_MS)));
+        assert_eq!(noted(&bots), (1, 1));
     }
 
     #[test]
