@@ -29,6 +29,7 @@ mod returns;
 mod session;
 mod settle;
 mod setup;
+mod shallow;
 mod topology;
 mod wire;
 

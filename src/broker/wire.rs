@@ -8,18 +8,62 @@
 //! thread, its buffers and its socket for as long as the kernel does. [`Wire`] shuts the socket
 //! down when it is dropped, which ends the thread.
 //!
+//! lapin gets the stream through [`Shallow`], which see.
+//!
 //! # Invariants
 //! - When a [`Wire`] is dropped, lapin's thread for it ends
 //!   (`attempts_on_a_frozen_broker_leave_no_threads_behind`).
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, PoisonError};
 
+use std::time::{Duration, Instant};
+
+use async_rs::traits::Reactor;
+use async_rs::util::RuntimeParts;
+use async_rs::{Runtime, Tokio};
+use futures::Stream;
+use futures::io::{AsyncRead, AsyncWrite};
 use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
+
+use super::shallow::Shallow;
+
+/// Tokio's reactor, with streams that lapin can read whatever is in them.
+#[derive(Clone, Debug)]
+struct ShallowReactor(Tokio);
+
+impl Reactor for ShallowReactor {
+    /// Plain or not: lapin is given one that is open already.
+    type TcpStream = Shallow<AsyncTcpStream<<Tokio as Reactor>::TcpStream>>;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: io::Read + io::Write + AsFd + AsRawFd + Send + 'static>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        self.0.register(socket)
+    }
+
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.0.sleep(duration)
+    }
+
+    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(duration)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        let connecting = self.0.tcp_connect_addr(address);
+        async move { Ok(Shallow::new(AsyncTcpStream::Plain(connecting.await?))) }
+    }
+}
 
 /// Ends the TCP connection when dropped.
 #[derive(Debug)]
@@ -49,7 +93,7 @@ pub(super) async fn open(
     properties: ConnectionProperties,
     tls: &OwnedTLSConfig,
 ) -> lapin::Result<(Connection, Wire)> {
-    let runtime = lapin::runtime::default_runtime()?;
+    let runtime = Runtime::tokio_current();
     let host = uri.authority.host.as_str();
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, uri.authority.port))
         .await?
@@ -64,6 +108,10 @@ pub(super) async fn open(
         AMQPScheme::AMQP => stream,
         AMQPScheme::AMQPS => stream.into_tls(host, tls.as_ref()).await?,
     };
+    // For lapin it is a plain stream, as all that is under it is done here.
+    let stream = AsyncTcpStream::Plain(Shallow::new(stream));
+    let reactor = ShallowReactor(Tokio::current());
+    let runtime = Runtime::new(RuntimeParts::new(Tokio::current(), reactor));
     // lapin asks for the stream through a closure so that it can reconnect by itself. It must not:
     // there is one stream, and a second request is an error.
     let once = Mutex::new(Some(stream));

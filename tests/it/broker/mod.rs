@@ -8,6 +8,7 @@ mod connecting;
 mod consuming;
 mod crash;
 mod frozen;
+mod nested;
 mod nodes;
 mod publishing;
 mod topology;
