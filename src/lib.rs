@@ -21,6 +21,7 @@
 //! - [`event`]: the domain. Names, ids, splitting a request, JSON. Pure.
 //! - [`ingest`]: the doors, a lane for each source of webhooks, and the table from
 //!   refusals to status codes.
+//! - [`port`]: the server of all ports: connections, their encryption and their bounds.
 //! - [`journal`]: what makes an acknowledgement true. Its head holds the contract.
 //! - [`broker`]: RabbitMQ; the only module that names lapin.
 //! - [`forward`]: journal to RabbitMQ.
@@ -34,8 +35,8 @@
 //!
 //! # Architecture invariants
 //!
-//! - `cli → app, dlq → ingest, forward, consume, admin → journal, broker, sink, dead_letters →
-//!   event`; siblings do not name each other (test `layers_point_one_way`).
+//! - `cli → app, dlq → ingest, forward, consume, admin → port → journal, broker, sink,
+//!   dead_letters → event`; siblings do not name each other (test `layers_point_one_way`).
 //! - An event's identity is (host, sequence, index). It is minted when the journal
 //!   takes the request and travels in headers to the row's last three columns.
 //! - Every hand-over waits for evidence: the ack for the sync, the cursor for the
@@ -60,6 +61,7 @@ pub mod forward;
 pub mod ingest;
 pub mod journal;
 pub mod pace;
+pub mod port;
 pub mod retry;
 pub mod sink;
 pub mod telemetry;

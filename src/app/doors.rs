@@ -4,8 +4,9 @@ use crate::config::{Config, Secret, Verify};
 use crate::dead_letters::DeadLetters;
 use crate::event::webhook::Source;
 use crate::ingest::webhooks::{Bounds, Lane, Verifier};
-use crate::ingest::{Door, Figures, Health, grpc_routes, http_routes};
+use crate::ingest::{Bodies, Door, Figures, Health, grpc_routes, http_routes};
 use crate::journal::Journal;
+use crate::port::{self, Port};
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
 use std::net::SocketAddr;
@@ -15,17 +16,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
-use tonic_web::GrpcWebLayer;
-use tower::limit::GlobalConcurrencyLimitLayer;
-
-/// Dead clients are noticed within two of these; their memory is freed then.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-
-/// Streams of one connection: a client library opens one connection and puts its
-/// calls on it, several hundred at a time under load.
-const STREAMS_PER_CONNECTION: u32 = 1024;
 
 /// How long answers that are ready may take to leave once no request is in work.
 /// Streams that never end by themselves (health Watch) are cut after it.
@@ -48,6 +38,18 @@ pub(super) async fn bind(config: &Config) -> anyhow::Result<Bound> {
         grpc: listen("grpc.listen", config.grpc.listen).await?,
         http: listen("http.listen", config.http.listen).await?,
     })
+}
+
+/// The bounds of a port's connections.
+pub(super) fn bounds(config: &Config) -> port::Bounds {
+    let section = &config.connections;
+    port::Bounds {
+        connections_max: section.max,
+        per_address_max: section.per_address(),
+        header_time: section.header_timeout.get(),
+        idle_time: section.idle_timeout.get(),
+        write_time: section.write_timeout.get(),
+    }
 }
 
 /// The lane of a source's webhooks.
@@ -82,7 +84,7 @@ pub(super) struct Doors {
     /// `ingest.keep_rejected` of all of them.
     pub(super) keep_rejected: Arc<AtomicBool>,
     doors: Vec<Door>,
-    servers: JoinSet<anyhow::Result<()>>,
+    servers: JoinSet<()>,
     stop: CancellationToken,
 }
 
@@ -99,7 +101,9 @@ impl Doors {
         let keep_rejected = Arc::new(AtomicBool::new(config.ingest.keep_rejected));
         let door = |name| {
             let keep = Arc::clone(&keep_rejected);
-            Door::new(name, journal.clone(), metrics.clone(), keep, health.clone())
+            let (journal, metrics, health) = (journal.clone(), metrics.clone(), health.clone());
+            let in_flight_max = config.ingest.max_in_flight;
+            Door::new(name, journal, metrics, keep, health, in_flight_max)
         };
         let mut doors = vec![door("grpc"), door("http")];
         let mut lanes = Vec::new();
@@ -117,50 +121,38 @@ impl Doors {
             let report = health
                 .clone()
                 .report(reporter, metrics.clone(), stop.clone());
-            async {
-                report.await;
-                Ok(())
-            }
+            async { report.await }
         });
+        let bodies = Bodies::new(
+            config.ingest.max_body_bytes.in_memory(),
+            config.ingest.body_timeout.get(),
+        );
+        let mut serve = |name, listener, router| {
+            let port = Port {
+                name,
+                bounds: bounds(config),
+                metrics: metrics.clone(),
+            };
+            servers.spawn(port::serve(listener, router, port, stop.clone()));
+        };
         let grpc_address = bound.grpc.local_addr()?;
-        let routes = grpc_routes(doors[0].clone(), health_service, request_bytes_max)?;
-        let server = Server::builder()
-            .accept_http1(true)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .max_concurrent_streams(STREAMS_PER_CONNECTION)
-            .layer(GlobalConcurrencyLimitLayer::new(
-                config.ingest.max_in_flight,
-            ))
-            .layer(crate::ingest::cors())
-            .layer(GrpcWebLayer::new())
-            .add_routes(routes);
-        let incoming = TcpIncoming::from(bound.grpc).with_nodelay(Some(true));
-        let stopped = stop.clone().cancelled_owned();
-        servers.spawn(async move {
-            server
-                .serve_with_incoming_shutdown(incoming, stopped)
-                .await
-                .context("serve gRPC")
-        });
-
+        let routes = grpc_routes(
+            doors[0].clone(),
+            health_service,
+            request_bytes_max,
+            bodies.clone(),
+        )?;
+        serve("grpc", bound.grpc, routes);
         let http_address = bound.http.local_addr()?;
-        let router = http_routes(
+        let routes = http_routes(
             doors[1].clone(),
             health.clone(),
             Figures::new(journal.clone(), dead_letters.clone(), metrics.clone()),
             request_bytes_max,
+            bodies,
             lanes,
-        )
-        .layer(GlobalConcurrencyLimitLayer::new(
-            config.ingest.max_in_flight,
-        ));
-        let stopped = stop.clone().cancelled_owned();
-        servers.spawn(async move {
-            axum::serve(bound.http, router)
-                .with_graceful_shutdown(stopped)
-                .await
-                .context("serve HTTP")
-        });
+        );
+        serve("http", bound.http, routes);
         Ok(Self {
             grpc_address,
             http_address,
@@ -192,8 +184,7 @@ impl Doors {
                 () = &mut in_work => break,
                 ended = self.servers.join_next() => match ended {
                     None => break,
-                    Some(Ok(Ok(()))) => {}
-                    Some(Ok(Err(error))) => tracing::error!("{error:#}"),
+                    Some(Ok(())) => {}
                     Some(Err(error)) => tracing::error!(target: FOLLOWS_PANIC, %error, "a server ended"),
                 },
             }

@@ -28,6 +28,7 @@ use crate::drill::Drill;
 use crate::ingest::Health;
 use crate::journal::{self, Journal};
 use crate::pace::Pace;
+use crate::port;
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
 use doors::Doors;
@@ -48,6 +49,8 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     // Before systemd, or anybody, may send one: uncaught, it would end the process.
     let hangup = shutdown::hangup()?;
+    // Of each of two ports.
+    port::make_room(config.connections.max.saturating_mul(2));
     // First, so that a port in use shows before any work.
     let bound = doors::bind(&config).await?;
     let options = journal_options(&config);

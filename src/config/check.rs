@@ -64,6 +64,14 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
         config.ingest.max_in_flight > 0,
         "ingest.max_in_flight: must be more than 0",
     );
+    expect(
+        !config.ingest.body_timeout.get().is_zero(),
+        "ingest.body_timeout: must be more than 0",
+    );
+    expect(
+        config.ingest.max_body_bytes.bytes() >= request.bytes().saturating_mul(4),
+        "ingest.max_body_bytes: must be at least 4 times ingest.max_request_bytes",
+    );
     let share = config.forward.backlog_share;
     expect(
         share > 0.0 && share <= 1.0,
@@ -116,6 +124,7 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
     if let Err(error) = config.clicks.all_bot_ips() {
         errors.push(error);
     }
+    super::connections::check(&config.connections, errors);
     super::webhooks::check(config, errors);
     super::outgoing::check(config, errors);
     let consumers = resolve(&config.consumer, errors);

@@ -16,6 +16,7 @@ mod bindings;
 mod changes;
 mod check;
 mod clicks;
+mod connections;
 mod consumers;
 mod dotenv;
 mod forward;
@@ -33,6 +34,7 @@ pub use admin::{Admin, Listen};
 pub use bindings::matches as binding_matches;
 pub use changes::changed_keys;
 pub use clicks::Clicks;
+pub use connections::Connections;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
 pub use forward::Forward;
 pub use load::{Errors, load, load_from};
@@ -59,6 +61,8 @@ pub struct Config {
     pub http: Http,
     /// The page for operators.
     pub admin: Admin,
+    /// What a connection may take.
+    pub connections: Connections,
     /// The journal's bounds.
     pub journal: Journal,
     /// What the doors take.
@@ -167,9 +171,15 @@ pub struct Ingest {
     /// Bytes of one request, after decompression. Default 16 MiB: a hundred times
     /// the largest batch seen, small enough that a few do not hurt.
     pub max_request_bytes: Size,
-    /// Requests in work at one time over all doors; more wait in their
-    /// connections. Default 4096.
+    /// Requests in work on one door, from the last byte of the body to the answer; more
+    /// wait. Default 4096.
     pub max_in_flight: usize,
+    /// How long a body may take from the head of its request to its last byte. Default 30 s:
+    /// the largest request, at 5 Mbit/s.
+    pub body_timeout: Span,
+    /// Bodies in memory until their answer, all together; one peer's address may have half.
+    /// Default 256 MiB: a request that finds no room is sent again a second later.
+    pub max_body_bytes: Size,
     /// Whether an incomplete batch is kept and sent to the error exchange.
     /// Default true.
     pub keep_rejected: bool,
@@ -340,6 +350,8 @@ impl Default for Ingest {
         Self {
             max_request_bytes: Size::mib(16),
             max_in_flight: 4096,
+            body_timeout: Span::secs(30),
+            max_body_bytes: Size::mib(256),
             keep_rejected: true,
         }
     }

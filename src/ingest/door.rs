@@ -17,13 +17,14 @@ use crate::event::proto::Events;
 use crate::event::tally::Tally;
 use crate::event::validate;
 use crate::event::webhook::{Receipt, Source, Stored};
-use crate::journal::{Journal, Kind, NewRecord};
+use crate::journal::{AppendError, Journal, Kind, NewRecord};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use prost::Message as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The way into the journal.
 #[derive(Debug, Clone)]
@@ -36,6 +37,8 @@ pub struct Door {
     name: &'static str,
     /// Requests between their bytes and their answer, for a clean stop.
     in_work: Arc<AtomicUsize>,
+    /// Requests that the journal works on at the same time.
+    places: Arc<Semaphore>,
 }
 
 /// A request that is durable on this host.
@@ -49,7 +52,8 @@ pub struct Accepted {
 
 impl Door {
     /// A door with its name in metrics. `keep_rejected`, while true, has incomplete batches
-    /// kept.
+    /// kept. Of events, so many requests are in work at the same time; webhooks have their
+    /// lanes' bounds.
     #[must_use]
     pub fn new(
         name: &'static str,
@@ -57,6 +61,7 @@ impl Door {
         metrics: Metrics,
         keep_rejected: Arc<AtomicBool>,
         health: Health,
+        in_flight_max: usize,
     ) -> Self {
         Self {
             journal,
@@ -65,6 +70,7 @@ impl Door {
             health,
             name,
             in_work: Arc::new(AtomicUsize::new(0)),
+            places: Arc::new(Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS))),
         }
     }
 
@@ -92,7 +98,13 @@ impl Door {
     ) -> Result<Accepted, Refusal> {
         let started = Instant::now();
         let _in_work = InWork::new(&self.in_work);
-        let result = self.take(bytes, deadline).await;
+        let result = match self.place(deadline).await {
+            Ok(_place) => {
+                let left = deadline.map(|deadline| deadline.saturating_sub(started.elapsed()));
+                self.take(bytes, left).await
+            }
+            Err(refusal) => Err(refusal),
+        };
         match &result {
             Ok(accepted) => {
                 self.metrics.request(self.name, "accepted");
@@ -105,6 +117,18 @@ impl Door {
             }
         }
         result
+    }
+
+    /// Waits for its turn. A body on its way in takes no turn: who sends slowly holds up nobody.
+    async fn place(&self, deadline: Option<Duration>) -> Result<SemaphorePermit<'_>, Refusal> {
+        let turn = self.places.acquire();
+        let turn = match deadline {
+            None => turn.await,
+            Some(deadline) => tokio::time::timeout(deadline, turn)
+                .await
+                .map_err(|_| AppendError::Deadline)?,
+        };
+        Ok(turn.map_err(|_| AppendError::Closed)?)
     }
 
     /// Counts a request that was refused before its bytes came here.

@@ -1,10 +1,11 @@
 //! The HTTP door: heartbeat, metrics, and events as protobuf JSON. Called by
-//! `app`, which binds and serves.
+//! `app`, which serves the routes.
 //!
 //! # Invariants
 //! - 200 means durable, as for dispatch. Routes answer with and without the
 //!   trailing slash.
 
+use super::bodies::Bodies;
 use super::door::Door;
 use super::figures::Figures;
 use super::health::Health;
@@ -17,7 +18,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures::stream::{self, StreamExt as _};
@@ -47,16 +48,22 @@ pub fn routes(
     health: Health,
     figures: Figures,
     request_bytes_max: usize,
+    bodies: Bodies,
     lanes: Vec<Lane>,
 ) -> Router {
+    let events = || {
+        // Inside of the decompression: what counts is what is in memory.
+        let watched = (bodies.clone(), door.clone());
+        post(take_events).layer(from_fn_with_state(watched, watch))
+    };
     let beat = || get(read_beat).put(set_beat);
     Router::new()
         .route("/heartbeat", beat())
         .route("/heartbeat/", beat())
         .route("/metrics", get(render_metrics))
         .route("/metrics/", get(render_metrics))
-        .route("/events", post(take_events))
-        .route("/events/", post(take_events))
+        .route("/events", events())
+        .route("/events/", events())
         .merge(webhooks::routes(lanes))
         .layer(DefaultBodyLimit::max(request_bytes_max))
         .layer(RequestDecompressionLayer::new())
@@ -67,6 +74,16 @@ pub fn routes(
             health,
             figures,
         })
+}
+
+/// Bounds the bodies of events.
+async fn watch(
+    State((bodies, door)): State<(Bodies, Door)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let answer = |refusal: &Refusal| refuse(refusal, 0);
+    bodies.watch(&door, request, next, answer).await
 }
 
 /// Gives each request an id, whatever the client calls it, and each answer the same;

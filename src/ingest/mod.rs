@@ -1,4 +1,5 @@
-//! The doors: gRPC, HTTP and webhooks. Called by `app`; calls `journal`.
+//! The doors: gRPC, HTTP and webhooks. Called by `app`, which serves their routes by `port`;
+//! calls `journal`.
 //!
 //! What happens when a client hangs up: its handler is dropped. A request that
 //! was already handed to the journal becomes durable all the same, unanswered;
@@ -9,6 +10,7 @@
 //!   after its sync (test `an_append_is_answered_only_after_its_sync` there).
 //! - One table maps refusals to status codes: `refusal`.
 
+mod bodies;
 pub mod codec;
 mod door;
 mod figures;
@@ -18,9 +20,9 @@ mod http;
 mod refusal;
 pub mod webhooks;
 
+pub use bodies::Bodies;
 pub use door::{Accepted, Door};
 pub use figures::Figures;
-pub(crate) use grpc::cors;
 pub use grpc::routes as grpc_routes;
 pub use health::Health;
 pub use http::routes as http_routes;

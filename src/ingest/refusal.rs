@@ -41,6 +41,9 @@ pub enum Refusal {
     /// The body did not come in time.
     #[error("the body did not come in time")]
     Slow,
+    /// The bodies of other requests take all the room there is, or all that one peer may have.
+    #[error("too many bytes are on their way in")]
+    NoRoom,
     /// The journal did not take it.
     #[error("{0}")]
     Append(#[from] AppendError),
@@ -89,6 +92,11 @@ impl Refusal {
             Self::Slow => {
                 let slow = StatusCode::REQUEST_TIMEOUT;
                 ("slow", Code::DeadlineExceeded, slow, text, None)
+            }
+            Self::NoRoom => {
+                let away = StatusCode::SERVICE_UNAVAILABLE;
+                let wait = Some(BUSY_PUSHBACK);
+                ("no_room", Code::Unavailable, away, text, wait)
             }
             Self::TooLarge(_) | Self::Append(AppendError::TooLarge { .. }) => {
                 let large = StatusCode::PAYLOAD_TOO_LARGE;

@@ -141,6 +141,38 @@ pub(super) const BUILD_INFO: Entry = entry(
     "always 1, with the version that runs",
 );
 
+/// The ports of the service.
+const PORTS: Label = one_of("port", &["grpc", "http", "admin"]);
+
+pub(super) const CONNECTIONS: Entry = entry(
+    "holdfast_port_connections",
+    (Kind::Gauge, "connections"),
+    &[PORTS],
+    "connections that are open",
+);
+
+pub(super) const CONNECTIONS_ENDED: Entry = entry(
+    "holdfast_port_connections_ended_total",
+    (Kind::Counter, "connections"),
+    &[
+        PORTS,
+        one_of(
+            "outcome",
+            &[
+                "closed",
+                "failed",
+                "idle",
+                "slow_head",
+                "slow_reader",
+                "handshake",
+                "no_place",
+                "address_full",
+            ],
+        ),
+    ],
+    "connections that ended: let go by either side, broken, without a request for long, too slow with a request's head or with taking its answer, not encrypted as configured, and those that found no place, in all or for their address",
+);
+
 pub(super) const REQUESTS: Entry = entry(
     "holdfast_ingest_requests_total",
     (Kind::Counter, "requests"),
@@ -156,6 +188,7 @@ pub(super) const REQUESTS: Entry = entry(
                 "too_large",
                 "slow",
                 "busy",
+                "no_room",
                 "full",
                 "unavailable",
                 "draining",
@@ -329,9 +362,11 @@ pub(super) const DEAD_LETTERS_WAITING: Entry = entry(
 );
 
 /// All of them, in the order of the data's path.
-pub const ALL: [&Entry; 21] = [
+pub const ALL: [&Entry; 23] = [
     &READY,
     &BUILD_INFO,
+    &CONNECTIONS,
+    &CONNECTIONS_ENDED,
     &REQUESTS,
     &EVENTS,
     &ACK_LATENCY,

@@ -29,6 +29,8 @@ use std::time::{Duration, Instant};
 pub struct Metrics {
     registry: Registry,
     ready: Gauges,
+    connections: Gauges,
+    connections_ended: Counters,
     requests: Counters,
     events: Counters,
     ack_latency: Histogram,
@@ -142,6 +144,8 @@ impl Metrics {
         info.set(&[env!("CARGO_PKG_VERSION")], 1);
         let metrics = Self {
             ready: make.gauges(&catalogue::READY),
+            connections: make.gauges(&catalogue::CONNECTIONS),
+            connections_ended: make.counters(&catalogue::CONNECTIONS_ENDED),
             requests: make.counters(&catalogue::REQUESTS),
             events: make.counters(&catalogue::EVENTS),
             ack_latency: make.latency(&catalogue::ACK_LATENCY),
@@ -167,6 +171,16 @@ impl Metrics {
         };
         metrics.ready(false);
         (metrics, make.registered)
+    }
+
+    /// So many connections of a port are open.
+    pub fn connections(&self, port: &'static str, open: usize) {
+        self.connections.set(&[port], open as u64);
+    }
+
+    /// A connection ended.
+    pub fn connection_ended(&self, port: &'static str, outcome: &'static str) {
+        self.connections_ended.of(&[port, outcome]).inc();
     }
 
     /// One request was answered.

@@ -11,10 +11,11 @@ use std::time::Duration;
 const LINES_MAX: usize = 450;
 
 /// Each layer may name those after it, and none before it or beside it.
-const LAYERS: [&[&str]; 6] = [
+const LAYERS: [&[&str]; 7] = [
     &["cli"],
     &["app", "dlq"],
     &["ingest", "forward", "consume", "admin"],
+    &["port"],
     &["journal", "broker", "sink", "dead_letters"],
     &["event"],
     &["config", "telemetry", "retry", "clock", "pace", "drill"],

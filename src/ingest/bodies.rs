@@ -1,0 +1,169 @@
+//! The bodies of requests on their way in: how long one may take, and how much memory all of
+//! them take together until they are answered. A layer around the handlers of `grpc` and
+//! `http`; webhooks have their lanes' bounds instead.
+//!
+//! # Invariants
+//! - A body that is not whole in time is refused as `Slow`, however it trickles (test
+//!   `a_body_that_trickles_is_cut_off`).
+//! - Bodies are counted as they come, decompressed ones as they are then: no more than the
+//!   room is ever held, and no peer's address has more than half of it (test
+//!   `bodies_beyond_the_room_are_refused_and_room_comes_back`).
+
+use super::door::Door;
+use super::refusal::Refusal;
+use crate::port::{Peer, Place, Places, Short, Whose};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// What a request counts beside its body: its headers, its stream, its task.
+const REQUEST_BYTES: usize = 4 << 10;
+
+/// The room of all bodies, shared by clones.
+#[derive(Debug, Clone)]
+pub struct Bodies {
+    places: Places,
+    time: Duration,
+}
+
+impl Bodies {
+    /// Room for so many bytes; a body may take so long.
+    #[must_use]
+    pub fn new(bytes_max: usize, time: Duration) -> Self {
+        Self {
+            places: Places::new(bytes_max, bytes_max.div_ceil(2)),
+            time,
+        }
+    }
+
+    /// Lets a request through to its handler, and has `answer` say why where its body is cut
+    /// off.
+    pub(super) async fn watch(
+        &self,
+        door: &Door,
+        request: Request,
+        next: Next,
+        answer: fn(&Refusal) -> Response,
+    ) -> Response {
+        let peer = request.extensions().get::<Peer>();
+        // Routes that are called without a port have no peer; they count as one.
+        let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
+        let Ok(place) = self.places.take(Whose::from(address), REQUEST_BYTES) else {
+            return answer(&door.refused(Refusal::NoRoom));
+        };
+        let charge = Charge(Arc::new(Mutex::new(Held { place, cut: None })));
+        let end = Instant::now() + self.time;
+        let mut request = request.map(|body| {
+            let charge = charge.clone();
+            Body::new(Watched {
+                body,
+                charge,
+                end,
+                timer: None,
+            })
+        });
+        request.extensions_mut().insert(charge.clone());
+        let response = next.run(request).await;
+        match charge.cut() {
+            Some(refusal) => answer(&door.refused(refusal)),
+            None => response,
+        }
+    }
+}
+
+/// The room that one request holds, until the last clone is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct Charge(Arc<Mutex<Held>>);
+
+#[derive(Debug)]
+struct Held {
+    place: Place,
+    cut: Option<Refusal>,
+}
+
+impl Charge {
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The request takes so many bytes now, decompressed.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub(super) fn at_least(&self, bytes: usize) -> Result<(), Refusal> {
+        let mut held = self.lock();
+        let more = bytes.saturating_sub(held.place.count());
+        held.place.grow(more).map_err(|_: Short| Refusal::NoRoom)
+    }
+
+    fn came(&self, bytes: usize) -> Result<(), Refusal> {
+        let grown = self.lock().place.grow(bytes);
+        grown.map_err(|_: Short| self.cut_off(Refusal::NoRoom))
+    }
+
+    fn cut_off(&self, why: Refusal) -> Refusal {
+        self.lock().cut = Some(why.clone());
+        why
+    }
+
+    fn cut(&self) -> Option<Refusal> {
+        self.lock().cut.take()
+    }
+}
+
+/// A body that counts and has its time.
+struct Watched {
+    body: Body,
+    charge: Charge,
+    end: Instant,
+    /// Made when the body lets us wait, which most never do.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let watched = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut watched.body).poll_frame(cx) {
+            if let Some(Ok(frame)) = &frame
+                && let Some(data) = frame.data_ref()
+                && let Err(why) = watched.charge.came(data.len())
+            {
+                return Poll::Ready(Some(Err(axum::Error::new(why))));
+            }
+            // One that always has a byte ready would never wait for its timer.
+            if frame.is_none() || Instant::now() < watched.end {
+                return Poll::Ready(frame);
+            }
+        } else {
+            let end = watched.end;
+            let timer = watched
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
+            ready!(timer.as_mut().poll(cx));
+        }
+        let why = watched.charge.cut_off(Refusal::Slow);
+        Poll::Ready(Some(Err(axum::Error::new(why))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
