@@ -1,5 +1,5 @@
-//! Bounds on connections: how many, and how long each may live. Called by `serve` and
-//! `page`, which give this to axum as their listeners.
+//! Bounds on the socket's connections: how many, and how long each may live. Called by
+//! `serve`, which gives this to axum as its listener.
 //!
 //! # Invariants
 //! - A connection that says nothing, or never stops, ends (test
@@ -8,63 +8,27 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, unix};
+use tokio::net::{UnixListener, UnixStream, unix};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 /// After a failed accept (no file descriptor left): long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Where connections come from.
-pub(super) trait Source: Send + 'static {
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    type Address: Send;
-
-    fn next(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Self::Address)>> + Send;
-    fn address(&self) -> io::Result<Self::Address>;
-}
-
-impl Source for UnixListener {
-    type Stream = UnixStream;
-    type Address = unix::SocketAddr;
-
-    async fn next(&mut self) -> io::Result<(UnixStream, unix::SocketAddr)> {
-        self.accept().await
-    }
-
-    fn address(&self) -> io::Result<unix::SocketAddr> {
-        self.local_addr()
-    }
-}
-
-impl Source for TcpListener {
-    type Stream = TcpStream;
-    type Address = SocketAddr;
-
-    async fn next(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.accept().await
-    }
-
-    fn address(&self) -> io::Result<SocketAddr> {
-        self.local_addr()
-    }
-}
-
 /// A listener whose connections are bounded.
-pub(super) struct Bounded<L> {
-    listener: L,
+pub(super) struct Bounded {
+    listener: UnixListener,
     places: Arc<Semaphore>,
     life: Duration,
 }
 
-impl<L: Source> Bounded<L> {
-    pub(super) fn new(listener: L, connections_max: usize, life: Duration) -> Self {
+impl Bounded {
+    pub(super) fn new(listener: UnixListener, connections_max: usize, life: Duration) -> Self {
         Self {
             listener,
             places: Arc::new(Semaphore::new(connections_max)),
@@ -73,14 +37,14 @@ impl<L: Source> Bounded<L> {
     }
 }
 
-impl<L: Source> axum::serve::Listener for Bounded<L> {
-    type Io = Connection<L::Stream>;
-    type Addr = L::Address;
+impl axum::serve::Listener for Bounded {
+    type Io = Connection;
+    type Addr = unix::SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let place = Arc::clone(&self.places).acquire_owned().await.ok();
-            match self.listener.next().await {
+            match self.listener.accept().await {
                 Ok((stream, address)) => {
                     let connection = Connection {
                         stream,
@@ -98,25 +62,25 @@ impl<L: Source> axum::serve::Listener for Bounded<L> {
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.listener.address()
+        self.listener.local_addr()
     }
 }
 
 /// A connection that ends by itself.
-pub(super) struct Connection<S> {
-    stream: S,
+pub(super) struct Connection {
+    stream: UnixStream,
     end: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Connection<UnixStream> {
+impl Connection {
     /// Who is at the other end, by the kernel.
     pub(super) fn peer(&self) -> io::Result<unix::UCred> {
         self.stream.peer_cred()
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -129,7 +93,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -172,17 +136,18 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_wait_get_the_places_of_the_silent() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let listener = super::super::listener::bind(dir.path()).unwrap();
+        let connect = || super::super::listener::connect(dir.path());
         let bounded = Bounded::new(listener, 2, Duration::from_millis(300));
         let routes = axum::Router::new().fallback(async || "here");
         let server = tokio::spawn(async move { axum::serve(bounded, routes).await });
         let mut silent = Vec::new();
         for _ in 0..2 {
-            silent.push(TcpStream::connect(address).await.unwrap());
+            silent.push(connect().await.unwrap());
         }
         let start = tokio::time::Instant::now();
-        let mut asking = TcpStream::connect(address).await.unwrap();
+        let mut asking = connect().await.unwrap();
         asking.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         asking.read_to_string(&mut answer).await.unwrap();

@@ -18,14 +18,14 @@
 //!   it is no reason to refuse events.
 
 use super::app::App;
-use super::connection::Bounded;
 use super::history::Past;
 use super::serve::{broken, error};
 use super::status::Status;
 use crate::clock::now_ms;
+use crate::port::{self, Bounds, Encryption, Port};
 use axum::Router;
 use axum::extract::{Json, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Version, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -39,8 +39,20 @@ use tokio_util::sync::CancellationToken;
 /// Browsers of a few people, each with the handful of connections that browsers open.
 const CONNECTIONS_MAX: usize = 32;
 
+/// Of these for one address: others still reach it.
+const PER_ADDRESS_MAX: usize = 24;
+
 /// How long a connection may last: an answer is some hundred KB at most.
 const CONNECTION_LIFE: Duration = Duration::from_secs(15);
+
+const BOUNDS: Bounds = Bounds {
+    connections_max: CONNECTIONS_MAX,
+    per_address_max: PER_ADDRESS_MAX,
+    header_time: Duration::from_secs(5),
+    idle_time: CONNECTION_LIFE,
+    write_time: CONNECTION_LIFE,
+    life: Some(CONNECTION_LIFE),
+};
 
 /// How often an address that cannot be listened on is tried again.
 const BIND_PERIOD: Duration = Duration::from_secs(5);
@@ -77,6 +89,8 @@ pub struct PageOptions {
     pub listen: Option<SocketAddr>,
     /// `admin.names`
     pub names: Vec<String>,
+    /// `tls.admin`
+    pub encryption: Option<Encryption>,
 }
 
 /// Serves the page until the stop.
@@ -84,19 +98,20 @@ pub(super) async fn serve(app: Arc<App>, options: PageOptions, stop: Cancellatio
     let Some(address) = options.listen else {
         return;
     };
-    let Some(Some(listener)) = stop.run_until_cancelled(bind(address)).await else {
+    let Some(listener) = stop.run_until_cancelled(bind(address)).await else {
         return;
     };
-    let listener = Bounded::new(listener, CONNECTIONS_MAX, CONNECTION_LIFE);
-    let routes = routes(app, options.names.into());
-    let serve = axum::serve(listener, routes);
-    if let Err(error) = serve.with_graceful_shutdown(stop.cancelled_owned()).await {
-        tracing::error!(%error, "the page for operators ended");
-    }
+    let port = Port {
+        name: "admin",
+        bounds: BOUNDS,
+        metrics: app.options.metrics.clone(),
+        encryption: options.encryption,
+    };
+    port::serve(listener, routes(app, options.names.into()), port, stop).await;
 }
 
 /// Listens as soon as that is possible.
-async fn bind(address: SocketAddr) -> Option<TcpListener> {
+async fn bind(address: SocketAddr) -> TcpListener {
     let mut is_said = false;
     loop {
         match TcpListener::bind(address).await {
@@ -108,7 +123,7 @@ async fn bind(address: SocketAddr) -> Option<TcpListener> {
                     );
                 }
                 tracing::info!(admin = %address, "the page for operators is there");
-                return Some(listener);
+                return listener;
             }
             Err(error) if !is_said => {
                 is_said = true;
@@ -136,7 +151,8 @@ fn routes(app: Arc<App>, names: Arc<[String]>) -> Router {
 
 /// Whether a browser asks for this host, and what it may do with the answer.
 async fn guard(State(names): State<Arc<[String]>>, request: Request, next: Next) -> Response {
-    let mut response = if is_ours(request.headers(), &names) {
+    let version = request.version();
+    let mut response = if is_ours(&request, &names) {
         next.run(request).await
     } else {
         let text =
@@ -149,21 +165,28 @@ async fn guard(State(names): State<Arc<[String]>>, request: Request, next: Next)
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
         (header::CACHE_CONTROL, "no-store"),
-        (header::CONNECTION, "close"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    // HTTP/2 has no such header; its connections end by their life.
+    if version < Version::HTTP_2 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
 /// Whether the one name that is asked for is one of ours: an address, this host, or one that
 /// is configured.
-fn is_ours(headers: &HeaderMap, names: &[String]) -> bool {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return false;
+fn is_ours(request: &Request, names: &[String]) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let authority = request.uri().authority();
+    let host = match (hosts.next(), hosts.next(), authority) {
+        (Some(host), None, None) => host.to_str().ok(),
+        // Of HTTP/2, where a Host beside it would be a second name.
+        (None, None, Some(authority)) => Some(authority.as_str()),
+        _ => None,
     };
-    let Some(host) = host.to_str().ok() else {
+    let Some(host) = host else {
         return false;
     };
     if let Some(inner) = host.strip_prefix('[') {
@@ -234,15 +257,36 @@ async fn look(State(app): State<Arc<App>>, Query(asked): Query<Asked>) -> Respon
 mod tests {
     use super::*;
 
+    fn is_ours_by(request: &Request) -> bool {
+        is_ours(request, &["edge-1.example.org".to_owned()])
+    }
+
     fn asks(hosts: &[&str]) -> bool {
-        let mut headers = HeaderMap::new();
+        let mut request = Request::default();
         for host in hosts {
-            headers.append(
+            request.headers_mut().append(
                 header::HOST,
                 HeaderValue::from_bytes(host.as_bytes()).unwrap(),
             );
         }
-        is_ours(&headers, &["edge-1.example.org".to_owned()])
+        is_ours_by(&request)
+    }
+
+    #[test]
+    fn over_http2_the_name_is_the_authority() {
+        let asks = |uri: &str| {
+            let mut request = Request::default();
+            *request.uri_mut() = uri.parse().unwrap();
+            request
+        };
+        assert!(is_ours_by(&asks("https://localhost:8020/look")));
+        assert!(is_ours_by(&asks("https://[::1]:8020/")));
+        assert!(!is_ours_by(&asks("https://evil.example.org/look")));
+        assert!(!is_ours_by(&asks("https://localhost@evil.example.org/")));
+        let mut two = asks("https://localhost/");
+        let host = HeaderValue::from_static("evil.example.org");
+        two.headers_mut().insert(header::HOST, host);
+        assert!(!is_ours_by(&two));
     }
 
     #[test]

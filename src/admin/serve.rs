@@ -26,7 +26,6 @@ use axum::serve::IncomingStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -107,8 +106,8 @@ impl Admin {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) Option<(u32, Option<i32>)>);
 
-impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Bounded<UnixListener>>) -> Self {
+impl Connected<IncomingStream<'_, Bounded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
         match stream.io().peer() {
             Ok(peer) => Self(Some((peer.uid(), peer.pid()))),
             Err(error) => {

@@ -1,12 +1,13 @@
 //! Binds and serves the gRPC and HTTP ports. Called by `app::run`.
 
+use super::ports::{Encryptions, bounds};
 use crate::config::{Config, Secret, Verify};
 use crate::dead_letters::DeadLetters;
 use crate::event::webhook::Source;
 use crate::ingest::webhooks::{Bounds, Lane, Verifier};
 use crate::ingest::{Bodies, Door, Figures, Health, grpc_routes, http_routes};
 use crate::journal::Journal;
-use crate::port::{self, Port};
+use crate::port::{self, Encryption, Port};
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
 use std::net::SocketAddr;
@@ -38,18 +39,6 @@ pub(super) async fn bind(config: &Config) -> anyhow::Result<Bound> {
         grpc: listen("grpc.listen", config.grpc.listen).await?,
         http: listen("http.listen", config.http.listen).await?,
     })
-}
-
-/// The bounds of a port's connections.
-pub(super) fn bounds(config: &Config) -> port::Bounds {
-    let section = &config.connections;
-    port::Bounds {
-        connections_max: section.max,
-        per_address_max: section.per_address(),
-        header_time: section.header_timeout.get(),
-        idle_time: section.idle_timeout.get(),
-        write_time: section.write_timeout.get(),
-    }
 }
 
 /// The lane of a source's webhooks.
@@ -92,7 +81,7 @@ impl Doors {
     /// Starts to serve.
     pub(super) fn open(
         config: &Config,
-        bound: Bound,
+        (bound, encryptions): (Bound, &Encryptions),
         journal: &Journal,
         health: &Health,
         metrics: &Metrics,
@@ -117,21 +106,18 @@ impl Doors {
         let mut servers = JoinSet::new();
 
         let (reporter, health_service) = tonic_health::server::health_reporter();
-        servers.spawn({
-            let report = health
-                .clone()
-                .report(reporter, metrics.clone(), stop.clone());
-            async { report.await }
-        });
+        let report = health.clone();
+        servers.spawn(report.report(reporter, metrics.clone(), stop.clone()));
         let bodies = Bodies::new(
             config.ingest.max_body_bytes.in_memory(),
             config.ingest.body_timeout.get(),
         );
-        let mut serve = |name, listener, router| {
+        let mut serve = |name, listener, router, encryption: &Option<Encryption>| {
             let port = Port {
                 name,
                 bounds: bounds(config),
                 metrics: metrics.clone(),
+                encryption: encryption.clone(),
             };
             servers.spawn(port::serve(listener, router, port, stop.clone()));
         };
@@ -142,7 +128,7 @@ impl Doors {
             request_bytes_max,
             bodies.clone(),
         )?;
-        serve("grpc", bound.grpc, routes);
+        serve("grpc", bound.grpc, routes, &encryptions.grpc);
         let http_address = bound.http.local_addr()?;
         let routes = http_routes(
             doors[1].clone(),
@@ -152,7 +138,7 @@ impl Doors {
             bodies,
             lanes,
         );
-        serve("http", bound.http, routes);
+        serve("http", bound.http, routes, &encryptions.http);
         Ok(Self {
             grpc_address,
             http_address,

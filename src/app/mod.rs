@@ -10,6 +10,7 @@
 mod doors;
 mod drain;
 mod drills;
+mod ports;
 mod pumps;
 pub mod reconcile;
 mod reload;
@@ -18,6 +19,7 @@ mod shutdown;
 mod watchdog;
 
 pub use drain::{Drained, drain};
+pub use ports::check_tls;
 pub use reload::Source;
 pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology};
 
@@ -28,7 +30,7 @@ use crate::drill::Drill;
 use crate::ingest::Health;
 use crate::journal::{self, Journal};
 use crate::pace::Pace;
-use crate::port;
+use crate::port::{self, Encryption};
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use anyhow::Context as _;
 use doors::Doors;
@@ -58,6 +60,7 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
         .await?
         .context("open the journal")?;
     let metrics = Metrics::new();
+    let encryptions = ports::encrypt(&config, &metrics).context("read the files of [tls]")?;
     let dead_letters = DeadLetters::new(&config.data.dir);
     let health = Health::new(journal.clone());
     let pace = Pace::new(config.forward.settings());
@@ -66,7 +69,14 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     let played = CancellationToken::new();
     let full_disk = drills::play_full_disk(drill.clone(), journal.clone(), played.clone());
     let full_disk = tokio::spawn(full_disk);
-    let doors = Doors::open(&config, bound, &journal, &health, &metrics, &dead_letters)?;
+    let doors = Doors::open(
+        &config,
+        (bound, &encryptions),
+        &journal,
+        &health,
+        &metrics,
+        &dead_letters,
+    )?;
     health.set_open(true);
     let live = Live {
         pace: pace.clone(),
@@ -82,7 +92,7 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
         reloader: &reloader,
     };
     let admin = admin_options(&config, &journal, &parts, doors.counter());
-    let admin = Admin::start(admin, page_options(&config.admin));
+    let admin = Admin::start(admin, page_options(&config.admin, encryptions.admin));
     let stats = journal.stats();
     tracing::info!(
         host = %journal.host(), grpc = %doors.grpc_address, http = %doors.http_address,
@@ -159,13 +169,14 @@ fn admin_options(
     }
 }
 
-fn page_options(section: &config::Admin) -> admin::PageOptions {
+fn page_options(section: &config::Admin, encryption: Option<Encryption>) -> admin::PageOptions {
     admin::PageOptions {
         listen: match section.listen {
             Listen::Off => None,
             Listen::At(address) => Some(address),
         },
         names: section.names.clone(),
+        encryption,
     }
 }
 

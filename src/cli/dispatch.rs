@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
 /// Longest line that is read: more than any collector takes.
@@ -38,6 +38,16 @@ pub(super) struct Args {
     /// How long to try a batch that the collector cannot take now.
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     retry_for: Duration,
+    /// Issuer of the collector's certificate (PEM), for https; default: those that the host
+    /// trusts.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Certificate to show (PEM), where the collector wants one.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
     /// Print the result as JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -58,10 +68,13 @@ struct Tally {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let channel = Endpoint::from_shared(args.to.clone())
+    let mut endpoint = Endpoint::from_shared(args.to.clone())
         .with_context(|| format!("--to {}", args.to))?
-        .connect_timeout(Duration::from_secs(5))
-        .connect_lazy();
+        .connect_timeout(Duration::from_secs(5));
+    if endpoint.uri().scheme_str() == Some("https") {
+        endpoint = endpoint.tls_config(encryption(&args)?)?;
+    }
+    let channel = endpoint.connect_lazy();
     let client = EventServiceClient::new(channel);
     let (lines, size) = open(&args.file)?;
     let bar = progress(size);
@@ -99,6 +112,21 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     drop(answers);
     bar.finish_and_clear();
     report(&args, &tally)
+}
+
+fn encryption(args: &Args) -> anyhow::Result<ClientTlsConfig> {
+    let read =
+        |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
+    let tls = match &args.ca {
+        None => ClientTlsConfig::new().with_native_roots(),
+        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
+    };
+    Ok(match (&args.certificate, &args.key) {
+        (Some(certificate), Some(key)) => {
+            tls.identity(Identity::from_pem(read(certificate)?, read(key)?))
+        }
+        _ => tls,
+    })
 }
 
 fn report(args: &Args, tally: &Tally) -> anyhow::Result<ExitCode> {

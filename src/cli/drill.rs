@@ -10,7 +10,7 @@ use super::site::{Place, Site};
 use super::text::{count, fact, span};
 use crate::admin::{self, DrillRequest, State, Status};
 use crate::app::reconcile::Range;
-use crate::config::Config;
+use crate::config::{Config, PortTls};
 use crate::drill::Outage;
 use crate::event::proto::event::EventOf;
 use crate::event::proto::event_service_client::EventServiceClient;
@@ -230,6 +230,15 @@ struct Traffic {
 
 impl Traffic {
     fn new(config: &Config, rate: u32) -> anyhow::Result<Self> {
+        if config
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.grpc != PortTls::Off)
+        {
+            anyhow::bail!(
+                "a drill sends its events unencrypted: set tls.grpc = \"off\" on this staging host"
+            );
+        }
         let listen = config.grpc.listen;
         let ip = match listen.ip() {
             ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

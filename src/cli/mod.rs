@@ -260,6 +260,14 @@ fn check_config(config: &Config) -> ExitCode {
     for note in origin.notes().into_iter().chain(origin.idle_notes()) {
         eprintln!("{note}");
     }
+    match app::check_tls(config) {
+        Ok(None) => {}
+        Ok(Some(expires)) => eprintln!("the certificate of [tls] is good until {expires}"),
+        Err(error) => {
+            eprintln!("holdfast: tls: {error}");
+            return ExitCode::from(EX_CONFIG);
+        }
+    }
     let sinks: Vec<_> = config.sinks().iter().map(|sink| sink.name()).collect();
     let broker = if config.rabbitmq.is_some() {
         "through RabbitMQ"

@@ -125,6 +125,9 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
         errors.push(error);
     }
     super::connections::check(&config.connections, errors);
+    if let Some(tls) = &config.tls {
+        super::tls::check(tls, errors);
+    }
     super::webhooks::check(config, errors);
     super::outgoing::check(config, errors);
     let consumers = resolve(&config.consumer, errors);

@@ -27,6 +27,7 @@ mod outgoing;
 mod place;
 mod proof;
 mod shipped;
+mod tls;
 mod units;
 mod webhooks;
 
@@ -42,6 +43,7 @@ pub use origin::Origin;
 pub use outgoing::{AppType, Graphy, Identity, Sentry, SocialStream, WebEngage};
 pub use place::data_dir;
 pub use proof::{Drill, Receipts};
+pub use tls::{PortTls, Tls};
 pub use units::{Secret, Size, Span};
 pub use webhooks::{Partner, Verify, Webhook, Webhooks};
 
@@ -63,6 +65,8 @@ pub struct Config {
     pub admin: Admin,
     /// What a connection may take.
     pub connections: Connections,
+    /// How the ports are encrypted; absent: not at all.
+    pub tls: Option<Tls>,
     /// The journal's bounds.
     pub journal: Journal,
     /// What the doors take.

@@ -3,11 +3,11 @@
 //! `http`; webhooks have their lanes' bounds instead.
 //!
 //! # Invariants
-//! - A body that is not whole in time is refused as `Slow`, however it trickles (test
-//!   `a_body_that_trickles_is_cut_off`).
+//! - A body that is not whole in time is refused as `Slow`, however it trickles (tests/it/ports,
+//!   `the_slow_the_silent_and_the_greedy_are_let_go_and_others_work`).
 //! - Bodies are counted as they come, decompressed ones as they are then: no more than the
-//!   room is ever held, and no peer's address has more than half of it (test
-//!   `bodies_beyond_the_room_are_refused_and_room_comes_back`).
+//!   room is ever held, no peer's address has more than half of it, and it comes back (there,
+//!   `half_a_handshake_and_a_flood_of_bodies_hold_up_nobody`).
 
 use super::door::Door;
 use super::refusal::Refusal;

@@ -156,6 +156,7 @@ mod tests {
         header_time: Duration::from_secs(10),
         idle_time: Duration::from_secs(100),
         write_time: Duration::from_secs(1),
+        life: None,
     };
 
     /// In how many seconds it is due, and why.

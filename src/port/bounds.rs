@@ -17,6 +17,8 @@ pub struct Bounds {
     pub idle_time: Duration,
     /// How long a peer may take none of the bytes that it is sent.
     pub write_time: Duration,
+    /// How long a connection may last at all, where it may not last for ever.
+    pub life: Option<Duration>,
 }
 
 /// Bytes of one request's headers, over HTTP/1 with its request line: browsers and gRPC

@@ -11,14 +11,18 @@
 
 mod activity;
 mod bounds;
+mod certificate;
 mod descriptors;
 mod io;
 mod peer;
 mod places;
 mod serve;
+mod tls;
 
 pub use bounds::Bounds;
+pub use certificate::{TlsError, TlsFiles};
 pub use descriptors::make_room;
 pub use peer::{ClientCertificate, Peer};
 pub use places::{Place, Places, Short, Whose};
-pub use serve::{Port, serve};
+pub use serve::{Encryption, Port, serve};
+pub use tls::{Clients, Tls};

@@ -13,9 +13,11 @@ use super::bounds::{
     ACCEPT_PAUSE, Bounds, HEADER_BYTES_MAX, OWN_RESETS_MAX, PENDING_RESETS_MAX, PING_PERIOD,
     PING_TIMEOUT, SEND_BUFFER_BYTES, STREAMS_MAX,
 };
+use super::certificate;
 use super::io::Watched;
 use super::peer::Peer;
 use super::places::{Place, Places, Short, Whose};
+use super::tls::{Clients, Tls};
 use crate::telemetry::{FOLLOWS_PANIC, Metrics, News};
 use axum::Router;
 use axum::body::Body;
@@ -35,7 +37,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
@@ -48,6 +51,17 @@ pub struct Port {
     pub bounds: Bounds,
     /// Where connections are counted.
     pub metrics: Metrics,
+    /// How they are encrypted; `None`: not at all.
+    pub encryption: Option<Encryption>,
+}
+
+/// How the connections of a port are encrypted.
+#[derive(Debug, Clone)]
+pub struct Encryption {
+    /// Who we are.
+    pub tls: Tls,
+    /// Whether clients say who they are.
+    pub clients: Clients,
 }
 
 /// What all connections of a port share.
@@ -68,6 +82,7 @@ pub async fn serve(listener: TcpListener, router: Router, port: Port, stop: Canc
         stop: stop.clone(),
         port,
     });
+    shared.port.metrics.connections(shared.port.name, 0);
     let mut connections = JoinSet::new();
     let mut trouble = News::default();
     loop {
@@ -76,6 +91,9 @@ pub async fn serve(listener: TcpListener, router: Router, port: Port, stop: Canc
             () = stop.cancelled() => break,
             Some(ended) = connections.join_next() => note(&shared.port, ended),
             accepted = listener.accept() => {
+                if accepted.as_ref().is_err_and(is_gone) {
+                    continue;
+                }
                 let Some((stream, address)) = look(shared.port.name, accepted, &mut trouble) else {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
@@ -137,6 +155,15 @@ impl Port {
     }
 }
 
+/// Whether an accept failed for the one connection alone, whose client has left.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
 /// What was accepted; `None` where the host lacks something that it may have again.
 fn look(
     port: &'static str,
@@ -190,16 +217,48 @@ fn http() -> Builder<TokioExecutor> {
 /// Serves one connection; how it ended, for the metrics.
 async fn connection(place: Counted, stream: TcpStream, address: SocketAddr) -> &'static str {
     let shared = &place.shared;
-    let activity = Activity::new(Instant::now());
+    let bounds = &shared.port.bounds;
+    let start = Instant::now();
+    let activity = Activity::new(start);
     // Answers are small and whole; waiting for more to send would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
-    let peer = Peer {
+    let mut peer = Peer {
         address,
         certificate: None,
     };
-    requests(shared, stream, peer, &activity).await
+    let served = async {
+        let Some(encryption) = &shared.port.encryption else {
+            return requests(shared, stream, peer, &activity).await;
+        };
+        let shaken = handshake(encryption, stream);
+        match timeout_at(start + bounds.header_time, shaken).await {
+            Ok(Ok(stream)) => {
+                let (_, session) = stream.get_ref();
+                let shown = session.peer_certificates().and_then(<[_]>::first);
+                peer.certificate = shown.map(|shown| Arc::new(certificate::client(shown)));
+                requests(shared, stream, peer, &activity).await
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(port = shared.port.name, %address, %error, "no handshake");
+                "handshake"
+            }
+            Err(_) => "handshake",
+        }
+    };
+    match bounds.life {
+        None => served.await,
+        Some(life) => timeout_at(start + life, served)
+            .await
+            .unwrap_or("slow_reader"),
+    }
+}
+
+async fn handshake(encryption: &Encryption, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let acceptor = encryption.tls.acceptor(encryption.clients);
+    let acceptor = acceptor.ok_or_else(|| io::Error::other("no issuer of client certificates"))?;
+    acceptor.accept(stream).await
 }
 
 /// Serves the requests of a connection.

@@ -12,6 +12,7 @@ const BOUNDS: Bounds = Bounds {
     header_time: Duration::from_secs(60),
     idle_time: Duration::from_secs(60),
     write_time: Duration::from_secs(60),
+    life: None,
 };
 
 struct Served {
@@ -51,6 +52,7 @@ impl Served {
             name: "http",
             bounds,
             metrics: metrics.clone(),
+            encryption: None,
         };
         let port = tokio::spawn(serve(listener, router, port, stop.clone()));
         Self {
@@ -132,7 +134,9 @@ async fn a_port_outlives_its_connections() {
 #[test]
 fn an_accept_that_fails_is_said_once() {
     let mut trouble = News::default();
-    let full = || Err(io::Error::from_raw_os_error(24));
+    let full = || -> io::Result<(TcpStream, SocketAddr)> { Err(io::Error::from_raw_os_error(24)) };
+    assert!(!full().is_err_and(|error| is_gone(&error)));
+    assert!(is_gone(&io::ErrorKind::ConnectionAborted.into()));
     assert!(look("http", full(), &mut trouble).is_none());
     assert!(trouble.is_there(), "it was said");
     assert!(look("http", full(), &mut trouble).is_none());

@@ -173,6 +173,20 @@ pub(super) const CONNECTIONS_ENDED: Entry = entry(
     "connections that ended: let go by either side, broken, without a request for long, too slow with a request's head or with taking its answer, not encrypted as configured, and those that found no place, in all or for their address",
 );
 
+pub(super) const CERTIFICATE_EXPIRY: Entry = entry(
+    "holdfast_tls_certificate_expiry_timestamp_seconds",
+    (Kind::Gauge, "epoch seconds"),
+    &[],
+    "when the certificate of the ports ends; absent without `[tls]`",
+);
+
+pub(super) const CERTIFICATE_RELOAD_FAILED: Entry = entry(
+    "holdfast_tls_certificate_reload_failed",
+    (Kind::Gauge, "0 or 1"),
+    &[],
+    "1 while the files of `[tls]` cannot be used and the certificate before them goes on; absent without `[tls]`",
+);
+
 pub(super) const REQUESTS: Entry = entry(
     "holdfast_ingest_requests_total",
     (Kind::Counter, "requests"),
@@ -362,11 +376,13 @@ pub(super) const DEAD_LETTERS_WAITING: Entry = entry(
 );
 
 /// All of them, in the order of the data's path.
-pub const ALL: [&Entry; 23] = [
+pub const ALL: [&Entry; 25] = [
     &READY,
     &BUILD_INFO,
     &CONNECTIONS,
     &CONNECTIONS_ENDED,
+    &CERTIFICATE_EXPIRY,
+    &CERTIFICATE_RELOAD_FAILED,
     &REQUESTS,
     &EVENTS,
     &ACK_LATENCY,

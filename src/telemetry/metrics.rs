@@ -31,6 +31,8 @@ pub struct Metrics {
     ready: Gauges,
     connections: Gauges,
     connections_ended: Counters,
+    certificate_expiry: Gauges,
+    certificate_reload_failed: Gauges,
     requests: Counters,
     events: Counters,
     ack_latency: Histogram,
@@ -146,6 +148,8 @@ impl Metrics {
             ready: make.gauges(&catalogue::READY),
             connections: make.gauges(&catalogue::CONNECTIONS),
             connections_ended: make.counters(&catalogue::CONNECTIONS_ENDED),
+            certificate_expiry: make.gauges(&catalogue::CERTIFICATE_EXPIRY),
+            certificate_reload_failed: make.gauges(&catalogue::CERTIFICATE_RELOAD_FAILED),
             requests: make.counters(&catalogue::REQUESTS),
             events: make.counters(&catalogue::EVENTS),
             ack_latency: make.latency(&catalogue::ACK_LATENCY),
@@ -181,6 +185,13 @@ impl Metrics {
     /// A connection ended.
     pub fn connection_ended(&self, port: &'static str, outcome: &'static str) {
         self.connections_ended.of(&[port, outcome]).inc();
+    }
+
+    /// The certificate ends then, epoch seconds; `None`: it stays, its successor is unusable.
+    pub fn certificate(&self, ends_at_s: Option<u64>) {
+        let (expiry, failed) = (&self.certificate_expiry, &self.certificate_reload_failed);
+        failed.set(&[], u64::from(ends_at_s.is_none()));
+        ends_at_s.into_iter().for_each(|at| expiry.set(&[], at));
     }
 
     /// One request was answered.

@@ -32,6 +32,7 @@ mod monitoring;
 mod older_names;
 mod operator;
 mod outages;
+mod ports;
 mod power;
 mod sentry;
 mod sinks;
