@@ -5,7 +5,7 @@ use crate::config::{Config, Secret, Verify};
 use crate::dead_letters::DeadLetters;
 use crate::event::webhook::Source;
 use crate::ingest::webhooks::{Bounds, Lane, Verifier};
-use crate::ingest::{Bodies, Door, Figures, Health, grpc_routes, http_routes};
+use crate::ingest::{Bodies, Door, DoorLimits, Figures, Health, grpc_routes, http_routes};
 use crate::journal::Journal;
 use crate::port::{self, Encryption, Port};
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
@@ -91,8 +91,11 @@ impl Doors {
         let door = |name| {
             let keep = Arc::clone(&keep_rejected);
             let (journal, metrics, health) = (journal.clone(), metrics.clone(), health.clone());
-            let in_flight_max = config.ingest.max_in_flight;
-            Door::new(name, journal, metrics, keep, health, in_flight_max)
+            let limits = DoorLimits {
+                in_flight_max: config.ingest.max_in_flight,
+                request_events_max: config.ingest.max_request_events,
+            };
+            Door::new(name, journal, metrics, keep, health, limits)
         };
         let mut doors = vec![door("grpc"), door("http")];
         let mut lanes = Vec::new();

@@ -24,6 +24,9 @@ const GENERATION_BYTES_MAX: Size = Size::mib(256);
 /// A prefetch is 16 bits on the wire, and a worker holds a batch in memory.
 pub(super) const BATCH_ROWS_MAX: usize = 10_000;
 
+/// A request with more events would hold its consumers up for seconds.
+const REQUEST_EVENTS_MAX: usize = 100_000;
+
 pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
     let mut expect = |holds: bool, text: &str| {
         if !holds {
@@ -55,6 +58,10 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
     expect(
         request >= Size::mib(1) && request <= Size::mib(64),
         "ingest.max_request_bytes: must be from 1MiB to 64MiB",
+    );
+    expect(
+        (1..=REQUEST_EVENTS_MAX).contains(&config.ingest.max_request_events),
+        "ingest.max_request_events: must be from 1 to 100000",
     );
     expect(
         !journal.ack_deadline.get().is_zero(),

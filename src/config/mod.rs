@@ -175,6 +175,9 @@ pub struct Ingest {
     /// Bytes of one request, after decompression. Default 16 MiB: a hundred times
     /// the largest batch seen, small enough that a few do not hurt.
     pub max_request_bytes: Size,
+    /// Events of one request. Each takes a thousand bytes or so while the request is taken
+    /// apart, however few it has on the wire. Default 10,000.
+    pub max_request_events: usize,
     /// Requests in work on one door, from the last byte of the body to the answer; more
     /// wait. Default 4096.
     pub max_in_flight: usize,
@@ -353,6 +356,7 @@ impl Default for Ingest {
     fn default() -> Self {
         Self {
             max_request_bytes: Size::mib(16),
+            max_request_events: 10_000,
             max_in_flight: 4096,
             body_timeout: Span::secs(30),
             max_body_bytes: Size::mib(256),

@@ -53,6 +53,29 @@ pub fn parse(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessa
     result
 }
 
+/// Whether a text has more values than `max`: parsed, one takes a hundred bytes and more, even
+/// where it is two in the text. Texts that are not JSON give some answer.
+#[must_use]
+pub fn has_more_values_than(text: &[u8], max: usize) -> bool {
+    let (mut values, mut in_string, mut escaped) = (1, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            // Each value but the first comes after one of these.
+            b'{' | b'[' | b',' if !in_string => {
+                values += 1;
+                if values > max {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
 /// The largest 32-bit float, as its shortest text says it, is a little over its
 /// exact value, and prost-reflect refuses it as out of range; so such numbers are
 /// written out exactly. `None` where there is none.
@@ -149,6 +172,20 @@ fn write(message: &DynamicMessage, options: &SerializeOptions) -> Result<Vec<u8>
 mod tests {
     use super::*;
     use crate::event::descriptor::SCHEMA;
+
+    #[test]
+    fn values_are_counted_before_they_are_made() {
+        for (text, values) in [
+            ("{}", 2),
+            (r#"{"a":1,"b":[{},{}]}"#, 6),
+            (r#"{"a,[{":"\\\",,,"}"#, 2),
+            (r#"["\\",1]"#, 3),
+            ("", 1),
+        ] {
+            assert!(has_more_values_than(text.as_bytes(), values - 1), "{text}");
+            assert!(!has_more_values_than(text.as_bytes(), values), "{text}");
+        }
+    }
 
     #[test]
     fn every_float_survives_the_queue() {

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod parcel;
 mod plan;
 pub mod reject;
+pub mod scan;
 pub mod split;
 pub mod tally;
 pub mod validate;

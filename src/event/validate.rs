@@ -1,18 +1,20 @@
 //! The rules that a batch and its events must keep, in one place for the door
 //! (which answers with them) and for `split` (which sets single events aside).
 
-use super::proto::Header;
 use super::reject::Invalid;
+use super::scan::Found;
 
 /// Checks what holds for the whole batch.
 ///
 /// # Errors
 /// The first rule that does not hold.
-pub fn header(header: Option<&Header>) -> Result<(), Invalid> {
-    match header {
-        None => Err(Invalid::NoHeader),
-        Some(h) if h.device_id.is_empty() => Err(Invalid::NoDeviceId),
-        Some(_) => Ok(()),
+pub fn header(found: &Found) -> Result<(), Invalid> {
+    if !found.has_header {
+        Err(Invalid::NoHeader)
+    } else if !found.has_device_id {
+        Err(Invalid::NoDeviceId)
+    } else {
+        Ok(())
     }
 }
 
@@ -62,7 +64,11 @@ mod tests {
 
     #[test]
     fn a_header_needs_a_device() {
-        assert_eq!(header(None), Err(Invalid::NoHeader));
-        assert_eq!(header(Some(&Header::default())), Err(Invalid::NoDeviceId));
+        let mut found = Found::default();
+        assert_eq!(header(&found), Err(Invalid::NoHeader));
+        found.has_header = true;
+        assert_eq!(header(&found), Err(Invalid::NoDeviceId));
+        found.has_device_id = true;
+        assert_eq!(header(&found), Ok(()));
     }
 }

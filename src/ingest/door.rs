@@ -2,7 +2,8 @@
 //! Called by `grpc`, `http` and `webhooks`.
 //!
 //! # Invariants
-//! - What is journaled is what the client sent, byte for byte.
+//! - What is journaled is what the client sent, byte for byte, and can be decoded within
+//!   bounds (`event::scan`).
 //! - A host that is drained takes nothing, and what was on its way in counts as in work
 //!   until it is durable or refused: with none in work and none pending all is delivered.
 //! - Bytes that are not an `Events` are never kept; an incomplete batch is kept as
@@ -13,14 +14,13 @@ use super::refusal::Refusal;
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::limits;
-use crate::event::proto::Events;
+use crate::event::scan;
 use crate::event::tally::Tally;
 use crate::event::validate;
 use crate::event::webhook::{Receipt, Source, Stored};
 use crate::journal::{AppendError, Journal, Kind, NewRecord};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
-use prost::Message as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -35,10 +35,21 @@ pub struct Door {
     keep_rejected: Arc<AtomicBool>,
     health: Health,
     name: &'static str,
+    /// `ingest.max_request_events`.
+    request_events_max: usize,
     /// Requests between their bytes and their answer, for a clean stop.
     in_work: Arc<AtomicUsize>,
     /// Requests that the journal works on at the same time.
     places: Arc<Semaphore>,
+}
+
+/// What one door takes.
+#[derive(Debug, Clone, Copy)]
+pub struct DoorLimits {
+    /// Requests in work at the same time; more wait.
+    pub in_flight_max: usize,
+    /// Events of one request.
+    pub request_events_max: usize,
 }
 
 /// A request that is durable on this host.
@@ -61,7 +72,7 @@ impl Door {
         metrics: Metrics,
         keep_rejected: Arc<AtomicBool>,
         health: Health,
-        in_flight_max: usize,
+        limits: DoorLimits,
     ) -> Self {
         Self {
             journal,
@@ -69,8 +80,11 @@ impl Door {
             keep_rejected,
             health,
             name,
+            request_events_max: limits.request_events_max,
             in_work: Arc::new(AtomicUsize::new(0)),
-            places: Arc::new(Semaphore::new(in_flight_max.min(Semaphore::MAX_PERMITS))),
+            places: Arc::new(Semaphore::new(
+                limits.in_flight_max.min(Semaphore::MAX_PERMITS),
+            )),
         }
     }
 
@@ -185,13 +199,12 @@ impl Door {
 
     async fn take(&self, bytes: Bytes, deadline: Option<Duration>) -> Result<Accepted, Refusal> {
         self.open()?;
-        let batch =
-            Events::decode(bytes.clone()).map_err(|error| Refusal::Malformed(error.to_string()))?;
-        if let Err(invalid) = validate::header(batch.header.as_ref()) {
+        let found = scan::request(&bytes, self.request_events_max)?;
+        if let Err(invalid) = validate::header(&found) {
             self.keep(bytes, invalid.to_string(), deadline).await?;
             return Err(Refusal::Incomplete);
         }
-        let events = batch.events.len();
+        let events = found.events;
         if events == 0 {
             return Ok(Accepted { seq: None, events });
         }

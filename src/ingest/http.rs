@@ -13,6 +13,7 @@ use super::refusal::Refusal;
 use super::webhooks::{self, Lane};
 use crate::event::descriptor::SCHEMA;
 use crate::event::json;
+use crate::event::scan::{FIELDS_MAX, ScanError};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -167,6 +168,9 @@ fn parse(body: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
     for (at, document) in documents.enumerate() {
         let bad = |error: String| Refusal::Malformed(format!("document {}: {error}", at + 1));
         let document = document.map_err(|error| bad(error.to_string()))?;
+        if json::has_more_values_than(document.get().as_bytes(), FIELDS_MAX) {
+            return Err(ScanError::TooManyFields(FIELDS_MAX).into());
+        }
         let batch = json::parse(&SCHEMA.events, document.get().as_bytes())
             .map_err(|error| bad(error.to_string()))?;
         batches.push(batch.encode_to_vec());

@@ -21,7 +21,7 @@ mod refusal;
 pub mod webhooks;
 
 pub use bodies::Bodies;
-pub use door::{Accepted, Door};
+pub use door::{Accepted, Door, DoorLimits};
 pub use figures::Figures;
 pub use grpc::routes as grpc_routes;
 pub use health::Health;

@@ -1,6 +1,7 @@
 //! Why a request is not accepted, and what each door answers. The one place
 //! where status codes live. Called by `grpc`, `http` and `webhooks`.
 
+use crate::event::scan::ScanError;
 use crate::journal::AppendError;
 use http::StatusCode;
 use std::time::Duration;
@@ -32,6 +33,9 @@ pub enum Refusal {
     /// The body is larger than this many bytes; nothing is kept.
     #[error("larger than {0} bytes")]
     TooLarge(usize),
+    /// It holds more than one request may; nothing is kept.
+    #[error("{0}; send smaller batches")]
+    TooMany(ScanError),
     /// The lane is full of requests in work.
     #[error("too many requests in work")]
     Busy,
@@ -57,6 +61,15 @@ struct Meaning {
     http: StatusCode,
     text: String,
     retry_after: Option<Duration>,
+}
+
+impl From<ScanError> for Refusal {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::TooManyEvents(_) | ScanError::TooManyFields(_) => Self::TooMany(error),
+            error => Self::Malformed(error.to_string()),
+        }
+    }
 }
 
 impl Refusal {
@@ -98,7 +111,7 @@ impl Refusal {
                 let wait = Some(BUSY_PUSHBACK);
                 ("no_room", Code::Unavailable, away, text, wait)
             }
-            Self::TooLarge(_) | Self::Append(AppendError::TooLarge { .. }) => {
+            Self::TooLarge(_) | Self::TooMany(_) | Self::Append(AppendError::TooLarge { .. }) => {
                 let large = StatusCode::PAYLOAD_TOO_LARGE;
                 ("too_large", Code::OutOfRange, large, text, None)
             }

@@ -1,7 +1,7 @@
 //! Bad input gets a clear error and loses nothing: refused at the door, or set
 //! aside with its reason while everything beside it goes on. On real servers.
 
-use crate::support::collector::Collector;
+use crate::support::collector::{Collector, send};
 use crate::support::judge::{postgres, query_clickhouse, query_postgres};
 use crate::support::raw::dispatch;
 use crate::support::servers::{Server, Stack};
@@ -145,6 +145,23 @@ async fn bad_requests_are_refused_and_bad_events_are_set_aside_with_their_reason
         matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted),
         "{status:?}"
     );
+
+    // Millions of events in a few megabytes: refused before any of them is made.
+    let mut many = batch(Some("d"), vec![]).encode_to_vec();
+    many.extend([0x2a, 0].repeat(7 << 20));
+    let status = site.send(many).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange);
+    assert_eq!(
+        status.message(),
+        "more than 10000 events; send smaller batches"
+    );
+    let many = format!(
+        r#"{{"header":{{"deviceId":"d"}},"events":[{}{{}}]}}"#,
+        "{},".repeat(4 << 20)
+    );
+    let (status, answer) = send(site.collector.http, "POST", "/events", many.as_bytes()).unwrap();
+    assert_eq!(status, 413);
+    assert!(answer.contains("more than 500000 fields"), "{answer}");
     let memory = site.collector.peak_memory_kib();
     assert!(memory < 400 * 1024, "{memory} KiB");
 
