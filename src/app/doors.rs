@@ -5,7 +5,7 @@ use crate::config::{Config, Secret, Verify};
 use crate::dead_letters::DeadLetters;
 use crate::event::webhook::Source;
 use crate::ingest::webhooks::{Bounds, Lane, Verifier};
-use crate::ingest::{Bodies, Door, DoorLimits, Figures, Health, grpc_routes, http_routes};
+use crate::ingest::{Bodies, Callers, Door, DoorLimits, Figures, Health, grpc_routes, http_routes};
 use crate::journal::Journal;
 use crate::port::{self, Encryption, Port};
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
@@ -72,6 +72,8 @@ pub(super) struct Doors {
     pub(super) http_address: SocketAddr,
     /// `ingest.keep_rejected` of all of them.
     pub(super) keep_rejected: Arc<AtomicBool>,
+    /// Who may send.
+    pub(super) callers: Callers,
     doors: Vec<Door>,
     servers: JoinSet<()>,
     stop: CancellationToken,
@@ -111,9 +113,11 @@ impl Doors {
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let report = health.clone();
         servers.spawn(report.report(reporter, metrics.clone(), stop.clone()));
+        let callers = Callers::new(&config.client);
         let bodies = Bodies::new(
             config.ingest.max_body_bytes.in_memory(),
             config.ingest.body_timeout.get(),
+            callers.clone(),
         );
         let mut serve = |name, listener, router, encryption: &Option<Encryption>| {
             let port = Port {
@@ -146,6 +150,7 @@ impl Doors {
             grpc_address,
             http_address,
             keep_rejected: Arc::clone(&keep_rejected),
+            callers,
             doors,
             servers,
             stop,

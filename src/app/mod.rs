@@ -19,7 +19,7 @@ mod shutdown;
 mod watchdog;
 
 pub use drain::{Drained, drain};
-pub use ports::check_tls;
+pub use ports::{check_clients, check_tls};
 pub use reload::Source;
 pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology};
 
@@ -81,6 +81,7 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     let live = Live {
         pace: pace.clone(),
         keep_rejected: Arc::clone(&doors.keep_rejected),
+        callers: doors.callers.clone(),
     };
     let reloader = Arc::new(Reloader::new(source, config.clone(), live));
     let parts = Parts {

@@ -38,6 +38,19 @@ pub fn check_tls(config: &Config) -> Result<Option<String>, TlsError> {
         .transpose()
 }
 
+/// What is wrong with `[[client]]` that the configuration cannot know.
+///
+/// # Errors
+/// All of it.
+pub fn check_clients(config: &Config) -> Result<(), config::Errors> {
+    let wrong = crate::ingest::unknown_events(&config.client);
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(config::Errors(wrong))
+    }
+}
+
 /// How each port is encrypted.
 pub(super) struct Encryptions {
     pub(super) grpc: Option<Encryption>,

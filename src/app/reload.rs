@@ -14,6 +14,7 @@
 use super::shutdown::notify;
 use crate::admin::{ReloadError, Reloaded};
 use crate::config::{self, Config, Forward, changed_keys};
+use crate::ingest::Callers;
 use crate::pace::Pace;
 use crate::telemetry::FOLLOWS_PANIC;
 use crate::telemetry::log::{Filter, Level};
@@ -40,6 +41,8 @@ pub(super) struct Live {
     pub(super) pace: Pace,
     /// Whether the doors keep what is incomplete.
     pub(super) keep_rejected: Arc<AtomicBool>,
+    /// Who may send.
+    pub(super) callers: Callers,
 }
 
 /// Loads anew.
@@ -71,6 +74,7 @@ fn take_over(in_force: &mut Config, new: &Config) {
     in_force.log.level.clone_from(&new.log.level);
     in_force.forward = new.forward.clone();
     in_force.ingest.keep_rejected = new.ingest.keep_rejected;
+    in_force.client.clone_from(&new.client);
     in_force.shutdown.grace = new.shutdown.grace;
 }
 
@@ -114,8 +118,11 @@ impl Reloader {
         if !self.tell(&begins.unwrap_or_default()) {
             return Err(ReloadError::Stopping);
         }
-        let loaded = config::load(self.source.file.as_deref()).map_err(ReloadError::from);
-        let result = loaded.and_then(|new| self.apply(&new));
+        let loaded = config::load(self.source.file.as_deref());
+        let loaded = loaded.and_then(|new| super::check_clients(&new).map(|()| new));
+        let result = loaded
+            .map_err(ReloadError::from)
+            .and_then(|new| self.apply(&new));
         match &result {
             Ok(Reloaded {
                 applied,
@@ -170,6 +177,7 @@ impl Reloader {
         self.live
             .keep_rejected
             .store(keep_rejected, Ordering::Relaxed);
+        self.live.callers.replace(&after.client);
         state.in_force = after;
         Ok(reloaded)
     }

@@ -36,6 +36,7 @@ impl Fixture {
         let live = Live {
             pace: pace.clone(),
             keep_rejected: Arc::clone(&keep_rejected),
+            callers: crate::ingest::Callers::default(),
         };
         let source = Source {
             file: Some(file.clone()),

@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 /// Longest line that is read: more than any collector takes.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -48,6 +49,9 @@ pub(super) struct Args {
     /// Its key (PEM).
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
+    /// File with the bearer token to show, where the collector wants one.
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
     /// Print the result as JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -76,16 +80,17 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let channel = endpoint.connect_lazy();
     let client = EventServiceClient::new(channel);
+    let token = args.token.as_deref().map(authorization).transpose()?;
     let (lines, size) = open(&args.file)?;
     let bar = progress(size);
     let mut tally = Tally::default();
     let mut answers = stream::iter(lines)
         .map(|line| {
-            let client = client.clone();
+            let (client, token) = (client.clone(), token.clone());
             async move {
                 let line = line?;
                 let answer = match line.batch {
-                    Ok(batch) => send(client, batch, args.retry_for).await,
+                    Ok(batch) => send(client, batch, token, args.retry_for).await,
                     Err(mistake) => Err(mistake),
                 };
                 anyhow::Ok((line.number, line.bytes, answer))
@@ -127,6 +132,17 @@ fn encryption(args: &Args) -> anyhow::Result<ClientTlsConfig> {
         }
         _ => tls,
     })
+}
+
+/// What shows the token of a file.
+fn authorization(path: &Path) -> anyhow::Result<MetadataValue<Ascii>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    // Its error would quote it.
+    let value = format!("Bearer {}", text.trim()).parse();
+    let mut value: MetadataValue<Ascii> =
+        value.map_err(|_| anyhow::anyhow!("{}: no token", path.display()))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn report(args: &Args, tally: &Tally) -> anyhow::Result<ExitCode> {
@@ -196,12 +212,19 @@ fn parse(text: &[u8]) -> Result<Events, String> {
 async fn send(
     mut client: EventServiceClient<Channel>,
     batch: Events,
+    token: Option<MetadataValue<Ascii>>,
     retry_for: Duration,
 ) -> Result<usize, String> {
     let until = Instant::now() + retry_for;
     let mut backoff = crate::retry::Backoff::new();
     loop {
-        let status = match client.dispatch(batch.clone()).await {
+        let mut request = Request::new(batch.clone());
+        if let Some(token) = &token {
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
+        }
+        let status = match client.dispatch(request).await {
             Ok(answer) if answer.get_ref().status == "SUCCESS" => return Ok(batch.events.len()),
             Ok(answer) => return Err(format!("answer: {:?}", answer.get_ref())),
             Err(status) => status,

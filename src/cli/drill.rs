@@ -239,6 +239,12 @@ impl Traffic {
                 "a drill sends its events unencrypted: set tls.grpc = \"off\" on this staging host"
             );
         }
+        let clients = &config.client;
+        if !clients.is_empty() && !clients.iter().any(|client| client.anonymous) {
+            anyhow::bail!(
+                "a drill sends its events without a token: give this staging host a [[client]] with anonymous = true"
+            );
+        }
         let listen = config.grpc.listen;
         let ip = match listen.ip() {
             ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -21,6 +21,7 @@ mod schema;
 mod site;
 mod status;
 mod text;
+mod token;
 mod top;
 
 use crate::config::{self, Config};
@@ -73,6 +74,8 @@ enum Verb {
     Pace(pace::Args),
     /// Have the running service load its configuration anew, as SIGHUP does.
     Reload(reload::Args),
+    /// Make a bearer token for a client, and what the configuration needs of it.
+    Token(token::Args),
     /// Compare what this host accepted with the rows in its tables.
     Reconcile(reconcile::Args),
     /// Play an outage on a staging host, and prove that nothing is missing after it.
@@ -102,6 +105,7 @@ pub fn main() -> ExitCode {
     let verb = match verb {
         Verb::Dispatch(args) => return finish(block_on(dispatch::run(args))),
         Verb::Generate(verb) => return finish(generate::run(Cli::command(), &verb)),
+        Verb::Token(args) => return finish(token::run(&args)),
         Verb::Status(args) => {
             return at(args.place.find(file), |site| {
                 block_on(status::run(site, &args))
@@ -149,7 +153,8 @@ pub fn main() -> ExitCode {
         }
         verb => verb,
     };
-    let config = match config::load(file) {
+    let loaded = config::load(file);
+    let config = match loaded.and_then(|config| app::check_clients(&config).map(|()| config)) {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("holdfast: {errors}");
@@ -186,6 +191,7 @@ pub fn main() -> ExitCode {
         | Verb::Drill(_)
         | Verb::Journal(_)
         | Verb::Dlq(_)
+        | Verb::Token(_)
         | Verb::Generate(_) => {
             unreachable!("answered above")
         }

@@ -132,6 +132,11 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
         errors.push(error);
     }
     super::connections::check(&config.connections, errors);
+    let asks = config
+        .tls
+        .as_ref()
+        .is_some_and(super::Tls::asks_certificates);
+    super::clients::check(&config.client, asks, errors);
     if let Some(tls) = &config.tls {
         super::tls::check(tls, errors);
     }

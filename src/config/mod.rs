@@ -16,6 +16,7 @@ mod bindings;
 mod changes;
 mod check;
 mod clicks;
+mod clients;
 mod connections;
 mod consumers;
 mod dotenv;
@@ -35,6 +36,7 @@ pub use admin::{Admin, Listen};
 pub use bindings::matches as binding_matches;
 pub use changes::changed_keys;
 pub use clicks::Clicks;
+pub use clients::{Client, SHA256_PREFIX, digest_of};
 pub use connections::Connections;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
 pub use forward::Forward;
@@ -67,6 +69,8 @@ pub struct Config {
     pub connections: Connections,
     /// How the ports are encrypted; absent: not at all.
     pub tls: Option<Tls>,
+    /// Who may send events; none: everybody.
+    pub client: Vec<Client>,
     /// The journal's bounds.
     pub journal: Journal,
     /// What the doors take.

@@ -50,6 +50,15 @@ impl Default for Tls {
     }
 }
 
+impl Tls {
+    /// Whether a door asks its clients for certificates.
+    #[must_use]
+    pub fn asks_certificates(&self) -> bool {
+        let asks = |port| matches!(port, PortTls::Optional | PortTls::Required);
+        asks(self.grpc) || asks(self.http)
+    }
+}
+
 /// Adds what is wrong with the section.
 pub(super) fn check(section: &Tls, errors: &mut Vec<String>) {
     let mut expect = |holds: bool, text: &str| {

@@ -53,8 +53,8 @@ pub fn parse(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessa
     result
 }
 
-/// Whether a text has more values than `max`: parsed, one takes a hundred bytes and more, even
-/// where it is two in the text. Texts that are not JSON give some answer.
+/// Whether a text may have more values than `max`: parsed, one takes a hundred bytes and more,
+/// even where it is two in the text. An empty list or object counts as two.
 #[must_use]
 pub fn has_more_values_than(text: &[u8], max: usize) -> bool {
     let (mut values, mut in_string, mut escaped) = (1, false, false);
@@ -73,7 +73,7 @@ pub fn has_more_values_than(text: &[u8], max: usize) -> bool {
             _ => {}
         }
     }
-    false
+    values > max
 }
 
 /// The largest 32-bit float, as its shortest text says it, is a little over its
@@ -177,7 +177,7 @@ mod tests {
     fn values_are_counted_before_they_are_made() {
         for (text, values) in [
             ("{}", 2),
-            (r#"{"a":1,"b":[{},{}]}"#, 6),
+            (r#"{"a":1,"b":[{},{}]}"#, 7),
             (r#"{"a,[{":"\\\",,,"}"#, 2),
             (r#"["\\",1]"#, 3),
             ("", 1),

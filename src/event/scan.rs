@@ -3,8 +3,8 @@
 //! door, before anything is kept.
 //!
 //! # Invariants
-//! - It takes exactly what prost's generated decoder takes, so that everything journaled can be
-//!   decoded on the way out (test `takes_what_prost_takes`).
+//! - It takes what prost's decoders take, so that everything journaled can be decoded on the way
+//!   out; and nothing more (tests `takes_what_prost_takes`, `each_mistake_is_named`).
 //! - It allocates nothing, and looks at each byte a bounded number of times.
 //! - It stops at the first event or field beyond the bounds (test `bounds_end_the_scan`).
 

@@ -32,18 +32,17 @@ fn holder(number: u32, value: &[u8]) -> Vec<u8> {
     field(number, 2, &bytes)
 }
 
-/// What both decoders say, which must be the same.
+/// Whether it is taken; then both decoders take it, too. They take a little more: a map's
+/// field is read as one whatever kind its key names.
 fn is_taken(bytes: &[u8]) -> bool {
-    let is_taken = request(bytes, MANY).is_ok();
-    assert_eq!(
-        is_taken,
-        split::decode(bytes).is_ok(),
-        "the way out: {bytes:?}"
-    );
-    if is_taken {
-        assert!(Events::decode(bytes).is_ok(), "prost: {bytes:?}");
+    let found = request(bytes, MANY);
+    let decoders = [split::decode(bytes).is_ok(), Events::decode(bytes).is_ok()];
+    match found {
+        Ok(_) => assert_eq!(decoders, [true; 2], "{bytes:?}"),
+        Err(ScanError::WrongKind(_)) => {}
+        Err(error) => assert_ne!(decoders, [true; 2], "{error}: {bytes:?}"),
     }
-    is_taken
+    found.is_ok()
 }
 
 #[test]
@@ -53,8 +52,9 @@ fn counts_what_is_there() {
         (found.events, found.has_header, found.has_device_id),
         (4, true, true)
     );
-    // 1 header with 2, 4 events; ids, times and cases of three; 2 entries of 2; 3 + 1.
-    assert_eq!(found.fields, 1 + 2 + 4 + 9 + 2 + 4 + 1 + 3 + 1);
+    // A header with 2 fields, 4 events with 3 each but the last, 2 entries of a map of which
+    // one is empty, a list of 3 and an amount.
+    assert_eq!(found.fields, 1 + 2 + 4 + 9 + 2 + 2 + 1 + 3 + 1);
     let empty = request(b"", MANY).unwrap();
     assert_eq!(empty, Found::default());
     // The last device id counts.
@@ -75,7 +75,7 @@ fn bounds_end_the_scan() {
     // Lists, maps, unknown fields and groups, each far larger decoded than on the wire.
     let number = |count: usize| {
         let list = holder(9, &vec![1; count]);
-        request(&holder(5, &holder(27, &list)), MANY)
+        request(&holder(5, &holder(18, &list)), MANY)
     };
     assert!(number(FIELDS_MAX - 3).is_ok());
     assert_eq!(

@@ -1,23 +1,24 @@
-//! The bodies of requests on their way in: how long one may take, and how much memory all of
-//! them take together until they are answered. A layer around the handlers of `grpc` and
+//! The bodies of requests on their way in: whose they are, how long one may take, and how much
+//! memory all of them take together until they are answered. A layer around the handlers of `grpc` and
 //! `http`; webhooks have their lanes' bounds instead.
 //!
 //! # Invariants
+//! - Nothing is read of who may not send (`callers`).
 //! - A body that is not whole in time is refused as `Slow`, however it trickles (tests/it/ports,
 //!   `the_slow_the_silent_and_the_greedy_are_let_go_and_others_work`).
 //! - Bodies are counted as they come, decompressed ones as they are then: no more than the
 //!   room is ever held, no peer's address has more than half of it, and it comes back (there,
 //!   `half_a_handshake_and_a_flood_of_bodies_hold_up_nobody`).
 
+use super::callers::{Caller, Callers};
 use super::door::Door;
 use super::refusal::Refusal;
-use crate::port::{Peer, Place, Places, Short, Whose};
+use crate::port::{Peer, Place, Places, Short};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
-use std::net::{IpAddr, Ipv4Addr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -32,31 +33,49 @@ const REQUEST_BYTES: usize = 4 << 10;
 pub struct Bodies {
     places: Places,
     time: Duration,
+    callers: Callers,
+}
+
+/// Whom a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Everybody: health, reflection.
+    Anybody,
+    /// The clients of the configuration, where it has some.
+    Clients,
 }
 
 impl Bodies {
     /// Room for so many bytes; a body may take so long.
     #[must_use]
-    pub fn new(bytes_max: usize, time: Duration) -> Self {
+    pub fn new(bytes_max: usize, time: Duration, callers: Callers) -> Self {
         Self {
             places: Places::new(bytes_max, bytes_max.div_ceil(2)),
             time,
+            callers,
         }
     }
 
-    /// Lets a request through to its handler, and has `answer` say why where its body is cut
-    /// off.
+    /// Lets a request through to its handler, and has `answer` say why where it may not be
+    /// sent, or its body is cut off.
     pub(super) async fn watch(
         &self,
         door: &Door,
+        who: Who,
         request: Request,
         next: Next,
         answer: fn(&Refusal) -> Response,
     ) -> Response {
         let peer = request.extensions().get::<Peer>();
-        // Routes that are called without a port have no peer; they count as one.
-        let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.address.ip());
-        let Ok(place) = self.places.take(Whose::from(address), REQUEST_BYTES) else {
+        let caller = match who {
+            Who::Anybody => Ok(Caller::nobody(peer)),
+            Who::Clients => self.callers.identify(request.headers(), peer),
+        };
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(refusal) => return answer(&door.refused(refusal)),
+        };
+        let Ok(place) = self.places.take(caller.whose(), REQUEST_BYTES) else {
             return answer(&door.refused(Refusal::NoRoom));
         };
         let charge = Charge(Arc::new(Mutex::new(Held { place, cut: None })));
@@ -71,6 +90,7 @@ impl Bodies {
             })
         });
         request.extensions_mut().insert(charge.clone());
+        request.extensions_mut().insert(caller);
         let response = next.run(request).await;
         match charge.cut() {
             Some(refusal) => answer(&door.refused(refusal)),

@@ -9,6 +9,7 @@
 //! - Bytes that are not an `Events` are never kept; an incomplete batch is kept as
 //!   `Rejected` (where configured) and refused all the same.
 
+use super::callers::Caller;
 use super::health::Health;
 use super::refusal::Refusal;
 use crate::clock::now_ms;
@@ -19,6 +20,7 @@ use crate::event::tally::Tally;
 use crate::event::validate;
 use crate::event::webhook::{Receipt, Source, Stored};
 use crate::journal::{AppendError, Journal, Kind, NewRecord};
+use crate::port::{Place, Places, Short};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -41,12 +43,15 @@ pub struct Door {
     in_work: Arc<AtomicUsize>,
     /// Requests that the journal works on at the same time.
     places: Arc<Semaphore>,
+    /// Those of one caller that wait for it or have it.
+    parts: Places,
 }
 
 /// What one door takes.
 #[derive(Debug, Clone, Copy)]
 pub struct DoorLimits {
-    /// Requests in work at the same time; more wait.
+    /// Requests in work at the same time; more wait. One caller may have half as many, in work
+    /// and waiting; more are refused.
     pub in_flight_max: usize,
     /// Events of one request.
     pub request_events_max: usize,
@@ -85,6 +90,7 @@ impl Door {
             places: Arc::new(Semaphore::new(
                 limits.in_flight_max.min(Semaphore::MAX_PERMITS),
             )),
+            parts: Places::new(usize::MAX, limits.in_flight_max.div_ceil(2)),
         }
     }
 
@@ -107,15 +113,16 @@ impl Door {
     /// See [`Refusal`].
     pub async fn accept(
         &self,
+        caller: &Caller,
         bytes: Bytes,
         deadline: Option<Duration>,
     ) -> Result<Accepted, Refusal> {
         let started = Instant::now();
         let _in_work = InWork::new(&self.in_work);
-        let result = match self.place(deadline).await {
+        let result = match self.place(caller, deadline).await {
             Ok(_place) => {
                 let left = deadline.map(|deadline| deadline.saturating_sub(started.elapsed()));
-                self.take(bytes, left).await
+                self.take(caller, bytes, left).await
             }
             Err(refusal) => Err(refusal),
         };
@@ -127,14 +134,22 @@ impl Door {
             }
             Err(refusal) => {
                 self.metrics.request(self.name, refusal.outcome());
-                tracing::debug!(door = self.name, %refusal, "request refused");
+                let client = caller.name();
+                tracing::debug!(door = self.name, client, %refusal, "request refused");
             }
         }
         result
     }
 
-    /// Waits for its turn. A body on its way in takes no turn: who sends slowly holds up nobody.
-    async fn place(&self, deadline: Option<Duration>) -> Result<SemaphorePermit<'_>, Refusal> {
+    /// Waits for its turn. A body on its way in takes no turn: who sends slowly holds up nobody;
+    /// and who has as many requests here as one may is told so, and waits elsewhere.
+    async fn place(
+        &self,
+        caller: &Caller,
+        deadline: Option<Duration>,
+    ) -> Result<(Place, SemaphorePermit<'_>), Refusal> {
+        let own = self.parts.take(caller.whose(), 1);
+        let own = own.map_err(|_: Short| Refusal::Busy)?;
         let turn = self.places.acquire();
         let turn = match deadline {
             None => turn.await,
@@ -142,7 +157,7 @@ impl Door {
                 .await
                 .map_err(|_| AppendError::Deadline)?,
         };
-        Ok(turn.map_err(|_| AppendError::Closed)?)
+        Ok((own, turn.map_err(|_| AppendError::Closed)?))
     }
 
     /// Counts a request that was refused before its bytes came here.
@@ -197,7 +212,12 @@ impl Door {
         }
     }
 
-    async fn take(&self, bytes: Bytes, deadline: Option<Duration>) -> Result<Accepted, Refusal> {
+    async fn take(
+        &self,
+        caller: &Caller,
+        bytes: Bytes,
+        deadline: Option<Duration>,
+    ) -> Result<Accepted, Refusal> {
         self.open()?;
         let found = scan::request(&bytes, self.request_events_max)?;
         if let Err(invalid) = validate::header(&found) {
@@ -209,6 +229,7 @@ impl Door {
             return Ok(Accepted { seq: None, events });
         }
         let tally = Tally::of_request(&bytes);
+        caller.admit(&tally)?;
         let record = record(Kind::Dispatch, None, tally, bytes);
         let seq = self.journal.append(&record, deadline).await?;
         Ok(Accepted {

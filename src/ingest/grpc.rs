@@ -1,7 +1,8 @@
 //! The gRPC door: `event.EventService/dispatch`, health, reflection, grpc-web in
 //! binary and text mode, gzip and zstd. Called by `app`, which serves the routes.
 
-use super::bodies::{Bodies, Charge};
+use super::bodies::{Bodies, Charge, Who};
+use super::callers::Caller;
 use super::door::Door;
 use super::refusal::Refusal;
 use crate::event::descriptor::FILE_DESCRIPTOR_SET;
@@ -37,6 +38,9 @@ const EXPOSED_HEADERS: [&str; 7] = [
     HOST_KEY,
     SEQ_KEY,
 ];
+
+/// Where the paths of calls with events begin.
+const EVENT_SERVICE: &str = "/event.EventService/";
 
 /// Response metadata: the host that made the batch durable.
 const HOST_KEY: &str = "x-holdfast-host";
@@ -98,7 +102,13 @@ async fn watch(
         let answer = refusal.to_status().into_http::<tonic::body::Body>();
         answer.map(axum::body::Body::new)
     };
-    bodies.watch(&door, request, next, answer).await
+    let is_dispatch = request.uri().path().starts_with(EVENT_SERVICE);
+    let who = if is_dispatch {
+        Who::Clients
+    } else {
+        Who::Anybody
+    };
+    bodies.watch(&door, who, request, next, answer).await
 }
 
 /// tonic refuses a request over the bound before any handler sees it: as
@@ -145,9 +155,12 @@ impl EventService for Dispatch {
             let room = charge.at_least(request.get_ref().len());
             room.map_err(|refusal| self.door.refused(refusal).to_status())?;
         }
+        let caller = request.extensions().get::<Caller>().cloned();
+        let caller = caller.ok_or(Refusal::Unauthenticated);
+        let caller = caller.map_err(|refusal| self.door.refused(refusal).to_status())?;
         let accepted = self
             .door
-            .accept(request.into_inner(), deadline)
+            .accept(&caller, request.into_inner(), deadline)
             .await
             .map_err(|refusal: Refusal| refusal.to_status())?;
         let mut response = Response::new(Answer {

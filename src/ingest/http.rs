@@ -5,7 +5,8 @@
 //! - 200 means durable, as for dispatch. Routes answer with and without the
 //!   trailing slash.
 
-use super::bodies::Bodies;
+use super::bodies::{Bodies, Who};
+use super::callers::Caller;
 use super::door::Door;
 use super::figures::Figures;
 use super::health::Health;
@@ -14,7 +15,6 @@ use super::webhooks::{self, Lane};
 use crate::event::descriptor::SCHEMA;
 use crate::event::json;
 use crate::event::scan::{FIELDS_MAX, ScanError};
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
@@ -22,6 +22,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use futures::stream::{self, StreamExt as _};
 use prost::Message as _;
 use serde_json::value::RawValue;
@@ -84,7 +85,9 @@ async fn watch(
     next: Next,
 ) -> Response {
     let answer = |refusal: &Refusal| refuse(refusal, 0);
-    bodies.watch(&door, request, next, answer).await
+    bodies
+        .watch(&door, Who::Clients, request, next, answer)
+        .await
 }
 
 /// Gives each request an id, whatever the client calls it, and each answer the same;
@@ -129,7 +132,11 @@ async fn render_metrics(State(app): State<App>) -> Response {
 
 /// `POST /events`: one `event.Events` as protobuf JSON, or several one after the
 /// other (newline-separated). All are parsed before any is kept.
-async fn take_events(State(app): State<App>, body: Result<Bytes, BytesRejection>) -> Response {
+async fn take_events(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     let body = match body {
         Ok(body) => body,
         Err(rejection) => {
@@ -145,7 +152,7 @@ async fn take_events(State(app): State<App>, body: Result<Bytes, BytesRejection>
     };
     let count = batches.len();
     let results: Vec<_> = stream::iter(batches)
-        .map(|batch| app.door.accept(batch.into(), None))
+        .map(|batch| app.door.accept(&caller, batch.into(), None))
         .buffered(APPENDS_AT_ONCE)
         .collect()
         .await;
@@ -189,6 +196,12 @@ fn refuse(refusal: &Refusal, accepted: usize) -> Response {
         "status": "ERROR", "message": text, "accepted": accepted,
     });
     let mut response = (status, axum::Json(answer)).into_response();
+    if status == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, scheme);
+    }
     if let Some(seconds) = retry_after {
         response
             .headers_mut()

@@ -11,6 +11,7 @@
 //! - One table maps refusals to status codes: `refusal`.
 
 mod bodies;
+mod callers;
 pub mod codec;
 mod door;
 mod figures;
@@ -21,6 +22,7 @@ mod refusal;
 pub mod webhooks;
 
 pub use bodies::Bodies;
+pub use callers::{Caller, Callers, unknown_events};
 pub use door::{Accepted, Door, DoorLimits};
 pub use figures::Figures;
 pub use grpc::routes as grpc_routes;

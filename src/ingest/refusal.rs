@@ -15,6 +15,9 @@ const FULL_PUSHBACK: Duration = Duration::from_secs(5);
 /// How long after a request was not made durable in time.
 const BUSY_PUSHBACK: Duration = Duration::from_secs(1);
 
+/// At least, after a client's rate was used up: else it would ask again at once.
+const RATE_PUSHBACK_MIN: Duration = Duration::from_millis(100);
+
 /// Why a request is not accepted.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refusal {
@@ -30,6 +33,15 @@ pub enum Refusal {
     /// A webhook without the proof of who sent it; nothing is kept.
     #[error("not signed as configured")]
     Unverified,
+    /// Nobody that the configuration names; nothing is read.
+    #[error("not authenticated")]
+    Unauthenticated,
+    /// An event of a type that this client may not send; nothing is kept.
+    #[error("this client may not send {0}")]
+    Forbidden(&'static str),
+    /// The client's rate is used up; after so long it has caught up.
+    #[error("this client sends more than its rate")]
+    TooFast(Duration),
     /// The body is larger than this many bytes; nothing is kept.
     #[error("larger than {0} bytes")]
     TooLarge(usize),
@@ -91,6 +103,19 @@ impl Refusal {
             Self::Unverified => {
                 let who = StatusCode::UNAUTHORIZED;
                 ("unverified", Code::Unauthenticated, who, text, None)
+            }
+            Self::Unauthenticated => {
+                let who = StatusCode::UNAUTHORIZED;
+                ("unauthenticated", Code::Unauthenticated, who, text, None)
+            }
+            Self::Forbidden(_) => {
+                let no = StatusCode::FORBIDDEN;
+                ("forbidden", Code::PermissionDenied, no, text, None)
+            }
+            Self::TooFast(wait) => {
+                let busy = StatusCode::TOO_MANY_REQUESTS;
+                let wait = Some((*wait).max(RATE_PUSHBACK_MIN));
+                ("too_fast", Code::ResourceExhausted, busy, text, wait)
             }
             Self::Busy => {
                 let busy = StatusCode::TOO_MANY_REQUESTS;

@@ -22,6 +22,8 @@ pub enum Whose {
     V4(Ipv4Addr),
     /// An IPv6 network.
     V6(u128),
+    /// A client that proved who it is, by its place in the configuration.
+    Client(usize),
 }
 
 impl From<IpAddr> for Whose {

@@ -77,7 +77,7 @@ fn a_value_that_does_not_stand_here_is_not_taken() {
     assert!(!REQUESTS.takes(&["grpc", "foreign"]));
     assert!(!REQUESTS.takes(&["grpc"]));
     assert!(BACKLOG.takes(&["any way out"]));
-    assert_eq!(REQUESTS.combinations().len(), 8 * 11);
+    assert_eq!(REQUESTS.combinations().len(), 8 * 14);
     assert!(CONSUMED.combinations().is_empty());
     for source in Source::ALL {
         assert!(REQUESTS.takes(&[source.name(), "accepted"]), "{source:?}");

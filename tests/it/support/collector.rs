@@ -213,6 +213,15 @@ pub fn send(port: u16, method: &str, path: &str, body: &[u8]) -> Option<(u16, St
     http(port, &head, body)
 }
 
+/// The same with more lines of head, each with its end.
+pub fn send_with(port: u16, path: &str, lines: &str, body: &[u8]) -> Option<(u16, String)> {
+    let head = format!(
+        "POST {path} HTTP/1.0\r\nContent-Length: {}\r\n{lines}\r\n",
+        body.len()
+    );
+    http(port, &head, body)
+}
+
 fn http(port: u16, head: &str, body: &[u8]) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream

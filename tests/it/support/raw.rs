@@ -50,6 +50,15 @@ impl Decoder for Raw {
 
 /// Dispatches these bytes; the sequence on success.
 pub async fn dispatch(address: &str, bytes: impl Into<Bytes>) -> Result<Option<u64>, Status> {
+    dispatch_as(address, None, bytes).await
+}
+
+/// Dispatches with an `authorization` header.
+pub async fn dispatch_as(
+    address: &str,
+    authorization: Option<&str>,
+    bytes: impl Into<Bytes>,
+) -> Result<Option<u64>, Status> {
     let channel = Endpoint::from_shared(address.to_owned())
         .unwrap()
         .connect()
@@ -61,7 +70,13 @@ pub async fn dispatch(address: &str, bytes: impl Into<Bytes>) -> Result<Option<u
         .await
         .map_err(|error| Status::unknown(error.to_string()))?;
     let path = PathAndQuery::from_static("/event.EventService/dispatch");
-    let answer = client.unary(Request::new(bytes.into()), path, Raw).await?;
+    let mut request = Request::new(bytes.into());
+    if let Some(value) = authorization {
+        request
+            .metadata_mut()
+            .insert("authorization", value.parse().unwrap());
+    }
+    let answer = client.unary(request, path, Raw).await?;
     assert_eq!(answer.get_ref().status, "SUCCESS");
     let seq = answer.metadata().get("x-holdfast-seq");
     Ok(seq.map(|seq| seq.to_str().unwrap().parse().unwrap()))

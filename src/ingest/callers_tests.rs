@@ -1,0 +1,208 @@
+use super::*;
+use crate::port::ClientCertificate;
+use std::net::SocketAddr;
+
+/// The hash of a token as the configuration has it.
+fn hashed(token: &str) -> String {
+    let digits: Vec<_> = hash(token.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("sha256:{}", digits.concat())
+}
+
+fn client(name: &str) -> Client {
+    Client {
+        name: name.to_owned(),
+        tokens: vec![hashed(&format!("token of {name}"))],
+        ..Client::default()
+    }
+}
+
+fn headers(values: &[&str]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for value in values {
+        headers.append(AUTHORIZATION, value.parse().unwrap());
+    }
+    headers
+}
+
+fn peer(certificate: Option<ClientCertificate>) -> Peer {
+    Peer {
+        address: SocketAddr::from(([10, 0, 0, 7], 1234)),
+        certificate: certificate.map(Arc::new),
+    }
+}
+
+fn name(callers: &Callers, values: &[&str], peer: &Peer) -> Result<Option<String>, String> {
+    let caller = callers.identify(&headers(values), Some(peer));
+    let name = caller.map(|caller| caller.name().map(str::to_owned));
+    name.map_err(|refusal| refusal.outcome().to_owned())
+}
+
+fn events(names: &[&str]) -> Tally {
+    let mut tally = Tally::default();
+    for name in names {
+        tally.add(TypeKey::of_name(name), 1);
+    }
+    tally
+}
+
+#[test]
+fn everybody_is_heard_where_nobody_is_named() {
+    let callers = Callers::new(&[]);
+    // Proxies send headers of their own; they mean nothing here.
+    for values in [&[][..], &["Basic eDp5"], &["Bearer x"]] {
+        assert_eq!(name(&callers, values, &peer(None)), Ok(None));
+    }
+    let caller = callers.identify(&headers(&[]), Some(&peer(None))).unwrap();
+    assert_eq!(caller.whose(), Whose::V4(Ipv4Addr::new(10, 0, 0, 7)));
+    assert!(caller.admit(&events(&["LaunchEvent"])).is_ok());
+}
+
+#[test]
+fn a_client_is_who_its_token_or_its_certificate_says() {
+    let mut by_name = client("named");
+    by_name.certificates = vec!["ingest.example".to_owned()];
+    let mut by_print = client("printed");
+    by_print.certificates = vec![hashed("a certificate")];
+    let callers = Callers::new(&[client("app"), by_name, by_print]);
+    let certificate = |names: &[&str], der: &str| {
+        peer(Some(ClientCertificate {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            sha256_fingerprint: hash(der.as_bytes()),
+        }))
+    };
+    let ok = |name: &str| Ok(Some(name.to_owned()));
+    let nobody = peer(None);
+    for value in [
+        "Bearer token of app",
+        "bearer  token of app ",
+        "BEARER token of app",
+    ] {
+        assert_eq!(name(&callers, &[value], &nobody), ok("app"), "{value}");
+    }
+    let shown = certificate(&["other", "ingest.example"], "x");
+    assert_eq!(name(&callers, &[], &shown), ok("named"));
+    assert_eq!(
+        name(&callers, &[], &certificate(&[], "a certificate")),
+        ok("printed")
+    );
+    // A token says more than the connection, which others may share.
+    assert_eq!(name(&callers, &["Bearer token of app"], &shown), ok("app"));
+    let refused = Err("unauthenticated".to_owned());
+    for values in [
+        &[][..],
+        &["Bearer token of ap"],
+        &["Bearer token of app2"],
+        &["Bearer "],
+        &["Basic token of app"],
+        &["token of app"],
+        &["Bearer token of app", "Bearer token of app"],
+        &["Bearer \u{e9}"],
+        &[&format!("Bearer {}", "x".repeat(5000))],
+        // What the configuration has is not what opens.
+        &[&format!("Bearer {}", hashed("token of app"))],
+    ] {
+        assert_eq!(name(&callers, values, &nobody), refused, "{values:?}");
+    }
+    // A wrong token is not made good by a certificate.
+    assert_eq!(name(&callers, &["Bearer no"], &shown), refused);
+    assert_eq!(
+        name(&callers, &[], &certificate(&["example"], "y")),
+        refused
+    );
+}
+
+#[test]
+fn the_nameless_are_one_client_and_each_address_has_its_own_places() {
+    let mut web = client("web");
+    web.tokens.clear();
+    web.anonymous = true;
+    web.max_rate = 10;
+    let callers = Callers::new(&[client("app"), web]);
+    let caller = callers.identify(&headers(&[]), Some(&peer(None))).unwrap();
+    assert_eq!(caller.name(), Some("web"));
+    assert_eq!(caller.whose(), Whose::V4(Ipv4Addr::new(10, 0, 0, 7)));
+    let app = headers(&["Bearer token of app"]);
+    let app = callers.identify(&app, Some(&peer(None))).unwrap();
+    assert_eq!(app.whose(), Whose::Client(0));
+    let wrong = name(&callers, &["Bearer wrong"], &peer(None));
+    assert_eq!(
+        wrong,
+        Err("unauthenticated".to_owned()),
+        "it is no nameless one"
+    );
+}
+
+#[test]
+fn types_that_there_are_not_are_named() {
+    let mut app = client("app");
+    let names = ["LaunchEvent", "<nil>", "Unknown", "NoEvent"];
+    app.events = Some(names.map(str::to_owned).to_vec());
+    let wrong = unknown_events(&[client("web"), app]);
+    assert_eq!(
+        wrong,
+        ["client[app].events: there is no event type \"NoEvent\""]
+    );
+}
+
+#[test]
+fn a_type_that_is_not_named_is_refused() {
+    let mut app = client("app");
+    app.events = Some(vec!["LaunchEvent".to_owned(), "<nil>".to_owned()]);
+    let callers = Callers::new(&[app]);
+    let caller = callers
+        .identify(&headers(&["Bearer token of app"]), None)
+        .unwrap();
+    assert!(caller.admit(&events(&["LaunchEvent", "<nil>"])).is_ok());
+    let refusal = caller
+        .admit(&events(&["LaunchEvent", "TestEvent"]))
+        .unwrap_err();
+    assert_eq!(refusal.to_string(), "this client may not send TestEvent");
+    assert!(caller.admit(&events(&["Unknown.77"])).is_err());
+}
+
+#[test]
+fn a_rate_is_kept_over_the_seconds() {
+    let mut app = client("app");
+    app.max_rate = 100;
+    let callers = Callers::new(std::slice::from_ref(&app));
+    let caller = || {
+        callers
+            .identify(&headers(&["Bearer token of app"]), None)
+            .unwrap()
+    };
+    let of = |count| {
+        let mut tally = Tally::default();
+        tally.add(TypeKey::NONE, count);
+        tally
+    };
+    let start = Instant::now() + Duration::from_secs(1);
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let wait = |refusal: Result<(), Refusal>| match refusal {
+        Err(Refusal::TooFast(wait)) => wait.as_millis(),
+        other => panic!("{other:?}"),
+    };
+    // A second's worth is there, and a batch is taken whole: it is waited for afterwards.
+    assert!(caller().admit_at(&of(50), at(0)).is_ok());
+    assert!(caller().admit_at(&of(350), at(0)).is_ok());
+    assert_eq!(wait(caller().admit_at(&of(1), at(0))), 3000);
+    assert_eq!(wait(caller().admit_at(&of(1), at(2000))), 1000);
+    // A reload forgives nothing.
+    callers.replace(std::slice::from_ref(&app));
+    assert!(caller().admit_at(&of(1), Instant::now()).is_err());
+    // Over ten seconds the rate holds, whatever the sizes.
+    let callers = Callers::new(std::slice::from_ref(&app));
+    let caller = callers
+        .identify(&headers(&["Bearer token of app"]), None)
+        .unwrap();
+    let sizes = [1, 70, 7, 33].into_iter().cycle();
+    let mut taken = 0;
+    for (ms, size) in (0..10_000).step_by(5).zip(sizes) {
+        if caller.admit_at(&of(size), at(ms)).is_ok() {
+            taken += size;
+        }
+    }
+    assert!((1000..=1200).contains(&taken), "{taken}");
+}
