@@ -13,7 +13,7 @@ use super::health::Health;
 use super::refusal::Refusal;
 use super::webhooks::{self, Lane};
 use crate::event::descriptor::SCHEMA;
-use crate::event::json;
+use crate::event::json::{self, Excess};
 use crate::event::scan::{FIELDS_MAX, ScanError};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -175,11 +175,13 @@ fn parse(body: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
     for (at, document) in documents.enumerate() {
         let bad = |error: String| Refusal::Malformed(format!("document {}: {error}", at + 1));
         let document = document.map_err(|error| bad(error.to_string()))?;
-        if json::has_more_values_than(document.get().as_bytes(), FIELDS_MAX) {
-            return Err(ScanError::TooManyFields(FIELDS_MAX).into());
-        }
-        let batch = json::parse(&SCHEMA.events, document.get().as_bytes())
-            .map_err(|error| bad(error.to_string()))?;
+        let text = document.get().as_bytes();
+        json::bounded(text, FIELDS_MAX).map_err(|excess| match excess {
+            Excess::Values(max) => ScanError::TooManyFields(max).into(),
+            Excess::Depth => bad(excess.to_string()),
+        })?;
+        json::keys_are_unique(text).map_err(|error| bad(error.to_string()))?;
+        let batch = json::parse(&SCHEMA.events, text).map_err(|error| bad(error.to_string()))?;
         batches.push(batch.encode_to_vec());
     }
     if batches.is_empty() {

@@ -27,6 +27,7 @@ mod disk_full;
 mod dlq;
 mod faults;
 mod foreign;
+mod hostile;
 mod http;
 mod main_path;
 mod monitoring;

@@ -48,6 +48,22 @@ impl Decoder for Raw {
     }
 }
 
+/// One connection, for many calls one after the other.
+#[derive(Clone)]
+pub struct Caller(tonic::transport::Channel);
+
+impl Caller {
+    pub async fn connect(address: &str) -> Self {
+        let endpoint = Endpoint::from_shared(address.to_owned()).unwrap();
+        Self(endpoint.connect().await.unwrap())
+    }
+
+    /// Dispatches these bytes; the sequence on success.
+    pub async fn dispatch(&self, bytes: impl Into<Bytes>) -> Result<Option<u64>, Status> {
+        call(self.0.clone(), Request::new(bytes.into())).await
+    }
+}
+
 /// Dispatches these bytes; the sequence on success.
 pub async fn dispatch(address: &str, bytes: impl Into<Bytes>) -> Result<Option<u64>, Status> {
     dispatch_as(address, None, bytes).await
@@ -59,23 +75,25 @@ pub async fn dispatch_as(
     authorization: Option<&str>,
     bytes: impl Into<Bytes>,
 ) -> Result<Option<u64>, Status> {
-    let channel = Endpoint::from_shared(address.to_owned())
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
-    let mut client = tonic::client::Grpc::new(channel);
-    client
-        .ready()
-        .await
-        .map_err(|error| Status::unknown(error.to_string()))?;
-    let path = PathAndQuery::from_static("/event.EventService/dispatch");
     let mut request = Request::new(bytes.into());
     if let Some(value) = authorization {
         request
             .metadata_mut()
             .insert("authorization", value.parse().unwrap());
     }
+    call(Caller::connect(address).await.0, request).await
+}
+
+async fn call(
+    channel: tonic::transport::Channel,
+    request: Request<Bytes>,
+) -> Result<Option<u64>, Status> {
+    let mut client = tonic::client::Grpc::new(channel);
+    client
+        .ready()
+        .await
+        .map_err(|error| Status::unknown(error.to_string()))?;
+    let path = PathAndQuery::from_static("/event.EventService/dispatch");
     let answer = client.unary(request, path, Raw).await?;
     assert_eq!(answer.get_ref().status, "SUCCESS");
     let seq = answer.metadata().get("x-holdfast-seq");
