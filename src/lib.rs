@@ -58,6 +58,9 @@ pub mod dlq;
 pub mod drill;
 pub mod event;
 pub mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ingest;
 pub mod journal;
 pub mod pace;

@@ -31,6 +31,8 @@ mod change;
 mod client;
 mod connection;
 mod forecast;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod history;
 mod listener;
 mod page;

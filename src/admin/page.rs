@@ -177,7 +177,7 @@ async fn guard(State(names): State<Arc<[String]>>, request: Request, next: Next)
 
 /// Whether the one name that is asked for is one of ours: an address, this host, or one that
 /// is configured.
-fn is_ours(request: &Request, names: &[String]) -> bool {
+pub(super) fn is_ours(request: &Request, names: &[String]) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let authority = request.uri().authority();
     let host = match (hosts.next(), hosts.next(), authority) {
@@ -214,6 +214,13 @@ struct Asked {
     coarse: bool,
     /// Only what is newer, milliseconds since the service started.
     after: Option<u64>,
+}
+
+/// What a query asks for, where it can be read.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn asked(uri: &axum::http::Uri) -> Option<(bool, Option<u64>)> {
+    let Query(asked) = Query::<Asked>::try_from_uri(uri).ok()?;
+    Some((asked.coarse, asked.after))
 }
 
 /// All that the page shows.

@@ -21,6 +21,8 @@ mod browse;
 mod collect;
 mod connection;
 mod consume;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod message;
 mod options;
 mod parcel;

@@ -167,7 +167,7 @@ impl Frames {
 
 /// Marks what is nested too deeply in the headers of a content header frame. `None` where it is
 /// malformed; up to there it is done.
-fn flatten(payload: &mut [u8]) -> Option<()> {
+pub(super) fn flatten(payload: &mut [u8]) -> Option<()> {
     const HAS_CONTENT_TYPE: u16 = 1 << 15;
     const HAS_CONTENT_ENCODING: u16 = 1 << 14;
     const HAS_HEADERS: u16 = 1 << 13;

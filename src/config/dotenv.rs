@@ -58,7 +58,7 @@ pub(super) fn read(dir: &Path, env: Option<&str>) -> DotEnv {
     result
 }
 
-fn parse(bytes: &[u8], file: &str, result: &mut DotEnv) {
+pub(super) fn parse(bytes: &[u8], file: &str, result: &mut DotEnv) {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {

@@ -21,6 +21,8 @@ mod connections;
 mod consumers;
 mod dotenv;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod load;
 mod older;
 mod origin;

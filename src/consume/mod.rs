@@ -11,6 +11,8 @@
 mod consumer;
 mod deliver;
 mod direct;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod handlers;
 mod part;
 mod publisher;

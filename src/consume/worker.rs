@@ -12,7 +12,7 @@ use super::deliver::{Stopped, Target, Verdict};
 use super::handlers::{self, Context, Input, Item, KEPT_HEADERS, referral};
 use super::part::part;
 use super::publisher::SafePublisher;
-use crate::broker::{Acker, Delivery, Headers, Session, Subscription, Tag};
+use crate::broker::{Acker, Delivery, Headers, Message, Session, Subscription, Tag};
 use crate::clock::now_ms;
 use crate::config::Consumer;
 use crate::event::envelope::{
@@ -145,22 +145,7 @@ impl Worker {
 
     /// Runs the handler; a panic in it refuses this message alone.
     fn handle(&self, delivery: Delivery) -> Pending {
-        let message = &delivery.message;
-        let headers = &message.headers;
-        let (host, indexes) = (headers.text(HOST_HEADER), headers.text(INDEXES_HEADER));
-        let sent_at_s = message.timestamp_s.and_then(|s| i64::try_from(s).ok());
-        let seq = headers.int(SEQ_HEADER);
-        let input = Input {
-            content_type: message.content_type.as_deref(),
-            body: &message.body,
-            origins: Origins::from_headers(host.as_deref(), seq, indexes.as_deref()),
-            reason: headers.text(REASON_HEADER).map(|r| r.into_owned()),
-            headers: kept_headers(headers),
-            message_id: message.message_id.as_deref(),
-            sent_at_ms: headers
-                .int(RECEIVED_HEADER)
-                .or_else(|| sent_at_s?.checked_mul(1000)),
-        };
+        let input = input(&delivery.message);
         let (handler, table) = (self.consumer.handler, self.target.table);
         let items = handlers::run_guarded(handler, table, &input, &self.context, now_ms());
         Pending { delivery, items }
@@ -337,6 +322,25 @@ fn complete(table: &Table, rows: Rows, launches: Vec<Option<Launch>>) -> Rows {
         }
     }
     kept
+}
+
+/// What handlers read of a message.
+pub(super) fn input(message: &Message) -> Input<'_> {
+    let headers = &message.headers;
+    let (host, indexes) = (headers.text(HOST_HEADER), headers.text(INDEXES_HEADER));
+    let sent_at_s = message.timestamp_s.and_then(|s| i64::try_from(s).ok());
+    let seq = headers.int(SEQ_HEADER);
+    Input {
+        content_type: message.content_type.as_deref(),
+        body: &message.body,
+        origins: Origins::from_headers(host.as_deref(), seq, indexes.as_deref()),
+        reason: headers.text(REASON_HEADER).map(|r| r.into_owned()),
+        headers: kept_headers(headers),
+        message_id: message.message_id.as_deref(),
+        sent_at_ms: headers
+            .int(RECEIVED_HEADER)
+            .or_else(|| sent_at_s?.checked_mul(1000)),
+    }
 }
 
 /// The headers that handlers may read; producers differ in their case.

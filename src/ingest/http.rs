@@ -169,7 +169,7 @@ async fn take_events(
     }
 }
 
-fn parse(body: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
+pub(super) fn parse(body: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
     let mut batches = Vec::new();
     let documents = serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>();
     for (at, document) in documents.enumerate() {

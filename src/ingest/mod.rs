@@ -15,6 +15,8 @@ mod callers;
 pub mod codec;
 mod door;
 mod figures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod grpc;
 mod health;
 mod http;

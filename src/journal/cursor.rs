@@ -31,7 +31,7 @@ impl Position {
         Self::decode(&Slots::read(path)?)
     }
 
-    fn decode(bytes: &[u8]) -> io::Result<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> io::Result<Self> {
         let ((version, position), _): ((u32, Self), usize) = codec::decode(bytes)?;
         if version != VERSION {
             return Err(io::Error::other(format!("format version {version}")));
@@ -42,7 +42,7 @@ impl Position {
         Ok(position)
     }
 
-    fn encode(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn encode(&self) -> io::Result<Vec<u8>> {
         codec::encode(&(VERSION, self))
     }
 }

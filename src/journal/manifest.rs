@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
 
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Bytes of a header or a manifest. One with a loss at every second block has some MiB.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -149,10 +149,15 @@ fn write<T: Serialize>(dir: &Path, name: &str, value: &T) -> io::Result<()> {
 }
 
 fn read<T: DeserializeOwned + Plausible>(dir: &Path, name: &str) -> io::Result<Option<T>> {
-    let Some(bytes) = durable_file::read(&dir.join(name), FILE_BYTES_MAX)? else {
-        return Ok(None);
-    };
-    let (version, used): (u32, usize) = codec::decode(&bytes)?;
+    match durable_file::read(&dir.join(name), FILE_BYTES_MAX)? {
+        Some(bytes) => decode(name, &bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Reads the content of a file of this name.
+pub(super) fn decode<T: DeserializeOwned + Plausible>(name: &str, bytes: &[u8]) -> io::Result<T> {
+    let (version, used): (u32, usize) = codec::decode(bytes)?;
     if version != VERSION {
         let text = format!("{name} has format version {version}");
         return Err(io::Error::other(text));
@@ -162,12 +167,12 @@ fn read<T: DeserializeOwned + Plausible>(dir: &Path, name: &str) -> io::Result<O
         let text = format!("{name} claims what no generation holds");
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
-    Ok(Some(value))
+    Ok(value)
 }
 
 /// What a file claims, be its checksum as it may, is counted through by whoever reads on:
 /// so it must be what a generation can hold.
-trait Plausible {
+pub(super) trait Plausible {
     fn is_plausible(&self) -> bool;
 }
 

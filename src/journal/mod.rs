@@ -103,6 +103,8 @@ mod data_lock;
 mod directory;
 mod durable_file;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod generation;
 mod handle;
 mod host_id;

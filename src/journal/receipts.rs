@@ -118,7 +118,7 @@ pub struct ReceiptFile {
 }
 
 impl ReceiptFile {
-    fn parse(path: PathBuf) -> Option<Self> {
+    pub(super) fn parse(path: PathBuf) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_prefix("gen-")?.to_owned();
         let mut parts = name.split('.');
         let mut number = || parts.next()?.parse::<u64>().ok();
@@ -154,9 +154,7 @@ impl ReceiptFile {
         let damaged = |text: String| failed(io::Error::new(io::ErrorKind::InvalidData, text));
         let bytes = durable_file::read(&self.path, RECEIPT_BYTES_MAX as u64).map_err(failed)?;
         let bytes = bytes.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        let bytes = decompress(&bytes, RECEIPT_BYTES_MAX).map_err(failed)?;
-        let decoded = codec::decode_within::<Receipt, RECEIPT_VALUES_BYTES_MAX>(&bytes);
-        let (receipt, _) = decoded.map_err(failed)?;
+        let receipt = decode(&bytes, RECEIPT_BYTES_MAX).map_err(failed)?;
         if receipt.version != VERSION || receipt.span != self.span {
             return Err(damaged(
                 "it is not of this version, or not of this name".to_owned(),
@@ -164,6 +162,13 @@ impl ReceiptFile {
         }
         Ok(receipt)
     }
+}
+
+/// Reads the content of a receipt's file.
+pub(super) fn decode(bytes: &[u8], bytes_max: usize) -> io::Result<Receipt> {
+    let bytes = decompress(bytes, bytes_max)?;
+    let (receipt, _) = codec::decode_within::<Receipt, RECEIPT_VALUES_BYTES_MAX>(&bytes)?;
+    Ok(receipt)
 }
 
 /// The receipts of a data directory, in the order of their sequences.

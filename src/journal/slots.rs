@@ -109,7 +109,7 @@ fn read(file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn newest(bytes: &[u8]) -> Option<(u64, Vec<u8>)> {
+pub(super) fn newest(bytes: &[u8]) -> Option<(u64, Vec<u8>)> {
     let slots = [bytes.get(..SLOT_BYTES), bytes.get(SLOT_BYTES..)];
     slots.into_iter().flatten().filter_map(parse).max()
 }

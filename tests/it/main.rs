@@ -38,6 +38,7 @@ mod ports;
 mod power;
 mod sentry;
 mod sinks;
+mod supply;
 mod systemd;
 mod tidy;
 mod webhooks;

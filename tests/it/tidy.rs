@@ -12,7 +12,7 @@ const LINES_MAX: usize = 450;
 
 /// Each layer may name those after it, and none before it or beside it.
 const LAYERS: [&[&str]; 7] = [
-    &["cli"],
+    &["cli", "fuzzing"],
     &["app", "dlq"],
     &["ingest", "forward", "consume", "admin"],
     &["port"],
@@ -116,6 +116,57 @@ fn every_file_has_a_head_and_one_idea() {
         for mark in ["todo!", "unimplemented!", "dbg!(", "FIXME"] {
             assert!(!text.contains(mark), "{path} has {mark}");
         }
+    }
+}
+
+/// Every Rust file of the repository's folders.
+fn rust_files(folders: &[&str]) -> Vec<(PathBuf, String)> {
+    let mut files = Vec::new();
+    let mut paths: Vec<_> = folders.iter().map(|folder| root().join(folder)).collect();
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path).unwrap();
+            paths.extend(entries.map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            files.push((path, text));
+        }
+    }
+    files
+}
+
+#[test]
+fn unsafe_is_forbidden() {
+    // Nothing within a crate can undo `forbid`; but it is the manifest that says it.
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let lints = manifest.split("[lints.rust]").nth(1).unwrap();
+    let lints = lints.split("\n[").next().unwrap();
+    assert!(lints.contains("unsafe_code = \"forbid\""), "{lints}");
+    let word = concat!("uns", "afe");
+    for (path, text) in rust_files(&["src", "tests/it", "build.rs", "fuzz/fuzz_targets"]) {
+        let code = text
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let is_there = words
+                .into_iter()
+                .any(|is| is == word || is == concat!("uns", "afe_code"));
+            assert!(!is_there, "{}: {line}", path.display());
+        }
+    }
+    // The fuzzers' macro has some in it, so that crate has nothing else.
+    let fuzzers = rust_files(&["fuzz"]);
+    assert!(fuzzers.len() > 10);
+    for (path, text) in fuzzers {
+        let lines = text.lines().filter(|line| !line.starts_with("//!"));
+        let code: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+        let is_macro = |line: &str| {
+            line.starts_with("libfuzzer_sys::fuzz_target!(|data: &[u8]| holdfast::fuzzing::run(\"")
+        };
+        let path = path.display();
+        assert_eq!(code.len(), 2, "{path}");
+        assert!(code[0] == "#![no_main]" && is_macro(code[1]), "{path}");
     }
 }
 

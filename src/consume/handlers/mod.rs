@@ -247,4 +247,4 @@ impl Input<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -38,7 +38,7 @@ impl Named {
 }
 
 /// The handlers of JSON messages with a message that each takes.
-const SAMPLES: &[(Handler, &str)] = &[
+pub(crate) const SAMPLES: &[(Handler, &str)] = &[
     (
         Handler::Branch,
         r#"{"id":"i","name":"n","timestamp":1700000000123}"#,

@@ -1,0 +1,4 @@
+//! Feeds `holdfast::fuzzing::TARGETS`' `journal_record`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| holdfast::fuzzing::run("journal_record", data));
