@@ -131,7 +131,7 @@ fn webhooks() -> Vec<Seed> {
         seed(
             "webhooks",
             "webengage_user",
-            format!("webengage_user\n\n{{\"userId\":\"u\",\"attributes\":{{\"a\":1}}}}"),
+            "webengage_user\n\n{\"userId\":\"u\",\"attributes\":{\"a\":1}}",
         ),
         seed("webhooks", "shopify", format!("shopify\n\n{envelope}")),
         seed(
