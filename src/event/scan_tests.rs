@@ -1,3 +1,5 @@
+//! The scan against the decoders, on whole, changed and hostile requests.
+
 use super::*;
 use crate::event::proto::Events;
 use crate::event::{json, split};

@@ -1,3 +1,5 @@
+//! Who a caller is, by its token, its certificate or neither, and what it may send.
+
 use super::*;
 use crate::port::ClientCertificate;
 use std::net::SocketAddr;
