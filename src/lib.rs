@@ -31,7 +31,8 @@
 //! - [`dead_letters`]: what could not be handed on at all.
 //! - [`dlq`]: an operator's look at error queues and dead letters, replay and purge.
 //! - [`app`]: wiring and the order of a stop. [`cli`]: the commands.
-//! - Leaves: [`config`], [`telemetry`], [`retry`], [`clock`], [`pace`], [`drill`].
+//! - Leaves: [`config`], [`telemetry`], [`retry`], [`clock`], [`pace`], [`drill`],
+//!   [`trust`].
 //!
 //! # Architecture invariants
 //!
@@ -68,3 +69,4 @@ pub mod port;
 pub mod retry;
 pub mod sink;
 pub mod telemetry;
+pub mod trust;

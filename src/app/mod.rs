@@ -10,6 +10,8 @@
 mod doors;
 mod drain;
 mod drills;
+mod memory;
+mod outward;
 mod ports;
 mod pumps;
 pub mod reconcile;
@@ -19,6 +21,7 @@ mod shutdown;
 mod watchdog;
 
 pub use drain::{Drained, drain};
+pub use outward::check_outward;
 pub use ports::{check_clients, check_tls};
 pub use reload::Source;
 pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology};
@@ -48,6 +51,9 @@ use watchdog::Watchdog;
 /// # Errors
 /// What keeps it from starting, or from stopping cleanly.
 pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
+    if !config.debug.core_dumps {
+        memory::seal();
+    }
     let mut signals = Signals::new()?;
     // Before systemd, or anybody, may send one: uncaught, it would end the process.
     let hangup = shutdown::hangup()?;

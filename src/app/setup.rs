@@ -1,6 +1,7 @@
 //! The broker, its topology and the sinks, from the configuration. Called by `pumps`, and
 //! by `cli` for `schema` and `dlq`.
 
+use super::outward::trust;
 use crate::broker::{self, Broker};
 use crate::broker::{Binding, DeclareMode, Exchange, ExchangeKind, Queue, Setup, Topology};
 use crate::config::{
@@ -37,7 +38,7 @@ pub fn broker(config: &Config, name: &str) -> Result<Option<Broker>, broker::Opt
         heartbeat: section.heartbeat.get(),
         connect_timeout: CONNECT_TIMEOUT,
         name: name.to_owned(),
-        tls_ca_pem: None,
+        trust: trust(&section.tls_ca, &section.tls_certificate, &section.tls_key),
     })
     .map(Some)
 }
@@ -64,6 +65,7 @@ pub fn sinks(config: &Config) -> Result<BTreeMap<SinkKind, Arc<dyn Sink>>, Optio
             databases: section.databases.clone(),
             user: section.user.clone(),
             password: section.password.expose().to_owned(),
+            trust: trust(&section.tls_ca, &section.tls_certificate, &section.tls_key),
         })?;
         sinks.insert(SinkKind::ClickHouse, Arc::new(sink));
     }
@@ -72,6 +74,7 @@ pub fn sinks(config: &Config) -> Result<BTreeMap<SinkKind, Arc<dyn Sink>>, Optio
             url: section.url.expose().to_owned(),
             schema: section.schema.clone(),
             pool_max: section.pool_max,
+            trust: trust(&section.tls_ca, &section.tls_certificate, &section.tls_key),
         })?;
         sinks.insert(SinkKind::Postgres, Arc::new(sink));
     }

@@ -19,7 +19,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use lapin::ConnectionProperties;
-use lapin::tcp::OwnedTLSConfig;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -83,7 +82,6 @@ const AWAY: &str = "the broker is away; trying again until it is back";
 struct Addresses {
     targets: Vec<Target>,
     options: Options,
-    tls: OwnedTLSConfig,
     /// Where the next session starts to try: the address that worked last, or one further.
     next: Arc<AtomicUsize>,
     /// Held by the one who asks for the others whether the broker is back.
@@ -136,14 +134,9 @@ impl Broker {
         };
         let unblocked =
             |lasted| tracing::info!(alarm_for = ?lasted, "the broker takes messages again");
-        let tls = OwnedTLSConfig {
-            identity: None,
-            cert_chain: options.tls_ca_pem.clone(),
-        };
         Ok(Self(Arc::new(Addresses {
             targets,
             options,
-            tls,
             next,
             scout: Mutex::new(()),
             opened: watch::Sender::new(0),
@@ -224,6 +217,15 @@ impl Broker {
     /// success wakes the others: events flow again at once, and a host with some dozens of
     /// sessions does not storm a broker that is coming up.
     pub async fn connect_forever(&self, cancel: CancellationToken) -> Option<Session> {
+        self.connect_forever_telling(cancel, |_| {}).await
+    }
+
+    /// The same; `tell` hears the reason of each failed attempt, for status.
+    pub async fn connect_forever_telling(
+        &self,
+        cancel: CancellationToken,
+        tell: impl Fn(&str),
+    ) -> Option<Session> {
         let mut backoff = Backoff::new();
         let mut waiting: Option<Waiter> = None;
         let mut opened = self.0.opened.subscribe();
@@ -236,6 +238,7 @@ impl Broker {
                 Ok(session) => return Some(session),
                 Err(error) => error,
             };
+            tell(&error.reason);
             let waiter = waiting.get_or_insert_with(|| self.0.away.wait());
             if waiter.is_new(error.kind(), began) {
                 let (address, reason) = (&error.address, &error.reason);
@@ -262,12 +265,7 @@ impl Broker {
     }
 
     async fn open(&self, target: &Target) -> Result<Session, ConnectError> {
-        let Addresses {
-            options,
-            tls,
-            alarm,
-            ..
-        } = &*self.0;
+        let Addresses { options, alarm, .. } = &*self.0;
         let failed = |reason: String, refused| ConnectError {
             address: target.label.clone(),
             reason,
@@ -277,7 +275,7 @@ impl Broker {
         // which publishes and deliveries were lost.
         let properties =
             ConnectionProperties::default().with_connection_name(options.name.as_str().into());
-        let opening = wire::open(target.uri.clone(), properties, tls);
+        let opening = wire::open(target.uri.clone(), properties, &options.trust);
         match timeout(options.connect_timeout, opening).await {
             Ok(Ok((connection, wire))) => {
                 let label = target.label.clone();

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use lapin::uri::AMQPUri;
 
+use crate::trust::TrustFiles;
+
 /// Where the broker is and how to talk to it.
 #[derive(Clone)]
 pub struct Options {
@@ -26,8 +28,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// The connection's name in RabbitMQ's lists.
     pub name: String,
-    /// Certificates in PEM to trust for `amqps` in addition to the public ones.
-    pub tls_ca_pem: Option<String>,
+    /// Whom to trust for `amqps`, and who we are; read anew for each connection.
+    pub trust: TrustFiles,
 }
 
 impl Default for Options {
@@ -37,7 +39,7 @@ impl Default for Options {
             heartbeat: Duration::from_secs(20),
             connect_timeout: Duration::from_secs(10),
             name: "holdfast".to_owned(),
-            tls_ca_pem: None,
+            trust: TrustFiles::default(),
         }
     }
 }

@@ -26,11 +26,12 @@ use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
 use futures::Stream;
 use futures::io::{AsyncRead, AsyncWrite};
-use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
+use lapin::tcp::{AsyncTcpStream, RustlsConnector};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 
 use super::shallow::Shallow;
+use crate::trust::TrustFiles;
 
 /// Tokio's reactor, with streams that lapin can read whatever is in them.
 #[derive(Clone, Debug)]
@@ -91,7 +92,7 @@ impl Drop for Wire {
 pub(super) async fn open(
     uri: AMQPUri,
     properties: ConnectionProperties,
-    tls: &OwnedTLSConfig,
+    trust: &TrustFiles,
 ) -> lapin::Result<(Connection, Wire)> {
     let runtime = Runtime::tokio_current();
     let host = uri.authority.host.as_str();
@@ -106,7 +107,15 @@ pub(super) async fn open(
     };
     let stream = match uri.scheme {
         AMQPScheme::AMQP => stream,
-        AMQPScheme::AMQPS => stream.into_tls(host, tls.as_ref()).await?,
+        AMQPScheme::AMQPS => {
+            // Anew for each connection: certificates are renewed. A disk may not answer.
+            let files = trust.clone();
+            let config = tokio::task::spawn_blocking(move || files.read());
+            let config = config.await.map_err(io::Error::other)?;
+            // Not lapin's own, which adds the system's authorities to ours.
+            let connector = RustlsConnector::from(config.map_err(io::Error::other)?);
+            stream.into_rustls(&connector, host).await?
+        }
     };
     // For lapin it is a plain stream, as all that is under it is done here.
     let stream = AsyncTcpStream::Plain(Shallow::new(stream));

@@ -107,12 +107,12 @@ pub fn main() -> ExitCode {
         Verb::Generate(verb) => return finish(generate::run(Cli::command(), &verb)),
         Verb::Token(args) => return finish(token::run(&args)),
         Verb::Status(args) => {
-            return at(args.place.find(file), |site| {
+            return at(args.place.look(file), |site| {
                 block_on(status::run(site, &args))
             });
         }
         Verb::Top(args) => {
-            return at(args.place.find(file), |site| {
+            return at(args.place.look(file), |site| {
                 block_on(top::run(site, &args))
             });
         }
@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
             });
         }
         Verb::Pace(args) => {
-            return at(args.place.find(file), |site| {
+            return at(args.place.look(file), |site| {
                 block_on(pace::run(site, &args))
             });
         }
@@ -266,6 +266,9 @@ fn check_config(config: &Config) -> ExitCode {
     for note in origin.notes().into_iter().chain(origin.idle_notes()) {
         eprintln!("{note}");
     }
+    for line in config::open_to_all(config) {
+        eprintln!("warning: {line}");
+    }
     match app::check_tls(config) {
         Ok(None) => {}
         Ok(Some(expires)) => eprintln!("the certificate of [tls] is good until {expires}"),
@@ -273,6 +276,11 @@ fn check_config(config: &Config) -> ExitCode {
             eprintln!("holdfast: tls: {error}");
             return ExitCode::from(EX_CONFIG);
         }
+    }
+    let wrong = app::check_outward(config);
+    if !wrong.is_empty() {
+        eprintln!("holdfast: {}", config::Errors(wrong));
+        return ExitCode::from(EX_CONFIG);
     }
     let sinks: Vec<_> = config.sinks().iter().map(|sink| sink.name()).collect();
     let broker = if config.rabbitmq.is_some() {

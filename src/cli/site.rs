@@ -4,7 +4,9 @@
 //! - `--data-dir` alone reads no configuration: a directory can be looked at
 //!   wherever it is, and whatever the configuration of this machine says.
 //! - A service is reached whatever is wrong with its configuration, for `reload` (test
-//!   `a_wrong_file_changes_nothing_and_names_its_mistakes`).
+//!   `a_wrong_file_changes_nothing_and_names_its_mistakes`), and without its credentials, for
+//!   `status`, `top` and `pace`
+//!   (`secrets_come_from_files_and_credentials_and_go_nowhere_else`).
 //! - Who names nothing means the service that the package installed, unless there is a
 //!   data directory here (`tests/package`).
 
@@ -57,6 +59,15 @@ impl Place {
         let configured = config.as_ref().map(|config| config.data.dir.clone());
         let data_dir = self.data_dir.clone().or(configured).unwrap_or_default();
         Ok(Site { data_dir, config })
+    }
+
+    /// As [`Place::find`], also for who has not the credentials that systemd gives to the
+    /// service.
+    pub(super) fn look(&self, file: Option<&Path>) -> Result<Site, config::Errors> {
+        match self.find(file) {
+            Err(errors) if errors.lack_credentials() => self.reach(file),
+            found => found,
+        }
     }
 
     /// Finds the directory of a service whose configuration may be wrong by now; what is

@@ -140,6 +140,7 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
     if let Some(tls) = &config.tls {
         super::tls::check(tls, errors);
     }
+    super::outward::check(config, errors);
     super::webhooks::check(config, errors);
     super::outgoing::check(config, errors);
     let consumers = resolve(&config.consumer, errors);

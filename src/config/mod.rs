@@ -27,8 +27,10 @@ mod load;
 mod older;
 mod origin;
 mod outgoing;
+mod outward;
 mod place;
 mod proof;
+mod secret;
 mod shipped;
 mod tls;
 mod units;
@@ -45,10 +47,12 @@ pub use forward::Forward;
 pub use load::{Errors, load, load_from};
 pub use origin::Origin;
 pub use outgoing::{AppType, Graphy, Identity, Sentry, SocialStream, WebEngage};
+pub use outward::{ClickHouse, Declare, Postgres, QueueType, RabbitMq};
 pub use place::data_dir;
 pub use proof::{Drill, Receipts};
+pub use secret::{Secret, open_to_all};
 pub use tls::{PortTls, Tls};
-pub use units::{Secret, Size, Span};
+pub use units::{Size, Span};
 pub use webhooks::{Partner, Verify, Webhook, Webhooks};
 
 use serde::{Deserialize, Serialize};
@@ -112,6 +116,8 @@ pub struct Config {
     pub drill: Drill,
     /// How the service talks.
     pub log: Log,
+    /// What helps to find a fault of the service itself.
+    pub debug: Debugging,
     /// How long a stop may take.
     pub shutdown: Shutdown,
     /// Where values came from that the file does not show; no key.
@@ -198,79 +204,6 @@ pub struct Ingest {
     pub keep_rejected: bool,
 }
 
-/// How the broker's exchanges and queues come to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Declare {
-    /// Declare what is missing (the default).
-    Active,
-    /// Check that it is there, and warn.
-    Passive,
-    /// Leave it to others.
-    Off,
-}
-
-/// The kind of queue that is declared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum QueueType {
-    /// Replicated and synced (the default).
-    Quorum,
-    /// One node.
-    Classic,
-}
-
-/// `[rabbitmq]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default)]
-pub struct RabbitMq {
-    /// AMQP URLs of the cluster's nodes, tried in turn:
-    /// `amqp://user:password@host:5672/vhost`.
-    pub urls: Vec<Secret>,
-    /// Who makes exchanges and queues. Default `active`.
-    pub declare: Declare,
-    /// Kind of the queues that are declared. Default `quorum`.
-    pub queue_type: QueueType,
-    /// Exchange that events are published to. Default `grpc_event.tx`.
-    pub exchange: String,
-    /// Messages that may wait for their confirm. Default 2000: some round trips'
-    /// worth, and what a reconnect sends again at most.
-    pub confirm_window: usize,
-    /// How long a confirm may take before the connection counts as dead. Default
-    /// 60 s: quorum queues under disk pressure take tens of seconds.
-    pub confirm_timeout: Span,
-    /// Heartbeat interval. Default 20 s: a dead peer is noticed within 40 s.
-    pub heartbeat: Span,
-}
-
-/// `[clickhouse]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default)]
-pub struct ClickHouse {
-    /// URL of the HTTP interface.
-    pub url: String,
-    /// Default database.
-    pub database: String,
-    /// Further databases that consumers may name.
-    pub databases: Vec<String>,
-    /// User.
-    pub user: String,
-    /// Password.
-    pub password: Secret,
-}
-
-/// `[postgres]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(default)]
-pub struct Postgres {
-    /// `postgres://user:password@host:5432/database`.
-    pub url: Secret,
-    /// Schema that every table is reached through. Default `public`.
-    pub schema: String,
-    /// Connections. Default 20.
-    pub pool_max: u32,
-}
-
 /// `[sqlite]`
 #[derive(Debug, Clone, Deserialize, Serialize, Default)]
 #[serde(default)]
@@ -308,6 +241,15 @@ pub struct Log {
     pub level: String,
     /// The form of the lines on stderr.
     pub format: LogFormat,
+}
+
+/// `[debug]`
+#[derive(Debug, Clone, Deserialize, Serialize, Default)]
+#[serde(default)]
+pub struct Debugging {
+    /// Whether the kernel may write the memory of a crashed process down, with events and
+    /// secrets in it, and other processes of its user may look into it. Default false.
+    pub core_dumps: bool,
 }
 
 /// `[shutdown]`
@@ -367,42 +309,6 @@ impl Default for Ingest {
             body_timeout: Span::secs(30),
             max_body_bytes: Size::mib(256),
             keep_rejected: true,
-        }
-    }
-}
-
-impl Default for RabbitMq {
-    fn default() -> Self {
-        Self {
-            urls: vec![Secret::new("amqp://guest:guest@127.0.0.1:5672/%2f")],
-            declare: Declare::Active,
-            queue_type: QueueType::Quorum,
-            exchange: "grpc_event.tx".to_owned(),
-            confirm_window: 2000,
-            confirm_timeout: Span::secs(60),
-            heartbeat: Span::secs(20),
-        }
-    }
-}
-
-impl Default for ClickHouse {
-    fn default() -> Self {
-        Self {
-            url: "http://127.0.0.1:8123".to_owned(),
-            database: "default".to_owned(),
-            databases: Vec::new(),
-            user: "default".to_owned(),
-            password: Secret::new(""),
-        }
-    }
-}
-
-impl Default for Postgres {
-    fn default() -> Self {
-        Self {
-            url: Secret::new("postgres://127.0.0.1:5432/postgres"),
-            schema: "public".to_owned(),
-            pool_max: 20,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The sections of outgoing calls: WebEngage, Identity, Social stream, what Graphy's
 //! events become; and where errors are reported. Called by `app` and `check`.
 
-use super::units::{Secret, Span};
+use super::secret::Secret;
+use super::units::Span;
 use super::{Config, Handler};
 use serde::{Deserialize, Serialize};
 

@@ -1,11 +1,7 @@
-//! Typed values of the configuration: sizes as "64MiB", times as "1s", secrets
-//! that do not show.
+//! Typed values of the configuration: sizes as "64MiB", times as "1s".
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::fmt;
-use std::hash::{BuildHasher as _, RandomState};
 use std::str::FromStr;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 /// A size in bytes, written as "64MiB" or "1GB" or a number of bytes.
@@ -106,49 +102,5 @@ impl<'de> Deserialize<'de> for Span {
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&humantime::format_duration(self.0))
-    }
-}
-
-/// The key of the hashes that stand for secrets: another one in each process.
-static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a text.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-
-    /// The text, for the one place that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// As a keyed hash: it shows that a secret is another one, and nothing else. The key is
-/// drawn by each process, so that nobody can try texts against a hash that got out.
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u64(HASHES.hash_one(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        // The error must not quote the value.
-        String::deserialize(from)
-            .map(Self)
-            .map_err(|_| de::Error::custom("expected text"))
     }
 }

@@ -2,7 +2,8 @@
 //! `check`.
 
 use super::Config;
-use super::units::{Secret, Size};
+use super::secret::Secret;
+use super::units::Size;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};

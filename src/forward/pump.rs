@@ -107,7 +107,16 @@ impl Forwarder {
         let mut waiting = None;
         self.metrics.connected(NAME, false);
         self.metrics.trouble(NAME, "waits for the broker");
-        while let Some(session) = self.broker.connect_forever(stop.clone()).await {
+        // What keeps it away is the operator's to mend, such as a certificate.
+        let away = |reason: &str| {
+            self.metrics
+                .trouble(NAME, &format!("the broker is away: {reason}"));
+        };
+        while let Some(session) = self
+            .broker
+            .connect_forever_telling(stop.clone(), away)
+            .await
+        {
             drop(waiting.take());
             let started = Instant::now();
             let is_failing = news.is_there();

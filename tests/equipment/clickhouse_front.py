@@ -10,7 +10,7 @@ Guarantees:   an answered INSERT or DDL is on DATADIR and survives kill -9 of th
               settings and current database, as without a session_id on a server;
               requests run side by side. It answers only on 127.0.0.1, and its
               first answer comes after the database exists.
-Leaves out:   sessions (session_id), roles and quotas, external tables, TLS,
+Leaves out:   sessions (session_id), roles and quotas, external tables,
               `compress=1` answers (Accept-Encoding lz4 and gzip work), checksums
               of compressed input are not verified, zstd.
 
@@ -32,6 +32,8 @@ import gzip
 import itertools
 import json
 import re
+import signal
+import ssl
 import struct
 import time
 import uuid
@@ -358,6 +360,19 @@ class Front:
         return web.Response(status=500)
 
 
+async def serve_both(app, args, tls):
+    """One application behind two ports, until a signal."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2)
+    await runner.setup()
+    end = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end.set)
+    await web.TCPSite(runner, "127.0.0.1", args.port).start()
+    await web.TCPSite(runner, "127.0.0.1", args.tls_port, ssl_context=tls).start()
+    await end.wait()
+    await runner.cleanup()
+
+
 def main():
     parser = argparse.ArgumentParser(description="ClickHouse's engine behind its HTTP interface, for tests.")
     parser.add_argument("--port", type=int, required=True)
@@ -365,6 +380,9 @@ def main():
     parser.add_argument("--user", default="default")
     parser.add_argument("--password", default="")
     parser.add_argument("--database", default="default", help="made if missing")
+    parser.add_argument("--tls-port", type=int, help="the same behind TLS, beside the other port")
+    parser.add_argument("--certificate", help="PEM, for --tls-port")
+    parser.add_argument("--key", help="PEM, for --tls-port")
     args = parser.parse_args()
 
     engine = Engine(args.path, args.database)
@@ -385,6 +403,11 @@ def main():
         engine.base.close()
 
     app.on_cleanup.append(close)
+    if args.tls_port:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(args.certificate, args.key)
+        asyncio.run(serve_both(app, args, tls))
+        return
     web.run_app(app, host="127.0.0.1", port=args.port, print=None, access_log=None, shutdown_timeout=2)
 
 

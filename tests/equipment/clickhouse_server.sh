@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a ClickHouse HTTP server on 127.0.0.1 in the foreground, for tests and trials.
 #
-#   clickhouse_server.sh PORT DATADIR USER PASSWORD DATABASE VENV_PYTHON
+#   clickhouse_server.sh PORT DATADIR USER PASSWORD DATABASE VENV_PYTHON [TLS_PORT CERTIFICATE KEY]
 #
 # Called by the tests (under guard.py) and by tests/stack. With a `clickhouse`
 # binary on the PATH it is the real server (a production server is 25.x or newer);
@@ -11,8 +11,9 @@
 # Guarantees: data only in DATADIR, and it comes back on it after kill -9.
 set -euo pipefail
 
-[ $# -eq 6 ] || { echo "usage: $0 PORT DATADIR USER PASSWORD DATABASE VENV_PYTHON" >&2; exit 64; }
+[ $# -eq 6 ] || [ $# -eq 9 ] || { echo "usage: $0 PORT DATADIR USER PASSWORD DATABASE VENV_PYTHON [TLS_PORT CERTIFICATE KEY]" >&2; exit 64; }
 port=$1 dir=$2 user=$3 password=$4 database=$5 python=$6
+tls_port=${7:-} certificate=${8:-} key=${9:-}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export TZ=UTC
 mkdir -p "$dir"
@@ -24,7 +25,8 @@ if [ -z "$kind" ]; then
 fi
 if [ "$kind" = front ]; then
     exec "$python" "$here/clickhouse_front.py" --port "$port" --path "$dir" \
-        --user "$user" --password "$password" --database "$database"
+        --user "$user" --password "$password" --database "$database" \
+        ${tls_port:+--tls-port "$tls_port" --certificate "$certificate" --key "$key"}
 fi
 
 xml() { sed -e 's/&/\&amp;/g' -e 's/</\&lt;/g' -e 's/>/\&gt;/g' <<<"$1"; }
@@ -42,6 +44,19 @@ cat >"$dir/config.xml" <<XML
     <user_directories><users_xml><path>$(xml "$dir")/users.xml</path></users_xml></user_directories>
 </clickhouse>
 XML
+if [ -n "$tls_port" ]; then
+    mkdir -p "$dir/config.d"
+    cat >"$dir/config.d/tls.xml" <<XML
+<clickhouse>
+    <https_port>$tls_port</https_port>
+    <openSSL><server>
+        <certificateFile>$(xml "$certificate")</certificateFile>
+        <privateKeyFile>$(xml "$key")</privateKeyFile>
+        <verificationMode>none</verificationMode>
+    </server></openSSL>
+</clickhouse>
+XML
+fi
 hash=$(printf %s "$password" | sha256sum | cut -d' ' -f1)
 cat >"$dir/users.xml" <<XML
 <clickhouse>

@@ -6,7 +6,8 @@
 # Called by the tests (under guard.py) and by tests/stack. The first start makes a
 # cluster with the database `holdfast` and its owner `holdfast`; later starts take
 # what is there. No passwords on loopback; `postgres` is the superuser. Settings are
-# postgresql.conf's, such as max_connections=10. The newest installed version runs,
+# postgresql.conf's, such as max_connections=10; a key that ssl_key_file= names becomes
+# the server's own, which PostgreSQL insists on. The newest installed version runs,
 # as the user `postgres` when called by root, who must not run it.
 # Guarantees: data, log and sockets only in DIR; fsync stays on; it comes back after
 # kill -9, even after one in the middle of the first start. For a fast stop send INT.
@@ -46,7 +47,13 @@ SQL
 fi
 
 settings=()
-for setting in "$@"; do settings+=(-c "$setting"); done
+for setting in "$@"; do
+    settings+=(-c "$setting")
+    if [[ $setting == ssl_key_file=* ]]; then
+        chmod 600 "${setting#*=}"
+        [ "$(id -u)" != 0 ] || chown postgres "${setting#*=}"
+    fi
+done
 exec "${as[@]}" "$bin/postgres" -D "$data" -p "$port" -k "$dir" \
     -c listen_addresses=127.0.0.1 -c max_connections=100 -c timezone=UTC \
     -c log_line_prefix='%m [%p] ' "${settings[@]}"

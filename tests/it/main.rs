@@ -34,6 +34,7 @@ mod monitoring;
 mod older_names;
 mod operator;
 mod outages;
+mod outward;
 mod ports;
 mod power;
 mod sentry;

@@ -2,6 +2,7 @@
 
 use super::ClickHouse;
 use super::encode::{identifier, literal};
+use super::server::told;
 use crate::sink::WriteError;
 use crate::sink::convert::unavailable;
 use crate::sink::inspect::{Dialect, Inspect};
@@ -26,6 +27,6 @@ impl Inspect for ClickHouse {
 
     async fn rows(&self, sql: String, _columns: usize) -> Result<Vec<Vec<String>>, WriteError> {
         let answer = self.server.look(&sql).await;
-        answer.map_err(|error| unavailable(&error.to_string()))
+        answer.map_err(|error| unavailable(&told(&error)))
     }
 }

@@ -26,11 +26,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clickhouse::error::Error;
 
 use self::encode::{Layout, full_name, literal};
-use self::server::Server;
+use self::server::{Server, told};
 use super::convert::{brief, check_shape, unavailable};
 use super::inspect::Inspect;
 use super::schema::Table;
 use super::{Batch, Device, Launch, OptionsError, SchemaError, Sink, WriteError};
+use crate::trust::TrustFiles;
 
 /// Rows are compressed and sent in pieces of about this size.
 const PIECE_BYTES: usize = 1 << 20;
@@ -48,6 +49,8 @@ pub struct Options {
     pub user: String,
     /// The password; may be empty.
     pub password: String,
+    /// Whom to trust for `https`, and who we are; read once.
+    pub trust: TrustFiles,
 }
 
 impl std::fmt::Debug for Options {
@@ -122,7 +125,7 @@ impl ClickHouse {
             .server
             .layout(database, table)
             .await
-            .map_err(|e| unavailable(&e.to_string()))?;
+            .map_err(|e| unavailable(&told(&e)))?;
         if layout.columns.is_empty() {
             let name = full_name(database, table);
             return Err(unavailable(&format!(
@@ -219,7 +222,7 @@ impl Sink for ClickHouse {
         let database = namespace.unwrap_or(&self.options.database);
         launches::find(&self.server, database, devices)
             .await
-            .map_err(|error| unavailable(&error.to_string()))
+            .map_err(|error| unavailable(&told(&error)))
     }
 
     async fn create_missing(&self, tables: &[&'static Table]) -> Result<(), SchemaError> {
@@ -269,7 +272,7 @@ impl Sink for ClickHouse {
 
 fn failed(what: &str, error: &Error) -> SchemaError {
     SchemaError {
-        reason: format!("clickhouse, {what}: {}", brief(&error.to_string())),
+        reason: format!("clickhouse, {what}: {}", brief(&told(error))),
     }
 }
 
@@ -285,6 +288,7 @@ mod tests {
             databases: vec!["b".into(), "a".into()],
             user: "u".into(),
             password: "hunter2".into(),
+            trust: TrustFiles::default(),
         }
     }
 

@@ -11,11 +11,15 @@ use std::time::Duration;
 
 use clickhouse::error::Error;
 use clickhouse::{Client, Compression};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::Options;
 use super::encode::{DOTS_IN_KEYS, Layout, literal};
 use crate::sink::OptionsError;
 use crate::sink::schema::Table;
+use crate::trust::TrustFiles;
 
 /// Bound on sending the rows: megabytes on a LAN take milliseconds, so a server that
 /// has not taken them by then is hanging.
@@ -34,6 +38,12 @@ const LOOK_TIMEOUT: Duration = Duration::from_mins(10);
 /// Bound on one statement of DDL, which may wait for all replicas (the server's own
 /// limit is 180 s).
 const DDL_TIMEOUT: Duration = Duration::from_secs(200);
+
+/// A connection that is idle for longer is not used again: older servers close it after 3 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between the kernel's questions whether a silent server is still there.
+const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Sent with every insert; servers of the last five years know them.
 const SETTINGS: &[(&str, &str)] = &[
@@ -84,7 +94,13 @@ impl Server {
         if url.query().is_some() {
             return Err(wrong("has parameters, which would not be sent"));
         }
-        let mut client = Client::default()
+        let is_encrypted = url.scheme_str() == Some("https");
+        if !is_encrypted && !options.trust.is_empty() {
+            return Err(wrong(
+                "must begin with https:// where tls_ca or tls_certificate is set",
+            ));
+        }
+        let mut client = client(is_encrypted.then_some(&options.trust))?
             .with_url(&options.url)
             .with_compression(Compression::Lz4);
         if !options.user.is_empty() {
@@ -184,6 +200,53 @@ impl Server {
         .await?;
         insert.end().await
     }
+}
+
+/// A client of our own: that of the library takes no authorities but the system's, and panics
+/// on a host that has none.
+fn client(trust: Option<&TrustFiles>) -> Result<Client, OptionsError> {
+    let wrong = |error: &dyn std::fmt::Display| OptionsError {
+        reason: format!("clickhouse: {error}"),
+    };
+    let config = match trust {
+        Some(trust) => (*trust.read().map_err(|error| wrong(&error))?).clone(),
+        // Nothing is encrypted.
+        None => {
+            ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .map_err(|error| wrong(&error))?
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth()
+        }
+    };
+    let mut http = HttpConnector::new();
+    http.set_keepalive(Some(KEEPALIVE));
+    http.enforce_http(false);
+    let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(config);
+    // Where the URL says https, nothing else is spoken.
+    let builder = match trust {
+        Some(_) => builder.https_only(),
+        None => builder.https_or_http(),
+    };
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .build(builder.enable_http1().wrap_connector(http));
+    Ok(Client::with_http_client(client))
+}
+
+/// An error with its causes: those of the network say next to nothing themselves.
+pub(super) fn told(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        let more = next.to_string();
+        // Some repeat what is below them.
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = next.source();
+    }
+    text
 }
 
 async fn bounded<T>(

@@ -9,6 +9,7 @@
 
 use clickhouse::error::Error;
 
+use super::server::told;
 use crate::sink::WriteError;
 use crate::sink::convert::{overloaded, refused, unavailable};
 
@@ -68,7 +69,7 @@ const OVERLOADED: &[u32] = &[TOO_MANY_PARTS, 202, 241];
 
 /// What an error of an insert means for its batch.
 pub(super) fn of(error: &Error) -> WriteError {
-    let text = error.to_string();
+    let text = told(error);
     match error {
         Error::BadResponse(answer) if is_about_content(answer) => refused(&text),
         Error::BadResponse(answer) if code(answer).is_some_and(|c| OVERLOADED.contains(&c)) => {

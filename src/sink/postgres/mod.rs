@@ -21,7 +21,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use self::tables::Warned;
@@ -29,6 +29,7 @@ use super::convert::{check_shape, unavailable};
 use super::inspect::Inspect;
 use super::schema::{EVENT_TABLES, Partition, Table};
 use super::{Batch, OptionsError, SchemaError, Sink, WriteError};
+use crate::trust::TrustFiles;
 
 /// Bound on getting a connection, a new one included. A LAN takes milliseconds; the
 /// pool knocks at a closed port again and again until then.
@@ -58,6 +59,9 @@ pub struct Options {
     pub schema: String,
     /// Most connections at a time; 20 is usual.
     pub pool_max: u32,
+    /// Whom to trust, and who we are; read for each connection. Servers must prove their
+    /// names then, unless the URL asks for less (`sslmode`).
+    pub trust: TrustFiles,
 }
 
 impl std::fmt::Debug for Options {
@@ -108,6 +112,7 @@ impl Postgres {
         let connect = PgConnectOptions::from_str(&options.url).map_err(|_| OptionsError {
             reason: "postgres.url: not a valid URL of Postgres".into(),
         })?;
+        let connect = trusting(connect, &options)?;
         if options.pool_max == 0 {
             return Err(OptionsError {
                 reason: "postgres: a pool of 0 connections".into(),
@@ -246,6 +251,45 @@ impl Sink for Postgres {
     }
 }
 
+/// The files, and a mode that needs them: with `prefer`, the default, a server that is asked for
+/// encryption may do without, and shows a certificate that nobody looks at.
+fn trusting(
+    mut connect: PgConnectOptions,
+    options: &Options,
+) -> Result<PgConnectOptions, OptionsError> {
+    let trust = &options.trust;
+    if trust.is_empty() {
+        return Ok(connect);
+    }
+    let parameters = options.url.split_once('?').map_or("", |(_, after)| after);
+    let names_mode = parameters
+        .split('&')
+        .any(|parameter| parameter.starts_with("sslmode=") || parameter.starts_with("ssl-mode="));
+    if !names_mode {
+        connect = connect.ssl_mode(PgSslMode::VerifyFull);
+    }
+    let verifies = matches!(
+        connect.get_ssl_mode(),
+        PgSslMode::VerifyFull | PgSslMode::VerifyCa
+    );
+    if !verifies {
+        return Err(OptionsError {
+            reason: "postgres.url: with tls_ca or tls_certificate its sslmode must be verify-full \
+                     (the default then) or verify-ca"
+                .into(),
+        });
+    }
+    if let Some(ca) = &trust.ca {
+        connect = connect.ssl_root_cert(ca);
+    }
+    if let Some(identity) = &trust.identity {
+        connect = connect
+            .ssl_client_cert(&identity.certificate)
+            .ssl_client_key(&identity.key);
+    }
+    Ok(connect)
+}
+
 async fn bounded(work: impl Future<Output = Result<(), SchemaError>>) -> Result<(), SchemaError> {
     tokio::time::timeout(SCHEMA_TIMEOUT, work)
         .await
@@ -265,6 +309,7 @@ mod tests {
             url: url.into(),
             schema: "_e".into(),
             pool_max: 2,
+            trust: TrustFiles::default(),
         }
     }
 
@@ -287,6 +332,33 @@ mod tests {
             let error = Postgres::new(options(bad)).unwrap_err();
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn with_an_authority_servers_prove_their_names() {
+        let mode = |url: &str, ca: Option<&str>| {
+            let mut options = options(url);
+            options.trust.ca = ca.map(Into::into);
+            let sink = Postgres::new(options);
+            sink.map(|sink| format!("{:?}", sink.connect.get_ssl_mode()))
+                .map_err(|error| error.reason)
+        };
+        let url = |mode: &str| format!("postgres://u@h/d?application_name=x&sslmode={mode}");
+        assert_eq!(
+            mode("postgres://u@h/d", Some("ca.pem")).unwrap(),
+            "VerifyFull"
+        );
+        assert_eq!(
+            mode(&url("verify-full"), Some("ca.pem")).unwrap(),
+            "VerifyFull"
+        );
+        assert_eq!(mode(&url("verify-ca"), Some("ca.pem")).unwrap(), "VerifyCa");
+        for weak in ["disable", "allow", "prefer", "require"] {
+            let error = mode(&url(weak), Some("ca.pem")).unwrap_err();
+            assert!(error.contains("verify-full"), "{error}");
+        }
+        assert_eq!(mode(&url("require"), None).unwrap(), "Require");
+        assert_eq!(mode("postgres://u@h/d", None).unwrap(), "Prefer");
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Case {
         let is_right = match &self.want {
             Want::Status(wanted) => status.is_some_and(|status| wanted.contains(&status)),
             Want::Code(wanted) => code.is_some_and(|code| wanted.contains(&code)),
-            Want::Ends => !status.is_some_and(|status| status < 300) && code != Some(0),
+            Want::Ends => status.is_none_or(|status| status >= 300) && code != Some(0),
         };
         let shown: String = text.chars().take(300).collect();
         (!is_right).then(|| format!("{}: not {:?}: {shown:?}", self.name, self.want))

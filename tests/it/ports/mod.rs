@@ -2,7 +2,7 @@
 
 mod bounds;
 mod encryption;
-mod identities;
+pub mod identities;
 
 use crate::support::collector::Collector;
 use crate::support::eventually;

@@ -10,6 +10,7 @@ use crate::support::Scratch;
 use crate::support::servers::{Kind, Server};
 use holdfast::sink::Sink;
 use holdfast::sink::clickhouse::{ClickHouse, Options};
+use holdfast::trust::TrustFiles;
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -73,6 +74,7 @@ async fn a_silent_server_is_unavailable_in_bounded_time() {
         databases: vec![],
         user: String::new(),
         password: String::new(),
+        trust: TrustFiles::default(),
     })
     .unwrap();
     let postgres = postgres::sink(&format!("postgres://u:hunter2@{address}/d"), "s");

@@ -13,6 +13,7 @@ use crate::support::shared::Shared;
 use holdfast::sink::clickhouse::{ClickHouse, Options};
 use holdfast::sink::schema::{ERROR_EVENTS, EVENT_TABLES, EVENTS};
 use holdfast::sink::{Batch, Sink, Value};
+use holdfast::trust::TrustFiles;
 use serde_json::{Value as Json, json};
 
 /// A sink with a database of its own, and a second way to look into that.
@@ -29,6 +30,7 @@ pub fn options(server: &Server, database: &str) -> Options {
         databases: vec![],
         user: CLICKHOUSE_USER.into(),
         password: CLICKHOUSE_PASSWORD.into(),
+        trust: TrustFiles::default(),
     }
 }
 

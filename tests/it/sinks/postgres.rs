@@ -9,6 +9,7 @@ use crate::support::{eventually, judge};
 use holdfast::sink::postgres::{Options, Postgres};
 use holdfast::sink::schema::ERROR_EVENTS;
 use holdfast::sink::{Sink, Value};
+use holdfast::trust::TrustFiles;
 use serde_json::Value as Json;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgPool;
@@ -69,6 +70,7 @@ pub fn sink(url: &str, schema: &str) -> Postgres {
         url: url.into(),
         schema: schema.into(),
         pool_max: 2,
+        trust: TrustFiles::default(),
     })
     .unwrap()
 }

@@ -17,7 +17,17 @@ pub struct Server {
     pub port: u16,
     dir: PathBuf,
     extra_ports: u16,
+    tls: Option<ServerTls>,
     process: Option<Guarded>,
+}
+
+/// How a server is encrypted, beside its plain port (Postgres: on the same).
+pub struct ServerTls {
+    pub port: u16,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// The issuer of the certificates that RabbitMQ asks its clients for.
+    pub client_ca: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +55,45 @@ impl Server {
                 }
             },
             dir,
+            tls: None,
             process: None,
+        }
+    }
+
+    /// Encrypts it, from its next start.
+    pub fn encrypt(&mut self, tls: ServerTls) {
+        self.tls = Some(tls);
+    }
+
+    /// What the server's script is told of its encryption.
+    fn tls_arguments(&self, tls: &ServerTls) -> Vec<String> {
+        let [certificate, key] = [&tls.certificate, &tls.key].map(|path| path.display());
+        match self.kind {
+            Kind::RabbitMq => {
+                let mut lines = format!(
+                    "listeners.ssl.1 = 127.0.0.1:{}\nssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\n",
+                    tls.port
+                );
+                if let Some(ca) = &tls.client_ca {
+                    lines += &format!(
+                        "ssl_options.cacertfile = {}\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n",
+                        ca.display()
+                    );
+                }
+                let file = self.dir.join("tls.conf");
+                std::fs::write(&file, lines).unwrap();
+                vec![file.display().to_string()]
+            }
+            Kind::ClickHouse => vec![
+                tls.port.to_string(),
+                certificate.to_string(),
+                key.to_string(),
+            ],
+            Kind::Postgres => vec![
+                "ssl=on".to_owned(),
+                format!("ssl_cert_file={certificate}"),
+                format!("ssl_key_file={key}"),
+            ],
         }
     }
 
@@ -79,6 +127,7 @@ impl Server {
         };
         let mut command = vec![equipment.join(script).display().to_string()];
         command.extend(arguments);
+        command.extend(self.tls.iter().flat_map(|tls| self.tls_arguments(tls)));
         command
     }
 

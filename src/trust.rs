@@ -1,0 +1,245 @@
+//! Encryption of the connections that we open: whom we trust, and who we are. A leaf, used by
+//! `broker` and `sink` for each of their servers, filled by `app` from the configuration.
+//!
+//! # Invariants
+//! - A server proves its name by an authority that we trust; there is no way around it
+//!   (tests/it/outward: `a_wrong_authority_delivers_nothing`, `another_name_is_refused`).
+//! - With authorities of our own, those of the system do not count.
+//! - A host without authorities starts all the same (test
+//!   `no_authorities_are_no_error_until_one_is_needed`).
+//! - No error has a byte of a key (test `each_broken_file_is_named`).
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, RootCertStore};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Bytes of one file: the authorities of a whole system have 250 KiB.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Where the files are of one server's section; none: the system's authorities, and nobody.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustFiles {
+    /// The authorities to trust, as PEM, in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// Who we are.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// A certificate that we show to servers that ask for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// The certificate and those between it and its issuer, as PEM.
+    pub certificate: PathBuf,
+    /// Its key, as PEM.
+    pub key: PathBuf,
+}
+
+/// Why the files cannot be used; retrying helps once they are others.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A file cannot be read.
+    #[error("{0}: {1}")]
+    Read(PathBuf, io::Error),
+    /// A file does not hold what it should.
+    #[error("{0}: {1}")]
+    Content(PathBuf, String),
+    /// The certificate belongs to another key.
+    #[error("the key {key} does not belong to the certificate {certificate}")]
+    Mismatch {
+        /// The key's file.
+        key: PathBuf,
+        /// The certificate's file.
+        certificate: PathBuf,
+    },
+    /// There is nobody to trust.
+    #[error(
+        "tls_ca is not set, and the system has no certificate authorities (package ca-certificates)"
+    )]
+    NoAuthority,
+    /// TLS itself cannot be set up.
+    #[error("{0}")]
+    Setup(#[from] rustls::Error),
+}
+
+impl TrustFiles {
+    /// Whether nothing is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Reads the files, for connections to come. Without any authority no server is trusted,
+    /// and each handshake says so.
+    ///
+    /// # Errors
+    /// See [`TrustError`].
+    pub fn read(&self) -> Result<Arc<ClientConfig>, TrustError> {
+        let authorities = self.authorities()?;
+        if authorities.is_empty() {
+            tracing::warn!("{}", TrustError::NoAuthority);
+        }
+        self.config(authorities)
+    }
+
+    /// Looks whether the files could be used.
+    ///
+    /// # Errors
+    /// See [`TrustError`]; that there is no authority is one.
+    pub fn check(&self) -> Result<(), TrustError> {
+        let authorities = self.authorities()?;
+        if authorities.is_empty() {
+            return Err(TrustError::NoAuthority);
+        }
+        self.config(authorities).map(|_| ())
+    }
+
+    fn authorities(&self) -> Result<RootCertStore, TrustError> {
+        let mut store = RootCertStore::empty();
+        let Some(path) = &self.ca else {
+            let found = rustls_native_certs::load_native_certs();
+            for error in found.errors {
+                tracing::debug!(%error, "an authority of the system cannot be read");
+            }
+            // Old ones may have forms that nobody takes any more.
+            let (_, unread) = store.add_parsable_certificates(found.certs);
+            tracing::debug!(unread, "authorities of the system were left out");
+            return Ok(store);
+        };
+        for certificate in certificates(path)? {
+            store.add(certificate).map_err(|error| {
+                TrustError::Content(path.clone(), format!("not an authority: {error}"))
+            })?;
+        }
+        Ok(store)
+    }
+
+    fn config(&self, authorities: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let identity = self.identity.as_ref();
+        let identity = identity.map(|files| files.read(&provider)).transpose()?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(authorities);
+        Ok(Arc::new(match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+            }
+        }))
+    }
+}
+
+impl ClientIdentity {
+    fn read(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TrustError> {
+        let chain = certificates(&self.certificate)?;
+        // The parser's words may quote the file.
+        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?).map_err(|_| {
+            TrustError::Content(self.key.clone(), "no private key in it as PEM".to_owned())
+        })?;
+        CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => TrustError::Mismatch {
+                key: self.key.clone(),
+                certificate: self.certificate.clone(),
+            },
+            error => TrustError::Content(
+                self.certificate.clone(),
+                format!("cannot be used with its key: {error}"),
+            ),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TrustError> {
+    let failed = |error| TrustError::Read(path.to_owned(), error);
+    let mut bytes = Vec::new();
+    let mut file = File::open(path).map_err(failed)?.take(FILE_BYTES_MAX + 1);
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let text = format!("larger than {FILE_BYTES_MAX} bytes");
+        return Err(TrustError::Content(path.to_owned(), text));
+    }
+    Ok(bytes)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let wrong = |text: String| TrustError::Content(path.to_owned(), text);
+    let pem = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    // The parser's words may quote the file, which may be a key by mistake.
+    let found = found.map_err(|_| wrong("not PEM".to_owned()))?;
+    if found.is_empty() {
+        return Err(wrong("no certificate in it".to_owned()));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn each_broken_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let made = || rcgen::generate_simple_self_signed(vec!["edge.example".to_owned()]).unwrap();
+        let (one, other) = (made(), made());
+        let good = TrustFiles {
+            ca: Some(file("ca.pem", &one.cert.pem())),
+            identity: Some(ClientIdentity {
+                certificate: file("cert.pem", &one.cert.pem()),
+                key: file("key.pem", &one.signing_key.serialize_pem()),
+            }),
+        };
+        good.check().unwrap();
+        good.read().unwrap();
+        let broken = file("broken.pem", "-----BEGIN SECRET hunter2");
+        let foreign = file("foreign.pem", &other.signing_key.serialize_pem());
+        let huge = file("huge.pem", &"#".repeat(FILE_BYTES_MAX as usize + 1));
+        let no_ca = file(
+            "no_ca.pem",
+            "-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n",
+        );
+        let missing = dir.path().join("missing.pem");
+        let of = |ca: &Path, certificate: Option<&Path>, key: Option<&Path>| {
+            let own = good.identity.clone().unwrap();
+            let files = TrustFiles {
+                ca: Some(ca.to_owned()),
+                identity: Some(ClientIdentity {
+                    certificate: certificate.map_or(own.certificate, Path::to_owned),
+                    key: key.map_or(own.key, Path::to_owned),
+                }),
+            };
+            let error = files.check().unwrap_err().to_string();
+            assert_eq!(files.read().unwrap_err().to_string(), error);
+            assert!(!error.contains("hunter2"), "{error}");
+            error
+        };
+        let ca = good.ca.as_deref().unwrap();
+        assert!(of(&missing, None, None).contains("missing.pem: No such file"));
+        assert!(of(&huge, None, None).contains("huge.pem: larger than"));
+        assert!(of(&broken, None, None).contains("broken.pem: "));
+        assert!(of(&foreign, None, None).contains("foreign.pem: no certificate in it"));
+        assert!(of(&no_ca, None, None).contains("no_ca.pem: not an authority"));
+        assert!(of(ca, Some(&missing), None).contains("missing.pem: No such file"));
+        assert!(of(ca, None, Some(&broken)).contains("broken.pem: no private key"));
+        assert!(of(ca, None, Some(&foreign)).contains("does not belong to the certificate"));
+    }
+
+    #[test]
+    fn no_authorities_are_no_error_until_one_is_needed() {
+        let nobody = TrustFiles::default();
+        let config = nobody.config(RootCertStore::empty()).unwrap();
+        assert!(!config.client_auth_cert_resolver.has_certs());
+    }
+}
