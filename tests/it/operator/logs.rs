@@ -31,9 +31,11 @@ const BUSY: [(&str, &str, &str); 3] = [
     ("webengage_ch_event_q", "webengage_event.dx", "EVENT"),
 ];
 
+/// With fewer connections than need more descriptors than a machine may give.
 fn config(rabbitmq: &Server, clickhouse: &str) -> String {
     format!(
         "[log]\nformat = \"json\"\nlevel = \"info,holdfast=debug\"\n\
+         [connections]\nmax = 500\n\
          [rabbitmq]\nurls = [\"{}\"]\ndeclare = \"active\"\n\
          [clickhouse]\nurl = \"{clickhouse}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
         rabbitmq.amqp_url(),
