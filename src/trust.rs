@@ -4,7 +4,8 @@
 //! # Invariants
 //! - A server proves its name by an authority that we trust; there is no way around it
 //!   (tests/it/outward: `a_wrong_authority_delivers_nothing`, `another_name_is_refused`).
-//! - With authorities of our own, those of the system do not count.
+//! - With authorities of our own, those of the system do not count, but for Postgres, whose
+//!   client always adds them.
 //! - A host without authorities starts all the same (test
 //!   `no_authorities_are_no_error_until_one_is_needed`).
 //! - No error has a byte of a key (test `each_broken_file_is_named`).
