@@ -140,7 +140,12 @@ impl Doors {
         let routes = http_routes(
             doors[1].clone(),
             health.clone(),
-            Figures::new(journal.clone(), dead_letters.clone(), metrics.clone()),
+            Figures::new(
+                journal.clone(),
+                dead_letters.clone(),
+                bodies.clone(),
+                metrics.clone(),
+            ),
             request_bytes_max,
             bodies,
             lanes,

@@ -56,6 +56,12 @@ impl Bodies {
         }
     }
 
+    /// What all bodies hold now.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.places.taken()
+    }
+
     /// Lets a request through to its handler, and has `answer` say why where it may not be
     /// sent, or its body is cut off.
     pub(super) async fn watch(

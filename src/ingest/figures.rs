@@ -1,5 +1,5 @@
 //! The figures that are looked up when Prometheus asks: what the journal holds, what
-//! became of each event, which dead letters wait. Called by `http`.
+//! became of each event, which dead letters wait, what bodies hold. Called by `http`.
 //!
 //! # Invariants
 //! - A scrape takes no longer than `LETTERS_TIMEOUT` for the letters: a file that is
@@ -7,6 +7,7 @@
 //! - A look makes no file of dead letters (test
 //!   `letters_that_wait_are_counted_and_looking_makes_no_file`).
 
+use super::bodies::Bodies;
 use crate::clock::now_ms;
 use crate::dead_letters::DeadLetters;
 use crate::event::tally::Tally;
@@ -24,6 +25,7 @@ const LETTERS_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Figures {
     journal: Journal,
     dead_letters: DeadLetters,
+    bodies: Bodies,
     metrics: Metrics,
     /// Ways out that had letters: they show 0 once none waits.
     ways_with_letters: Arc<Mutex<BTreeSet<String>>>,
@@ -32,10 +34,16 @@ pub struct Figures {
 impl Figures {
     /// The figures of a running service.
     #[must_use]
-    pub fn new(journal: Journal, dead_letters: DeadLetters, metrics: Metrics) -> Self {
+    pub fn new(
+        journal: Journal,
+        dead_letters: DeadLetters,
+        bodies: Bodies,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             journal,
             dead_letters,
+            bodies,
             metrics,
             ways_with_letters: Arc::default(),
         }
@@ -43,6 +51,7 @@ impl Figures {
 
     /// All metrics as Prometheus reads them, up to date.
     pub(super) async fn scrape(&self) -> String {
+        self.metrics.body_bytes(self.bodies.held_bytes());
         self.observe_journal();
         observe_ledger(&self.journal.ledger(), &self.metrics);
         self.observe_letters().await;

@@ -215,6 +215,13 @@ pub(super) const REQUESTS: Entry = entry(
     "requests answered, by door and outcome",
 );
 
+pub(super) const BODY_BYTES: Entry = entry(
+    "holdfast_ingest_body_bytes",
+    (Kind::Gauge, "bytes"),
+    &[],
+    "what the bodies of requests hold until they are answered, decompressed, with 4 KiB for each request; at `ingest.max_body_bytes` more are refused as `no_room`",
+);
+
 pub(super) const EVENTS: Entry = entry(
     "holdfast_ingest_events_total",
     (Kind::Counter, "events"),
@@ -379,7 +386,7 @@ pub(super) const DEAD_LETTERS_WAITING: Entry = entry(
 );
 
 /// All of them, in the order of the data's path.
-pub const ALL: [&Entry; 25] = [
+pub const ALL: [&Entry; 26] = [
     &READY,
     &BUILD_INFO,
     &CONNECTIONS,
@@ -387,6 +394,7 @@ pub const ALL: [&Entry; 25] = [
     &CERTIFICATE_EXPIRY,
     &CERTIFICATE_RELOAD_FAILED,
     &REQUESTS,
+    &BODY_BYTES,
     &EVENTS,
     &ACK_LATENCY,
     &JOURNAL,

@@ -34,6 +34,7 @@ pub struct Metrics {
     certificate_expiry: Gauges,
     certificate_reload_failed: Gauges,
     requests: Counters,
+    body_bytes: Gauges,
     events: Counters,
     ack_latency: Histogram,
     journal: Gauges,
@@ -151,6 +152,7 @@ impl Metrics {
             certificate_expiry: make.gauges(&catalogue::CERTIFICATE_EXPIRY),
             certificate_reload_failed: make.gauges(&catalogue::CERTIFICATE_RELOAD_FAILED),
             requests: make.counters(&catalogue::REQUESTS),
+            body_bytes: make.gauges(&catalogue::BODY_BYTES),
             events: make.counters(&catalogue::EVENTS),
             ack_latency: make.latency(&catalogue::ACK_LATENCY),
             journal: make.gauges(&catalogue::JOURNAL),
@@ -175,6 +177,11 @@ impl Metrics {
         };
         metrics.ready(false);
         (metrics, make.registered)
+    }
+
+    /// The bodies of requests hold so many bytes.
+    pub fn body_bytes(&self, held: usize) {
+        self.body_bytes.set(&[], held as u64);
     }
 
     /// So many connections of a port are open.

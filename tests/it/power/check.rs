@@ -130,7 +130,7 @@ pub fn check(image: &Path, expected: &HashMap<Token, Expected>, acked: &HashSet<
     let (records, oldest) = (&contents.records, contents.oldest);
     held.records = records.len();
     held.quarantined = std::fs::read_dir(data.join("quarantine")).map_or(0, Iterator::count);
-    let mut found = HashSet::new();
+    let mut found = HashMap::new();
     let mut findings = Vec::new();
     for record in records {
         let token = tokens(&record.content).next();
@@ -139,7 +139,8 @@ pub fn check(image: &Path, expected: &HashMap<Token, Expected>, acked: &HashSet<
             known.content[..] == record.content[..]
                 && known.seq.is_none_or(|seq| seq == record.seq.0)
         });
-        if !is_right || record.kind != Kind::Dispatch || !found.insert(token) {
+        let again = found.insert(token, record.seq);
+        if !is_right || record.kind != Kind::Dispatch || again.is_some() {
             let text = format!("{} as {token:?}, {:?}", record.seq, record.kind);
             findings.push(Finding::new(Fault::Foreign, text));
         }
@@ -159,18 +160,18 @@ pub fn check(image: &Path, expected: &HashMap<Token, Expected>, acked: &HashSet<
         findings.push(Finding::new(Fault::DeletedBeforeSave, text));
     }
     for token in acked {
-        let Some(seq) = expected[token].seq else {
-            continue;
-        };
-        let (is_held, has_row) = (found.contains(&Some(*token)), rows.contains(token));
-        let fault = match (seq < saved.0, is_held, has_row) {
-            (true, _, false) => Fault::SkippedByCursor,
-            (false, false, true) => Fault::DeletedBeforeSave,
-            (false, false, false) => Fault::AckedLost,
+        let served = found.get(&Some(*token)).copied();
+        let (is_held, has_row) = (served.is_some(), rows.contains(token));
+        // What was never delivered has its sequence in the journal alone.
+        let seq = expected[token].seq.map(Seq).or(served);
+        let fault = match (seq.map(|seq| seq < saved), is_held, has_row) {
+            (Some(true), _, false) => Fault::SkippedByCursor,
+            (Some(false), false, true) => Fault::DeletedBeforeSave,
+            (Some(false) | None, false, false) => Fault::AckedLost,
             _ => continue,
         };
         let text =
-            format!("{token:?} with {seq}: held {is_held}, row {has_row}, saved cursor {saved}");
+            format!("{token:?} with {seq:?}: held {is_held}, row {has_row}, saved cursor {saved}");
         findings.push(Finding::new(fault, text));
     }
     // One of each kind is told before more of the same.
