@@ -150,7 +150,12 @@ impl Refusal {
                     Some(FULL_PUSHBACK),
                 )
             }
-            Self::Append(AppendError::Deadline | AppendError::Fenced(_) | AppendError::Closed) => {
+            Self::Append(
+                AppendError::NoDescriptors
+                | AppendError::Deadline
+                | AppendError::Fenced(_)
+                | AppendError::Closed,
+            ) => {
                 // The text that clients in the field know; the cause is in the log.
                 let text = "Error publishing event".to_owned();
                 let away = StatusCode::SERVICE_UNAVAILABLE;

@@ -22,7 +22,7 @@
 use super::error::AppendError;
 use super::pressure::{Measure, Pressure};
 use super::reserve::Reserve;
-use super::store::is_no_space;
+use super::store::{Want, want};
 use crate::telemetry::News;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,8 +49,8 @@ const COMMON_REQUEST_BYTES: usize = 64 << 10;
 /// for the sync, so that `Slow` does not turn into missed deadlines.
 const WAIT_PART_OF_DEADLINE: u32 = 2;
 
-/// How long requests are refused after a write found the disk full: where the free
-/// bytes do not show why (a quota), one try a second is enough.
+/// How long requests are refused after a write found the disk full, or no descriptor:
+/// where the free bytes do not show why (a quota), one try a second is enough.
 const FULL_HOLD: Duration = Duration::from_secs(1);
 
 /// How long the reserve is not made again after a write found the disk full: the free
@@ -108,6 +108,8 @@ struct State {
     level: Pressure,
     /// When the disk was last found full by a write, whatever its free bytes say.
     full_at: Option<Instant>,
+    /// When the journal last lacked a descriptor.
+    starved_at: Option<Instant>,
     /// What was said of a file system that does not answer.
     asking: News,
 }
@@ -115,6 +117,10 @@ struct State {
 impl State {
     fn was_full_within(&self, time: Duration) -> bool {
         self.full_at.is_some_and(|at| at.elapsed() < time)
+    }
+
+    fn is_starved(&self) -> bool {
+        self.starved_at.is_some_and(|at| at.elapsed() < FULL_HOLD)
     }
 }
 
@@ -188,7 +194,7 @@ impl Capacity {
         let mut state = self.state();
         state.used_bytes = used_bytes;
         self.set_free(&mut state, free_bytes);
-        let level = if state.was_full_within(FULL_HOLD) {
+        let level = if state.was_full_within(FULL_HOLD) || state.is_starved() {
             Pressure::Refuse
         } else {
             self.judged(&state, 0).level_after(state.level)
@@ -203,13 +209,24 @@ impl Capacity {
         state.reserve_missing_bytes = self.reserve.missing_bytes();
     }
 
-    /// Told of a failed operation of the journal's own; says whether the disk was full.
+    /// Told of a failed operation of the journal's own; says whether it was for want of
+    /// something, and may be tried again.
     pub(super) fn heed(&self, error: &io::Error) -> bool {
-        let is_full = is_no_space(error);
-        if is_full {
-            self.no_space();
+        let want = want(error);
+        want.into_iter().for_each(|want| self.lacks(want));
+        want.is_some()
+    }
+
+    /// A write met this want: requests are refused for a while.
+    pub(super) fn lacks(&self, want: Want) {
+        match want {
+            Want::Space => self.no_space(),
+            Want::Descriptors => {
+                let mut state = self.state();
+                state.starved_at = Some(Instant::now());
+                self.set_level(&mut state, Pressure::Refuse);
+            }
         }
-        is_full
     }
 
     /// A write found the disk full: a step of the reserve is given back, so that trying
@@ -236,9 +253,12 @@ impl Capacity {
         free_bytes > self.limits.min_free_bytes && !state.was_full_within(FULL_HOLD)
     }
 
-    /// What a caller hears whose request found the disk full.
-    pub(super) fn disk_low(&self) -> AppendError {
-        self.disk_low_by(&self.state())
+    /// What a caller hears whose request met this want.
+    pub(super) fn lacking(&self, want: Want) -> AppendError {
+        match want {
+            Want::Space => self.disk_low_by(&self.state()),
+            Want::Descriptors => AppendError::NoDescriptors,
+        }
     }
 
     fn disk_low_by(&self, state: &State) -> AppendError {
@@ -293,6 +313,9 @@ impl Capacity {
 
     /// Names the bound that refuses.
     fn refusal(&self, state: &State, judged: Measure) -> AppendError {
+        if state.is_starved() {
+            return AppendError::NoDescriptors;
+        }
         let by_use = Measure {
             free_bytes: u64::MAX,
             ..judged

@@ -24,6 +24,9 @@ pub enum AppendError {
         /// The configured floor, `journal.min_free_bytes`.
         min_free_bytes: u64,
     },
+    /// No file descriptor is left for the journal's files; frees up as connections end.
+    #[error("no file descriptor is left")]
+    NoDescriptors,
     /// Not durable in time; it may become durable later, but is never acknowledged.
     #[error("not durable within the deadline")]
     Deadline,

@@ -24,7 +24,7 @@ use super::error::InspectError;
 use super::generation::Generation;
 use super::position::Span;
 use super::record::{Kind, Record};
-use super::store::{Blocks, StoreError};
+use super::store::{Blocks, StoreError, Want, want};
 use crate::event::expect::{self, Expected};
 use crate::event::identity::Seq;
 use serde::{Deserialize, Serialize};
@@ -199,6 +199,17 @@ pub(super) enum ReceiptError {
     Write(#[from] io::Error),
     #[error("the generation has more than {RECEIPT_EVENTS_MAX} events, or too long ids")]
     Large,
+}
+
+impl ReceiptError {
+    /// What the machine lacked, where that was all.
+    pub(super) fn want(&self) -> Option<Want> {
+        match self {
+            Self::Read(error) => error.want(),
+            Self::Write(error) => want(error),
+            Self::Large => None,
+        }
+    }
 }
 
 /// Decompresses what may be damaged, or made to be large.

@@ -17,7 +17,7 @@ use super::generation::{Generation, losses_of, move_to_quarantine};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
 use super::position::Position;
-use super::store::{StoreError, is_no_space};
+use super::store::{StoreError, want};
 use super::survey::{self, Tail};
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -174,7 +174,7 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
         return Ok(Taken::Nothing);
     }
     match manifest.write(&dir) {
-        Err(error) if is_no_space(&error) => {
+        Err(error) if want(&error).is_some() => {
             // A full disk keeps nobody from starting. The next start looks through the
             // blocks again.
             tracing::warn!(generation = number, %error, "no room for the manifest of a generation; it is delivered all the same");

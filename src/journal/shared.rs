@@ -13,7 +13,7 @@ use super::generation::Generation;
 use super::ledger;
 use super::losses::{Loss, Losses};
 use super::receipts::{self, ReceiptError, ReceiptLimits};
-use super::store::{Blocks, StoreError};
+use super::store::{Blocks, StoreError, Want};
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -170,7 +170,9 @@ impl Shared {
             .collect();
         let deleted = !doomed.is_empty();
         for generation in doomed {
-            self.receipt(&generation);
+            if !self.receipt(&generation) {
+                break;
+            }
             if let Err(error) = generation.delete(&self.generations_dir) {
                 if self.board.is_new("deleting", "deleting") {
                     let generation = generation.number();
@@ -200,9 +202,10 @@ impl Shared {
         }
     }
 
-    /// Writes down what a generation held that is about to go. It goes in any case: the log
-    /// must get smaller on a full disk, too, and what it held is delivered.
-    fn receipt(&self, generation: &Generation) {
+    /// Writes down what a generation held that is about to go, and says whether it goes. It
+    /// does on a full disk, too, where the log must get smaller: what it held is delivered.
+    /// For want of a descriptor it waits, since nobody gains anything by its end.
+    fn receipt(&self, generation: &Generation) -> bool {
         let number = generation.number();
         // Its deletion may be tried again and again, and this with it.
         let is_said = self.without_receipt.load(Ordering::Relaxed) == number;
@@ -214,13 +217,19 @@ impl Shared {
                 );
             }
             self.without_receipt.store(number, Ordering::Relaxed);
-            return;
+            return true;
         }
         let blocks = self.open_generation(generation);
         let written = blocks
             .map_err(ReceiptError::from)
             .and_then(|blocks| receipts::write(&self.receipts_dir, generation, blocks));
         if let Err(error) = written {
+            if error.want() == Some(Want::Descriptors) {
+                if self.board.is_new("deleting", "deleting") {
+                    tracing::warn!(generation = number, %error, "cannot delete a delivered generation; trying again");
+                }
+                return false;
+            }
             if !is_said {
                 tracing::warn!(
                     generation = number, first_seq = %generation.base(),
@@ -230,5 +239,6 @@ impl Shared {
             }
             self.without_receipt.store(number, Ordering::Relaxed);
         }
+        true
     }
 }

@@ -50,22 +50,37 @@ pub(super) enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the disk, or our share of it, is full: the one failure of a write
-    /// after which the kernel has dropped nothing that it took before.
-    pub(super) fn is_no_space(&self) -> bool {
-        let error = match self {
-            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => error,
+    /// What the machine lacked, where the failed write was for want of something.
+    pub(super) fn want(&self) -> Option<Want> {
+        match self {
+            Self::Sled(sled::Error::Io(error)) | Self::Io(error) => want(error),
             // sled may report an error that its flush met earlier as text only.
-            Self::Sled(_) | Self::Panicked(_) | Self::Blob(_) | Self::Sync(_) => return false,
-        };
-        is_no_space(error)
+            Self::Sled(_) | Self::Panicked(_) | Self::Blob(_) | Self::Sync(_) => None,
+        }
     }
 }
 
-/// Whether an I/O error says that there is no room.
-pub(super) fn is_no_space(error: &std::io::Error) -> bool {
+/// What a machine may lack now and have again later. These are the failures after which the
+/// kernel has dropped nothing that it took before: it may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// The disk, or our share of it, is full.
+    Space,
+    /// The process, or the machine, has no file descriptor left.
+    Descriptors,
+}
+
+/// Whether an I/O error is for want of something.
+pub(super) fn want(error: &std::io::Error) -> Option<Want> {
+    use rustix::io::Errno;
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded)
+    if matches!(error.kind(), StorageFull | QuotaExceeded) {
+        return Some(Want::Space);
+    }
+    let errno = Errno::from_io_error(error)?;
+    [Errno::MFILE, Errno::NFILE]
+        .contains(&errno)
+        .then_some(Want::Descriptors)
 }
 
 /// Blocks by number, for reading.

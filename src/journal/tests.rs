@@ -74,6 +74,7 @@ pub(super) struct Gate {
     pub(super) fail_sync: AtomicBool,
     fail_put: AtomicBool,
     pub(super) no_space: AtomicBool,
+    pub(super) no_descriptors: AtomicBool,
     syncs: AtomicU64,
 }
 
@@ -106,6 +107,9 @@ impl BlockStore for GatedStore {
         }
         if self.gate.no_space.load(Ordering::SeqCst) {
             return Err(StoreError::Io(std::io::ErrorKind::StorageFull.into()));
+        }
+        if self.gate.no_descriptors.load(Ordering::SeqCst) {
+            return Err(StoreError::Io(rustix::io::Errno::MFILE.into()));
         }
         self.inner.put(block, bytes)
     }

@@ -19,7 +19,7 @@ use super::error::AppendError;
 use super::generation::Generation;
 use super::manifest::Header;
 use super::shared::{Shared, lock};
-use super::store::{BlockStore, SYNC_BYTES_MAX, StoreError};
+use super::store::{BlockStore, SYNC_BYTES_MAX, StoreError, Want};
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -97,7 +97,7 @@ impl Writer {
         match writer.begin() {
             Ok(_) => {}
             // A full disk keeps nobody from starting: what is there can be delivered.
-            Err(error) if error.is_no_space() => {
+            Err(error) if error.want().is_some() => {
                 tracing::error!(%error, "no room for a new generation; nothing is accepted until there is");
             }
             Err(error) => return Err(error),
@@ -122,11 +122,13 @@ impl Writer {
             });
             let failure = match catch_unwind(work) {
                 Ok(Ok(())) => continue,
-                Ok(Err(error)) if error.is_no_space() => {
-                    self.retire(&error);
-                    continue;
-                }
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => match error.want() {
+                    Some(want) => {
+                        self.retire(&error, want);
+                        continue;
+                    }
+                    None => error.to_string(),
+                },
                 Err(_) => "the journal's writer panicked".to_owned(),
             };
             self.shared.fence(failure);
@@ -363,18 +365,25 @@ impl Writer {
         Ok(())
     }
 
-    /// The disk is full: nothing more goes into this generation.
-    fn retire(&mut self, error: &StoreError) {
+    /// The disk is full, or no descriptor left: nothing more goes into this generation.
+    fn retire(&mut self, error: &StoreError, want: Want) {
         let is_met = self.active.is_some() || !self.waiting.is_empty();
-        if is_met && self.shared.board.is_new("writing", "full") {
-            tracing::error!(%error, "the disk is full; nothing is accepted until there is room");
+        match want {
+            _ if !is_met => {}
+            Want::Space if self.shared.board.is_new("writing", "full") => {
+                tracing::error!(%error, "the disk is full; nothing is accepted until there is room");
+            }
+            Want::Descriptors if self.shared.board.is_new("writing", "starved") => {
+                tracing::error!(%error, "no file descriptor is left; nothing is accepted until there is one");
+            }
+            Want::Space | Want::Descriptors => {}
         }
         self.block = Builder::new();
         self.waiting_events = Tally::default();
         self.waiting_times.clear();
-        self.shared.capacity.no_space();
+        self.shared.capacity.lacks(want);
         for (_, reply) in self.waiting.drain(..) {
-            reply.send(Err(self.shared.capacity.disk_low()));
+            reply.send(Err(self.shared.capacity.lacking(want)));
         }
         self.seal();
         if let Err(error) = self.write_sealed() {
