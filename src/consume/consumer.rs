@@ -9,6 +9,8 @@
 //! - A consumer is connected once the broker took all its workers, and after a failure once
 //!   they held for longer than any wait between two tries; else each try would hide how long
 //!   it is away (test `what_one_consumer_loses_is_its_own_line`).
+//! - A queue that is gone is found and declared again, even where the broker does not say that
+//!   it went (tests/it/consumers.rs, `a_queue_that_went_unsaid_is_found_and_made_again`).
 //! - The loss of the broker is said once for all consumers (`Broker`); what one loses by
 //!   itself is said once for each reason, and so is its end (tests
 //!   `each_outage_is_one_warning_and_one_end`, `what_one_consumer_loses_is_its_own_line`).
@@ -17,7 +19,7 @@ use super::deliver::Target;
 use super::handlers;
 use super::publisher::SafePublisher;
 use super::worker::{End, Worker};
-use crate::broker::{Broker, Session, Setup};
+use crate::broker::{Broker, Session, Setup, depth};
 use crate::config::Consumer;
 use crate::pace::Pace;
 use crate::retry::Backoff;
@@ -29,6 +31,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// How often a consumer looks whether its queue is there: what is published meanwhile is lost to
+/// it, and a look costs the broker next to nothing.
+const LOOK_PERIOD: Duration = Duration::from_secs(10);
 
 /// What all consumers of a host share.
 #[derive(Debug, Clone)]
@@ -148,7 +154,8 @@ impl Consumers {
             let _permits = opened.acquire_many(all).await;
             tokio::time::sleep(proof).await;
         };
-        tokio::pin!(holds);
+        let gone = gone(session, &consumer.queue);
+        tokio::pin!(holds, gone);
         let (mut is_connected, mut first) = (false, None);
         loop {
             tokio::select! {
@@ -159,6 +166,10 @@ impl Consumers {
                     first.get_or_insert(end);
                     round.cancel();
                 }
+                () = &mut gone, if first.is_none() => {
+                    first = Some(End::Lost(format!("queue {:?} is gone", consumer.queue)));
+                    round.cancel();
+                }
                 () = &mut holds, if !is_connected && first.is_none() => {
                     is_connected = true;
                     self.metrics.connected(&consumer.queue, true);
@@ -166,5 +177,18 @@ impl Consumers {
             }
         }
         first.unwrap_or(End::Stopped)
+    }
+}
+
+/// Returns once the queue is gone. The broker tells its consumers, as a rule; a cluster of RabbitMQ
+/// 3.10 was seen to delete a quorum queue without a word, and they would wait for ever.
+async fn gone(session: &Session, queue: &str) {
+    loop {
+        tokio::time::sleep(LOOK_PERIOD).await;
+        match depth(session, queue).await {
+            Ok(None) => return,
+            Ok(Some(_)) => {}
+            Err(error) => tracing::debug!(queue, %error, "cannot look for the queue"),
+        }
     }
 }

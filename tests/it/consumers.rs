@@ -30,6 +30,11 @@ struct Site {
 
 impl Site {
     async fn start(name: &str, consumers: &str) -> Self {
+        Self::start_on(name, consumers, "quorum").await
+    }
+
+    /// With queues of this type.
+    async fn start_on(name: &str, consumers: &str, queue_type: &str) -> Self {
         let scratch = Scratch::new(name);
         let mut rabbitmq = Server::new(Kind::RabbitMq, &scratch);
         let mut clickhouse = Server::new(Kind::ClickHouse, &scratch);
@@ -38,7 +43,7 @@ impl Site {
         rabbitmq.ready().await;
         clickhouse.ready().await;
         let config = format!(
-            "[rabbitmq]\nurls = [\"{}\"]\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{}\"\npassword = \"{}\"\n{consumers}",
+            "[rabbitmq]\nurls = [\"{}\"]\nqueue_type = \"{queue_type}\"\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{}\"\npassword = \"{}\"\n{consumers}",
             rabbitmq.amqp_url(),
             clickhouse.clickhouse_url(),
             crate::support::servers::CLICKHOUSE_USER,
@@ -96,6 +101,39 @@ impl Site {
         self.collector
             .metric("holdfast_sink_writes_total{outcome=\"written\",sink=\"clickhouse\"}")
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_went_unsaid_is_found_and_made_again() {
+    let queue = "webengage_ch_event_q";
+    // A classic one: of a quorum queue its Raft servers would be left.
+    let site = Site::start_on("went_unsaid", "", "classic").await;
+    let forget = format!(
+        "rabbit_amqqueue:internal_delete(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>), <<\"test\">>)."
+    );
+    site.rabbitmq.rabbitmqctl(&["eval", &forget]);
+    let list = || {
+        let queues = site
+            .rabbitmq
+            .rabbitmqctl(&["-q", "list_queues", "name", "consumers"]);
+        let found = queues.lines().find_map(|line| {
+            let (name, consumers) = line.split_once('\t')?;
+            (name == queue).then(|| consumers.trim().to_owned())
+        });
+        found
+    };
+    assert_eq!(list(), None, "the broker has forgotten it");
+    eventually("it is there again, and consumed", ARRIVAL, || async {
+        list().is_some_and(|consumers| consumers != "0")
+    })
+    .await;
+    let event = json!({"appType": "USER", "userId": "u", "eventName": "n", "eventTime": "2023-11-14T22:13:20Z", "eventData": {}});
+    site.publish("webengage_event.dx", "EVENT", &event.to_string())
+        .await;
+    eventually("what is published arrives", ARRIVAL, || async {
+        site.count("webengage_events").await == 1
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
