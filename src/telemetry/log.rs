@@ -35,8 +35,11 @@ impl Filter {
     /// When it is neither.
     pub fn parse(level: &str) -> Result<Self, LevelError> {
         // lapin logs whole returned messages and an error for each failed connect; the
-        // broker module says what matters of both. A directive for it wins.
-        Ok(Self(EnvFilter::try_new(format!("lapin=off,{level}"))?))
+        // broker module says what matters of both. sqlx warns of each connection that a server
+        // ended, whose sink says it once. A directive for one of them wins.
+        Ok(Self(EnvFilter::try_new(format!(
+            "lapin=off,sqlx_core::pool=error,{level}"
+        ))?))
     }
 }
 
