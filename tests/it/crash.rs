@@ -1,16 +1,24 @@
 //! The collector itself is killed or stopped under load: what it acknowledged is
 //! there, once, as it was sent.
 
-use crate::brokerless::sqlite3;
 use crate::outages::{connected, judge};
 use crate::support::collector::Collector;
+use crate::support::judge::judge_sqlite;
 use crate::support::load::{self, Progress};
 use crate::support::servers::Stack;
-use crate::support::{Scratch, load_events, seed};
+use crate::support::traffic::{Habits, Traffic};
+use crate::support::{Scratch, eventually, load_events, seed};
 use holdfast::journal::Directory;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use std::time::{Duration, Instant};
+
+/// Generations of 1 MiB fill several times a second.
+const UNDER_KILLS: Habits = Habits {
+    pause: Duration::from_millis(4),
+    heavy_bytes: 4 << 10,
+    age: Duration::ZERO,
+};
 
 /// A start that takes longer than this does not accept "at once".
 const START_MAX: Duration = Duration::from_secs(5);
@@ -53,49 +61,33 @@ async fn many_kills_lose_nothing_and_the_ledger_stays_right() {
     let config = "[sqlite]\n[journal]\ngeneration_bytes = \"1MiB\"\ngeneration_age = \"1s\"\n";
     let mut collector = Collector::new(&scratch, config);
     collector.start().await;
-    let events = kills * 400;
-    let progress = Progress::default();
-    let clients = collector.same_address();
     let mut longest_start = Duration::ZERO;
     let seed = seed();
-    let killer = async {
-        let mut random = StdRng::seed_from_u64(seed);
-        for kill in 0..kills {
-            progress.reached(events * kill / (kills + 1)).await;
-            tokio::time::sleep(Duration::from_micros(random.random_range(0..300_000))).await;
-            collector.kill();
-            let started = Instant::now();
-            collector.start().await;
-            longest_start = longest_start.max(started.elapsed());
-        }
-    };
-    let (acked, ()) = tokio::join!(
-        load::run(&clients, seed, events, 8, progress.clone()),
-        killer
-    );
-    eprintln!(
-        "{kills} kills, {} calls failed and were sent again, longest start {longest_start:?}",
-        acked.failed_calls
-    );
+    let mut random = StdRng::seed_from_u64(seed);
+    let traffic = Traffic::start_as(&collector, seed, 0..8, UNDER_KILLS);
+    for _ in 0..kills {
+        let before = traffic.acked();
+        eventually("requests are taken", START_MAX, || async {
+            traffic.acked() > before
+        })
+        .await;
+        tokio::time::sleep(Duration::from_micros(random.random_range(0..300_000))).await;
+        collector.kill();
+        let started = Instant::now();
+        collector.start().await;
+        longest_start = longest_start.max(started.elapsed());
+    }
+    let answers = traffic.answers();
+    let book = traffic.stop().await;
+    eprintln!("{kills} kills, answers {answers:?}, longest start {longest_start:?}");
     assert!(longest_start < START_MAX);
-    assert!(acked.failed_calls > 0, "the kills hit nothing");
+    assert!(answers.len() > 1, "the kills hit nothing");
     collector
         .delivered("sqlite", Duration::from_secs(300))
         .await;
     let database = collector.data_dir().join("events.sqlite");
-    let ids = sqlite3(&database, "SELECT event_id FROM events");
-    let mut ids: Vec<&str> = ids.lines().collect();
-    let count = ids.len();
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(ids.len(), count, "shown twice");
-    let mut expected: Vec<&str> = acked.rows.keys().map(String::as_str).collect();
-    expected.sort_unstable();
-    assert_eq!(ids.len(), expected.len());
-    assert!(
-        ids == expected,
-        "other events are there than were acknowledged"
-    );
+    let verdict = judge_sqlite(&database, &book);
+    verdict.assert_complete("SQLite");
     assert_eq!(
         collector.metric("holdfast_journal_state{what=\"lost_records\"}"),
         0.0

@@ -9,7 +9,7 @@ use holdfast::event::proto::{Event, TestEvent};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -19,15 +19,28 @@ use tonic::transport::Channel;
 /// shorter.
 const HANGS: Duration = Duration::from_secs(10);
 
-/// Between two calls of a client, so that several scenarios fit on a machine.
-const PAUSE: Duration = Duration::from_millis(8);
+/// How clients behave.
+#[derive(Debug, Clone, Copy)]
+pub struct Habits {
+    /// Between two calls of a client.
+    pub pause: Duration,
+    /// Text of each batch's heavy event; 0: there is none.
+    pub heavy_bytes: usize,
+    /// How old the youngest event is: its time is in the past whatever the collector's
+    /// clock says.
+    pub age: Duration,
+}
+
+/// Several scenarios fit on a machine, and generations of 1 MiB fill several times a
+/// second, without a hundred thousand rows that somebody would have to compare.
+const BUSY: Habits = Habits {
+    pause: Duration::from_millis(8),
+    heavy_bytes: 32 << 10,
+    age: Duration::ZERO,
+};
 
 /// Events of one batch at most, beside the heavy one.
 const BATCH_EVENTS: usize = 8;
-
-/// Text of each batch's heavy event: generations of 1 MiB fill several times a second,
-/// and nobody has to compare a hundred thousand rows for it.
-const HEAVY_BYTES: usize = 32 << 10;
 
 /// What was sent and heard.
 #[derive(Default)]
@@ -40,6 +53,8 @@ pub struct Book {
     answers: BTreeMap<String, usize>,
     /// Clients that were answered since then.
     answered: HashSet<usize>,
+    /// The start of the newest acknowledged call, and one of its events.
+    newest: Option<(Instant, String)>,
     /// Calls that were never answered.
     pub hung: usize,
 }
@@ -65,6 +80,16 @@ impl Traffic {
     /// Starts clients with these numbers, each over its own connection. Two traffics
     /// of one test must not share a number: their ids would be the same.
     pub fn start(collector: &Collector, seed: u64, clients: Range<usize>) -> Self {
+        Self::start_as(collector, seed, clients, BUSY)
+    }
+
+    /// The same with other habits.
+    pub fn start_as(
+        collector: &Collector,
+        seed: u64,
+        clients: Range<usize>,
+        habits: Habits,
+    ) -> Self {
         let mut traffic = Self {
             book: Arc::default(),
             stop: CancellationToken::new(),
@@ -72,12 +97,13 @@ impl Traffic {
             clients: clients.len(),
         };
         for number in clients {
-            let visitor = Visitor::new(seed, number, holdfast::clock::now_ms());
+            let youngest_ms = holdfast::clock::now_ms() - habits.age.as_millis() as i64;
+            let visitor = Visitor::new(seed, number, youngest_ms);
             let (client, book) = (collector.client(), Arc::clone(&traffic.book));
             let stop = traffic.stop.clone();
             traffic
                 .tasks
-                .spawn(visit(number, visitor, client, book, stop));
+                .spawn(visit(number, habits, visitor, client, book, stop));
         }
         traffic
     }
@@ -103,6 +129,20 @@ impl Traffic {
         self.book.lock().unwrap().answered.len() == self.clients
     }
 
+    /// An acknowledged event whose call began after that moment, once there is one.
+    pub fn acked_since(&self, moment: Instant) -> Option<String> {
+        let book = self.book.lock().unwrap();
+        let newest = book.newest.as_ref();
+        newest
+            .filter(|(at, _)| *at > moment)
+            .map(|(_, id)| id.clone())
+    }
+
+    /// How many events are acknowledged.
+    pub fn acked(&self) -> usize {
+        self.book.lock().unwrap().acked.len()
+    }
+
     /// Counts answers anew; gives those until now.
     pub fn turn_page(&self) -> BTreeMap<String, usize> {
         let mut book = self.book.lock().unwrap();
@@ -122,6 +162,7 @@ impl Traffic {
 
 async fn visit(
     number: usize,
+    habits: Habits,
     mut visitor: Visitor,
     mut client: EventServiceClient<Channel>,
     book: Arc<Mutex<Book>>,
@@ -129,16 +170,22 @@ async fn visit(
 ) {
     while !stop.is_cancelled() {
         let mut batch = visitor.batch(BATCH_EVENTS);
-        weigh(&mut batch);
+        if habits.heavy_bytes > 0 {
+            weigh(&mut batch, habits.heavy_bytes);
+        }
         let ids: Vec<String> = batch.rows.iter().map(|(id, _)| id.clone()).collect();
         // Before the call: it may become durable without an answer.
         book.lock().unwrap().sent.extend(batch.rows);
+        let started = Instant::now();
         let answer = tokio::time::timeout(HANGS, client.dispatch(batch.request)).await;
         {
             let mut book = book.lock().unwrap();
             let name = match answer {
                 Ok(Ok(answer)) => {
                     assert_eq!(answer.get_ref().status, "SUCCESS");
+                    if book.newest.as_ref().is_none_or(|(at, _)| *at < started) {
+                        book.newest = Some((started, ids[0].clone()));
+                    }
                     book.acked.extend(ids);
                     "OK".to_owned()
                 }
@@ -159,14 +206,14 @@ async fn visit(
             *book.answers.entry(name).or_default() += 1;
             book.answered.insert(number);
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(habits.pause).await;
     }
 }
 
 /// Adds the heavy event.
-fn weigh(batch: &mut Batch) {
+fn weigh(batch: &mut Batch, heavy_bytes: usize) {
     let (first_id, first) = &batch.rows[0];
-    let text = "w".repeat(HEAVY_BYTES);
+    let text = "w".repeat(heavy_bytes);
     let header = batch.request.header.as_ref().unwrap();
     let (id, row) = (
         format!("{first_id}-heavy"),
