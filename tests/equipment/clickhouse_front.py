@@ -20,7 +20,8 @@ Faults on request, without a password (tests only):
                   &only=insert|other|all   which queries (default all; readonly: insert)
                   &count=N                 how many queries, then off
 `drop-after` runs the query and closes the connection unanswered; `drop-before`
-closes it without running anything; `readonly` answers as a table that lost its
+closes it without running anything; `hang` waits until the mode changes, and runs it
+then; `readonly` answers as a table that lost its
 keeper (code 242). GET /__fault tells the mode and how often it struck.
 """
 
@@ -243,6 +244,7 @@ class Front:
         self.engine, self.user, self.password = engine, user, password
         self.pool = concurrent.futures.ThreadPoolExecutor(16)
         self.fault = {"mode": "off", "only": "all", "left": None, "struck": 0}
+        self.lifted = asyncio.Event()
 
     async def ping(self, _request):
         return web.Response(body=b"Ok.\n", content_type="text/html", charset="UTF-8")
@@ -254,6 +256,8 @@ class Front:
                 return web.Response(status=400, text="no such mode\n")
             only = request.query.get("only", "insert" if mode == "readonly" else "all")
             self.fault = {"mode": mode, "only": only, "left": int(count) if count else None, "struck": 0}
+            self.lifted.set()
+            self.lifted = asyncio.Event()
         return web.json_response(self.fault)
 
     def strike(self, sql):
@@ -308,7 +312,7 @@ class Front:
             if fault.startswith("slow:"):
                 await asyncio.sleep(int(fault[5:]) / 1000)
             elif fault == "hang":
-                await asyncio.Event().wait()
+                await self.lifted.wait()
             elif fault == "readonly":
                 raise DbError(242, "Table is in readonly mode. (TABLE_IS_READ_ONLY)")
             elif fault.startswith("error:"):

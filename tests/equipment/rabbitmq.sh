@@ -9,6 +9,9 @@
 # Environment: ERL_EPMD_PORT  port of the node's own name server (DIST_PORT + 1);
 #                             if one answers there already, it is shared
 #              RABBIT_PLUGINS names of plugins, e.g. "rabbitmq_management" (none)
+#              RABBIT_HOST    the node's host (localhost), and RABBIT_ADDRESS its IPv4
+#                             address (127.0.0.1): for a cluster on several
+#              RABBIT_TICK    seconds after which nodes notice that one is gone (60)
 #              RABBIT_COOKIE  the same for all nodes of a cluster (random, kept in DIR)
 # Guarantees: data, logs and cookie only in DIR, and it comes back on them after
 # kill -9 of everything; the process is the Erlang machine itself, its name server is
@@ -20,6 +23,7 @@ set -euo pipefail
 
 [ $# -ge 4 ] || { echo "usage: $0 NODE PORT DIST_PORT DIR [EXTRA_CONFIG_FILE]" >&2; exit 64; }
 node=$1 port=$2 dist=$3 dir=$4 extra=${5:-}
+host=${RABBIT_HOST:-localhost} address=${RABBIT_ADDRESS:-127.0.0.1}
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 home=/usr/lib/rabbitmq/bin
@@ -33,7 +37,7 @@ if [ ! -s "$cookie" ]; then
 fi
 
 cat >"$dir/rabbitmq.conf" <<CONF
-listeners.tcp.1 = 127.0.0.1:$port
+listeners.tcp.1 = $address:$port
 log.file = $dir/rabbit.log
 log.file.level = info
 CONF
@@ -48,8 +52,8 @@ printf '[%s].\n' "$(tr -s ' ' ',' <<<"${RABBIT_PLUGINS:-}" | tr -d '\n')" >"$dir
 cat >"$dir/env.new" <<ENV
 export HOME=$(printf %q "$dir")
 export ERL_EPMD_PORT=${ERL_EPMD_PORT:-$((dist + 1))}
-export ERL_EPMD_ADDRESS=127.0.0.1
-export RABBITMQ_NODENAME=$(printf %q "${node%@*}@localhost")
+export ERL_EPMD_ADDRESS=$address
+export RABBITMQ_NODENAME=$(printf %q "${node%@*}@$host")
 export RABBITMQ_NODE_PORT=$port
 export RABBITMQ_DIST_PORT=$dist
 export RABBITMQ_CTL_DIST_PORT_MIN=1024
@@ -81,5 +85,5 @@ fi
 # With "input allowed" the script becomes the Erlang machine instead of its parent.
 export RABBITMQ_ALLOW_INPUT=1
 export RABBITMQ_SERVER_START_ARGS="-noinput"
-export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {127,0,0,1}"
+export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {${address//./,}} net_ticktime ${RABBIT_TICK:-60}"
 exec $home/rabbitmq-server

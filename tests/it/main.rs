@@ -18,6 +18,7 @@ mod bad_input;
 mod broker;
 mod brokerless;
 mod calls;
+mod chaos;
 mod clients;
 mod consumers;
 mod contract;

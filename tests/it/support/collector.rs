@@ -162,6 +162,21 @@ impl Collector {
         assert!(status.unwrap().success());
     }
 
+    /// SIGSTOP: it holds its ports and says nothing.
+    pub async fn pause(&self) {
+        self.process.as_ref().expect("it runs").pause().await;
+    }
+
+    /// Ends a `pause`.
+    pub async fn resume(&self) {
+        self.process.as_ref().expect("it runs").resume().await;
+    }
+
+    /// Whether there is a process, or its end to be looked at.
+    pub fn is_started(&self) -> bool {
+        self.process.is_some()
+    }
+
     pub fn terminate(&mut self) -> ExitStatus {
         let limit = Duration::from_secs(45);
         self.process.take().expect("it runs").terminate(limit)

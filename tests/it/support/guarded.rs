@@ -46,6 +46,12 @@ impl Guarded {
         self.wait(limit)
     }
 
+    /// Sends SIGINT, which is Postgres's fast stop, and waits for the end.
+    pub fn interrupt(mut self, limit: Duration) -> ExitStatus {
+        self.signal("INT");
+        self.wait(limit)
+    }
+
     /// Stops it and all its descendants with SIGSTOP; they hold their ports and say nothing.
     pub async fn pause(&self) {
         self.signal("USR1");

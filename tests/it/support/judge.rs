@@ -141,19 +141,31 @@ pub async fn judge_postgres(
     acked: &HashMap<String, Expected>,
     limit: Duration,
 ) -> Verdict {
+    postgres_rows(server, acked, acked.len(), limit).await
+}
+
+/// The same where not all that was sent was acknowledged.
+pub async fn judge_postgres_book(server: &Server, book: &Book, limit: Duration) -> Verdict {
+    let mut verdict = postgres_rows(server, &book.sent, book.acked.len(), limit).await;
+    verdict.missing.retain(|id| book.acked.contains(id));
+    verdict
+}
+
+async fn postgres_rows(
+    server: &Server,
+    sent: &HashMap<String, Expected>,
+    rows_min: usize,
+    limit: Duration,
+) -> Verdict {
     let pool = postgres(server).await;
-    eventually(
-        &format!("{} events in Postgres", acked.len()),
-        limit,
-        || async {
-            let count: Result<i64, _> = sqlx::query_scalar("SELECT count(*) FROM events")
-                .fetch_one(&pool)
-                .await;
-            count.is_ok_and(|n| n >= acked.len() as i64)
-        },
-    )
+    eventually(&format!("{rows_min} events in Postgres"), limit, || async {
+        let count: Result<i64, _> = sqlx::query_scalar("SELECT count(*) FROM events")
+            .fetch_one(&pool)
+            .await;
+        count.is_ok_and(|n| n >= rows_min as i64)
+    })
     .await;
-    let mut judge = Judge::new(acked);
+    let mut judge = Judge::new(sent);
     for slice in 0..SLICES {
         let sql = format!(
             "SELECT row_to_json(e)::text FROM events e WHERE abs(hashtext(event_id) % {SLICES}) = {slice}"

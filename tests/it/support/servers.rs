@@ -18,6 +18,8 @@ pub struct Server {
     dir: PathBuf,
     extra_ports: u16,
     tls: Option<ServerTls>,
+    /// Postgres's, as `NAME=VALUE`.
+    pub settings: Vec<String>,
     process: Option<Guarded>,
 }
 
@@ -56,6 +58,7 @@ impl Server {
             },
             dir,
             tls: None,
+            settings: Vec::new(),
             process: None,
         }
     }
@@ -100,7 +103,7 @@ impl Server {
     fn command(&self) -> Vec<String> {
         let equipment = root().join("tests/equipment");
         let port = self.port.to_string();
-        let dir = self.dir.join("data").display().to_string();
+        let dir = self.data_dir().display().to_string();
         let (script, arguments): (&str, Vec<String>) = match self.kind {
             Kind::RabbitMq => {
                 let node = format!("holdfast{}", self.port);
@@ -128,6 +131,7 @@ impl Server {
         let mut command = vec![equipment.join(script).display().to_string()];
         command.extend(arguments);
         command.extend(self.tls.iter().flat_map(|tls| self.tls_arguments(tls)));
+        command.extend(self.settings.iter().cloned());
         command
     }
 
@@ -163,6 +167,31 @@ impl Server {
     /// kill -9, with all its descendants.
     pub fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) {
+        let process = self.process.take().expect("it runs");
+        let limit = Duration::from_secs(40);
+        // Postgres would wait for its clients at the other signal.
+        match self.kind {
+            Kind::Postgres => process.interrupt(limit),
+            Kind::RabbitMq | Kind::ClickHouse => process.terminate(limit),
+        };
+    }
+
+    /// Whether it has ended by itself; it can be started again then.
+    pub fn has_ended(&mut self) -> bool {
+        let has_ended = self.process.as_mut().is_none_or(Guarded::has_ended);
+        if has_ended {
+            self.process = None;
+        }
+        has_ended
+    }
+
+    /// Where its data is.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
     }
 
     pub fn is_running(&self) -> bool {

@@ -1,6 +1,6 @@
 //! A small disk of the test's own, and a neighbour that fills it. The disk is a tmpfs in
 //! a mount namespace of the test's process, so that it is gone with the process,
-//! however that ends.
+//! however that ends. A test may have a network of its own, too.
 
 use super::Scratch;
 use super::guarded::Guarded;
@@ -21,27 +21,48 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// in the namespace, where the test goes on; `true` where that was done, and passed.
 /// Fails loudly where there can be no namespace.
 pub fn passed_in_namespace(test: &str) -> bool {
+    passed(test, "m", LIMIT)
+}
+
+/// The same in its own network as well, with nothing but a loopback device in it.
+pub fn passed_in_network(test: &str, limit: Duration) -> bool {
+    let passed = passed(test, "mn", limit);
+    if !passed {
+        run("ip", &["link", "set", "lo", "up"]);
+    }
+    passed
+}
+
+/// Runs a command that must succeed; what it said.
+pub fn run(command: &str, arguments: &[&str]) -> String {
+    let output = Command::new(command).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{command} {arguments:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command} {arguments:?}: {output:?}"
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn passed(test: &str, namespaces: &str, limit: Duration) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return false;
     }
     let scratch = Scratch::new(&format!("namespace_{}", test.replace("::", "_")));
     let log = scratch.0.join("log");
     let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
-    let flags = if is_root {
-        "-m"
-    } else {
-        // Another user is root in a namespace of users, where that is allowed.
-        "-Urm"
-    };
+    // Another user is root in a namespace of users, where that is allowed.
+    let flags = if is_root { "-" } else { "-Ur" };
+    let flags = format!("{flags}{namespaces}");
     let exe = std::env::current_exe().unwrap().display().to_string();
-    let command = ["unshare", flags, &exe, "--exact", test, "--nocapture"].map(str::to_owned);
+    let command = ["unshare", &flags, &exe, "--exact", test, "--nocapture"].map(str::to_owned);
     let environment = [(INSIDE.to_owned(), "1".to_owned())];
-    let status = Guarded::start(&command, &environment, &log).wait(LIMIT);
+    let status = Guarded::start(&command, &environment, &log).wait(limit);
     let text = std::fs::read_to_string(&log).unwrap_or_default();
     eprintln!("{text}");
     assert!(
         status.success() && text.contains("1 passed"),
-        "{test} in a mount namespace (as root, or with `unshare -Urm`): {status}"
+        "{test} in namespaces (as root, or with `unshare -Ur{namespaces}`): {status}"
     );
     true
 }
@@ -59,12 +80,9 @@ impl SmallDisk {
             "outside of a namespace the mount would stay"
         );
         std::fs::create_dir_all(dir).unwrap();
-        let output = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "holdfast"])
-            .arg(dir)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "mount a tmpfs: {output:?}");
+        let size = format!("size={bytes}");
+        let path = dir.display().to_string();
+        run("mount", &["-t", "tmpfs", "-o", &size, "holdfast", &path]);
         Self {
             dir: dir.to_owned(),
         }
@@ -94,6 +112,11 @@ impl Hog {
     pub fn new(disk: &SmallDisk) -> Self {
         let file = File::create(disk.dir.join("hog")).unwrap();
         Self { file }
+    }
+
+    /// Takes its bytes away.
+    pub fn leave(self, disk: &SmallDisk) {
+        std::fs::remove_file(disk.dir.join("hog")).unwrap();
     }
 
     /// Writes until nothing more fits, to the last byte.

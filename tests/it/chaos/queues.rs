@@ -1,0 +1,90 @@
+//! What an administrator does to a queue: deletes it, or makes it anew with other
+//! arguments. A queue's messages go with it, and what is published before it is there again
+//! goes to the other queues alone; so clients pause, and both tables have all, before it goes.
+//! Used by the tests of this directory.
+
+use super::site::{STALL_MAX, Site};
+use crate::support::eventually;
+use holdfast::broker::{Broker, DeclareMode, Options, Queue, QueueType, Topology, declare};
+use std::time::{Duration, Instant};
+
+/// What an administrator does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A queue is deleted under its consumers.
+    Deleted,
+    /// It was made anew with other arguments, which the broker says by closing the channel of
+    /// whoever declares it.
+    DeclaredOtherwise,
+}
+
+pub const FAULTS: [Fault; 2] = [Fault::Deleted, Fault::DeclaredOtherwise];
+
+/// Both take all events.
+const QUEUES: [&str; 2] = ["grpc_clickhouse_event_q", "grpc_postgres_event_q"];
+
+/// Meets it; since when it is over.
+pub async fn meet(site: &mut Site, fault: Fault) -> Instant {
+    site.judge().await;
+    match fault {
+        Fault::Deleted => {
+            for queue in QUEUES {
+                site.cluster.delete_queue(queue);
+            }
+            let over = Instant::now();
+            are_there(site, "quorum").await;
+            site.clients.start();
+            over
+        }
+        Fault::DeclaredOtherwise => {
+            assert!(site.host.collector.terminate().success());
+            let url = &site.cluster.urls()[0];
+            let options = Options {
+                urls: vec![url.clone()],
+                ..Options::default()
+            };
+            let session = Broker::new(options).unwrap().session().await.unwrap();
+            for queue in QUEUES {
+                site.cluster.delete_queue(queue);
+                let other = Topology {
+                    exchanges: vec![],
+                    queues: vec![Queue {
+                        name: queue.into(),
+                        bindings: vec![],
+                    }],
+                };
+                let warnings = declare(&session, &other, DeclareMode::Active, QueueType::Classic);
+                assert_eq!(warnings.await.unwrap(), vec![]);
+            }
+            session.close().await;
+            site.host.collector.start().await;
+            let begun = Instant::now();
+            site.clients.start();
+            site.stall(begun, STALL_MAX).await;
+            are_there(site, "classic").await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            site.judge().await;
+            for queue in QUEUES {
+                site.cluster.delete_queue(queue);
+            }
+            let over = Instant::now();
+            are_there(site, "quorum").await;
+            site.clients.start();
+            over
+        }
+    }
+}
+
+/// Waits until the collector has both queues, of that kind.
+async fn are_there(site: &Site, kind: &str) {
+    eventually(
+        &format!("both queues are there, {kind}"),
+        STALL_MAX,
+        || async {
+            QUEUES
+                .iter()
+                .all(|queue| site.cluster.has_queue(queue, kind))
+        },
+    )
+    .await;
+}
