@@ -11,7 +11,9 @@
 //! # Invariants
 //! - Of what lapin reads in a message's headers, nothing is nested deeper than [`DEPTH_MAX`]
 //!   (`what_is_nested_too_deeply_becomes_bytes`, `headers_that_are_nested_beyond_measure_arrive`).
-//! - All other bytes are handed on as they came (`other_bytes_stay_as_they_are`).
+//! - All other bytes are handed on as they came (`other_bytes_stay_as_they_are`), however they
+//!   are read (the fuzzers' `amqp_shallow`): a frame that ends the connection does not take along
+//!   those before it (`what_came_whole_before_a_frame_that_is_too_large_is_handed_on`).
 
 use std::io;
 use std::pin::Pin;
@@ -63,6 +65,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Shallow<S> {
             if given > 0 || to.is_empty() {
                 return Poll::Ready(Ok(given));
             }
+            if let Some(frame_bytes) = frames.too_large {
+                let text = format!("a message's headers in a frame of {frame_bytes} bytes");
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
+            }
             let end = frames.bytes.len();
             frames.bytes.resize(end + READ_BYTES, 0);
             let read = Pin::new(&mut *inner).poll_read(cx, &mut frames.bytes[end..]);
@@ -75,7 +81,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Shallow<S> {
                 // A frame that was cut off is of no use to anyone.
                 return Poll::Ready(Ok(0));
             }
-            frames.advance()?;
+            frames.advance();
         }
     }
 }
@@ -116,6 +122,9 @@ struct Frames {
     ready: usize,
     /// Bytes after those that belong to a frame that goes on as it comes.
     passing: usize,
+    /// Bytes of a frame of headers that there is no room for. It is the last one, and the error
+    /// is due when what came before it was handed on.
+    too_large: Option<usize>,
 }
 
 impl Frames {
@@ -132,13 +141,13 @@ impl Frames {
     }
 
     /// Looks at what was read.
-    fn advance(&mut self) -> io::Result<()> {
+    fn advance(&mut self) {
         loop {
             let passed = self.passing.min(self.bytes.len() - self.ready);
             self.ready += passed;
             self.passing -= passed;
             let Some(head) = self.bytes[self.ready..].first_chunk::<FRAME_HEAD_BYTES>() else {
-                return Ok(());
+                return;
             };
             let [kind, _, _, length @ ..] = *head;
             let length = u32::from_be_bytes(length) as usize;
@@ -149,12 +158,12 @@ impl Frames {
                 continue;
             }
             if frame_bytes > HEADER_FRAME_BYTES_MAX {
-                let text = format!("a message's headers in a frame of {frame_bytes} bytes");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                self.too_large = Some(frame_bytes);
+                return;
             }
             let payload = self.ready + FRAME_HEAD_BYTES;
             let Some(payload) = self.bytes.get_mut(payload..payload + length) else {
-                return Ok(());
+                return;
             };
             if flatten(payload).is_none() {
                 // lapin reads it in the same order, and says so.

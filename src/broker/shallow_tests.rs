@@ -84,28 +84,36 @@ fn depth(table: &[u8]) -> usize {
     deepest
 }
 
-/// Reads all through [`Shallow`], in pieces of these sizes.
-fn through(bytes: &[u8], sizes: &[usize]) -> Vec<u8> {
-    struct Pieces<'a>(&'a [u8], std::iter::Cycle<std::slice::Iter<'a, usize>>);
+/// A connection that gives pieces of these sizes.
+struct Pieces<'a>(&'a [u8], std::iter::Cycle<std::slice::Iter<'a, usize>>);
 
-    impl AsyncRead for Pieces<'_> {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            to: &mut [u8],
-        ) -> Poll<io::Result<usize>> {
-            let size = self.1.next().copied().unwrap_or(1);
-            let count = size.min(to.len()).min(self.0.len());
-            let (piece, rest) = self.0.split_at(count);
-            to[..count].copy_from_slice(piece);
-            self.0 = rest;
-            Poll::Ready(Ok(count))
-        }
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        to: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let size = self.1.next().copied().unwrap_or(1);
+        let count = size.min(to.len()).min(self.0.len());
+        let (piece, rest) = self.0.split_at(count);
+        to[..count].copy_from_slice(piece);
+        self.0 = rest;
+        Poll::Ready(Ok(count))
     }
+}
 
+/// Reads all through [`Shallow`]: what is handed on, and how it ends.
+fn read(bytes: &[u8], sizes: &[usize]) -> (Vec<u8>, io::Result<usize>) {
     let mut shallow = Shallow::new(Pieces(bytes, sizes.iter().cycle()));
     let mut out = Vec::new();
-    futures::executor::block_on(shallow.read_to_end(&mut out)).unwrap();
+    let end = futures::executor::block_on(shallow.read_to_end(&mut out));
+    (out, end)
+}
+
+/// What is handed on of a connection that ends well.
+fn through(bytes: &[u8], sizes: &[usize]) -> Vec<u8> {
+    let (out, end) = read(bytes, sizes);
+    end.unwrap();
     out
 }
 
@@ -148,6 +156,31 @@ fn a_frame_that_lapin_has_no_room_for_is_an_error() {
     let mut out = Vec::new();
     let read = futures::executor::block_on(shallow.read_to_end(&mut out));
     assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn what_came_whole_before_a_frame_that_is_too_large_is_handed_on() {
+    let before = [
+        frame(1, b"a method"),
+        frame(CONTENT_HEADER, &content_header(b"")),
+        frame(3, b"a body"),
+    ]
+    .concat();
+    let large = (HEADER_FRAME_BYTES_MAX as u32).to_be_bytes();
+    let bytes = [&before[..], b"\x02\0\x01", &large, b"its beginning"].concat();
+    for size in [1, 7, before.len(), before.len() + 7, READ_BYTES] {
+        let (out, end) = read(&bytes, &[size]);
+        assert_eq!(out, before, "{size} at a time");
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+    // It stays an error: nothing behind it is taken for a frame.
+    let mut shallow = Shallow::new(&bytes[..]);
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        let end = futures::executor::block_on(shallow.read_to_end(&mut out));
+        assert_eq!(end.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(out, before);
+    }
 }
 
 fn any_value() -> impl Strategy<Value = Vec<u8>> {

@@ -172,6 +172,7 @@ fn frames() -> Vec<Seed> {
         content_header(&nested(40, b'F')),
     ]
     .concat();
+    let large = [2, 0, 1, 0xff, 0xff, 0xff, 0xff];
     let pieces = |piece: u8, bytes: &[u8]| [&[piece], bytes].concat();
     vec![
         seed("amqp_shallow", "stream", pieces(7, &stream)),
@@ -192,10 +193,11 @@ fn frames() -> Vec<Seed> {
         ),
         seed("amqp_shallow", "table_alone", pieces(1, &nested(50, b'F'))),
         seed("amqp_shallow", "values_alone", pieces(1, &table())),
+        seed("amqp_shallow", "large", pieces(1, &large)),
         seed(
             "amqp_shallow",
-            "large",
-            pieces(1, &[2, 0, 1, 0xff, 0xff, 0xff, 0xff]),
+            "large_behind_others",
+            pieces(255, &[&stream[..], &large, &stream].concat()),
         ),
     ]
 }
