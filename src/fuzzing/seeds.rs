@@ -74,6 +74,15 @@ fn requests() -> Vec<Seed> {
             "two_cases",
             event(&[field(9, b""), field(10, b"")].concat()),
         ),
+        seed(
+            "envelope",
+            "map_of_another_kind",
+            [
+                &header[..],
+                &event(&field(13, b"\xb8\x01\x06\x0a\x01k\x12\x01v")),
+            ]
+            .concat(),
+        ),
         seed("json_events", "rich", RICH),
         seed("json_events", "examples", EVENTS),
         seed("json_events", "two", "{\"events\":[]} {\"header\":null}"),
