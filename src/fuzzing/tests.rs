@@ -7,6 +7,7 @@ use super::{TARGETS, Target, mutate, run, seeds};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Files of one target's corpus, and bytes of all: it is for a repository. What a fuzzer
@@ -142,4 +143,26 @@ fn a_finding_fails_the_test() {
         run: |_| {},
     };
     feed(&bad, b"", "a test");
+}
+
+#[test]
+fn fuzzing_for_no_time_is_refused() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
+    for seconds in [
+        "0",
+        "00",
+        "-1",
+        "1.5",
+        "5m",
+        "1e3",
+        "99999999999",
+        "envelope",
+    ] {
+        let mut fuzz = Command::new(&script);
+        let output = fuzz.args([seconds, "no such target"]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{seconds}: {said}");
+        let wanted = format!("fuzz: {seconds} is no number of seconds, from 1 to 999999999\n");
+        assert_eq!(said, wanted);
+    }
 }
