@@ -7,6 +7,7 @@
 //! - The doors do not wait for the broker, a database or a table.
 //! - A pump that panics is started again; it takes nothing else with it.
 
+pub mod arrivals;
 mod doors;
 mod drain;
 mod drills;

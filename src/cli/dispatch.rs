@@ -1,6 +1,7 @@
 //! `holdfast dispatch FILE|-`: sends protobuf JSON batches to a collector, with
 //! retries, and says what became of each.
 
+use super::door::Door;
 use crate::event::descriptor::SCHEMA;
 use crate::event::json;
 use crate::event::proto::Events;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 /// Longest line that is read: more than any collector takes.
@@ -30,28 +31,14 @@ const MISTAKES_SHOWN: usize = 20;
 pub(super) struct Args {
     /// File with one batch ({"header": …, "events": […]}) a line; - is stdin.
     file: PathBuf,
-    /// The collector's gRPC address.
-    #[arg(long, default_value = "http://127.0.0.1:8017")]
-    to: String,
+    #[command(flatten)]
+    door: Door,
     /// Batches on their way at one time.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=4096))]
     concurrency: u16,
     /// How long to try a batch that the collector cannot take now.
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     retry_for: Duration,
-    /// Issuer of the collector's certificate (PEM), for https; default: those that the host
-    /// trusts.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Certificate to show (PEM), where the collector wants one.
-    #[arg(long, value_name = "FILE", requires = "key")]
-    certificate: Option<PathBuf>,
-    /// Its key (PEM).
-    #[arg(long, value_name = "FILE", requires = "certificate")]
-    key: Option<PathBuf>,
-    /// File with the bearer token to show, where the collector wants one.
-    #[arg(long, value_name = "FILE")]
-    token: Option<PathBuf>,
     /// Print the result as JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -72,15 +59,8 @@ struct Tally {
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut endpoint = Endpoint::from_shared(args.to.clone())
-        .with_context(|| format!("--to {}", args.to))?
-        .connect_timeout(Duration::from_secs(5));
-    if endpoint.uri().scheme_str() == Some("https") {
-        endpoint = endpoint.tls_config(encryption(&args)?)?;
-    }
-    let channel = endpoint.connect_lazy();
-    let client = EventServiceClient::new(channel);
-    let token = args.token.as_deref().map(authorization).transpose()?;
+    let client = EventServiceClient::new(args.door.endpoint()?.connect_lazy());
+    let token = args.door.authorization()?;
     let (lines, size) = open(&args.file)?;
     let bar = progress(size);
     let mut tally = Tally::default();
@@ -119,32 +99,6 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     report(&args, &tally)
 }
 
-fn encryption(args: &Args) -> anyhow::Result<ClientTlsConfig> {
-    let read =
-        |path: &Path| std::fs::read(path).with_context(|| format!("read {}", path.display()));
-    let tls = match &args.ca {
-        None => ClientTlsConfig::new().with_native_roots(),
-        Some(ca) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)),
-    };
-    Ok(match (&args.certificate, &args.key) {
-        (Some(certificate), Some(key)) => {
-            tls.identity(Identity::from_pem(read(certificate)?, read(key)?))
-        }
-        _ => tls,
-    })
-}
-
-/// What shows the token of a file.
-fn authorization(path: &Path) -> anyhow::Result<MetadataValue<Ascii>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    // Its error would quote it.
-    let value = format!("Bearer {}", text.trim()).parse();
-    let mut value: MetadataValue<Ascii> =
-        value.map_err(|_| anyhow::anyhow!("{}: no token", path.display()))?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
 fn report(args: &Args, tally: &Tally) -> anyhow::Result<ExitCode> {
     if args.json {
         let result = serde_json::json!({
@@ -154,7 +108,10 @@ fn report(args: &Args, tally: &Tally) -> anyhow::Result<ExitCode> {
     }
     eprintln!(
         "{} events in {} batches are durable at {}; {} lines refused",
-        tally.events, tally.batches, args.to, tally.refused
+        tally.events,
+        tally.batches,
+        args.door.address(),
+        tally.refused
     );
     Ok(if tally.refused == 0 {
         ExitCode::SUCCESS

@@ -1,17 +1,19 @@
 //! The command line. Called by `main`.
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed or something is
-//! wrong or lost, 2 wrong usage, 3 no service runs (`status`, `pace`, `reload`), 78 wrong
-//! configuration.
+//! wrong or lost, 2 wrong usage, 3 no service runs (`status`, `pace`, `reload`), 4 nothing
+//! was acknowledged (`load`), 78 wrong configuration.
 
 mod call;
 mod detached;
 mod dispatch;
 mod dlq;
+mod door;
 mod drain;
 mod drill;
 mod generate;
 mod journal;
+mod load;
 mod moment;
 mod pace;
 mod parts;
@@ -36,7 +38,8 @@ use std::process::ExitCode;
 const EX_CONFIG: u8 = 78;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, or something is wrong or lost;
-2 wrong usage; 3 no service runs (status, pace, reload); 78 wrong configuration.";
+2 wrong usage; 3 no service runs (status, pace, reload); 4 nothing was acknowledged
+(load); 78 wrong configuration.";
 
 /// An edge event collector that does not lose events.
 #[derive(Debug, Parser)]
@@ -61,6 +64,8 @@ enum Verb {
     Schema(schema::Verb),
     /// Send events from a file of protobuf JSON batches, one a line.
     Dispatch(dispatch::Args),
+    /// Send made-up events, say how fast they are taken, and check that all arrive.
+    Load(load::Args),
     /// Say whether the service takes events, what waits, and whether it adds up.
     Status(status::Args),
     /// Look into the log, and change what the ways out still deliver.
@@ -104,6 +109,12 @@ pub fn main() -> ExitCode {
     let file = cli.config.as_deref();
     let verb = match verb {
         Verb::Dispatch(args) => return finish(block_on(dispatch::run(args))),
+        Verb::Load(args) if args.is_checked() => {
+            return at(site::Place::default().find(file), |site| {
+                block_on(load::run(args, site.config))
+            });
+        }
+        Verb::Load(args) => return finish(block_on(load::run(args, None))),
         Verb::Generate(verb) => return finish(generate::run(Cli::command(), &verb)),
         Verb::Token(args) => return finish(token::run(&args)),
         Verb::Status(args) => {
@@ -182,6 +193,7 @@ pub fn main() -> ExitCode {
         Verb::CheckConfig => check_config(&config),
         Verb::Schema(verb) => finish(block_on(schema::run(&config, &verb))),
         Verb::Dispatch(_)
+        | Verb::Load(_)
         | Verb::Top(_)
         | Verb::Status(_)
         | Verb::Drain(_)

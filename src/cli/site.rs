@@ -26,7 +26,7 @@ fn installed() -> Option<&'static Path> {
 }
 
 /// Which directory.
-#[derive(Debug, Clone, ClapArgs)]
+#[derive(Debug, Clone, Default, ClapArgs)]
 pub(super) struct Place {
     /// The data directory, instead of the configuration's: of a stopped or a
     /// running service, or a copy of one.

@@ -1,10 +1,11 @@
 //! Looking at rows by where they came from: what a host's rows of a range are, without
-//! fetching them, and which they are. Called by `app::reconcile`; each sink that takes rows
-//! runs the questions.
+//! fetching them, and which they are; and the rows of a load generator's run by their ids.
+//! Called by `app::reconcile` and `app::arrivals`; each sink that takes rows runs the
+//! questions.
 //!
 //! # Invariants
 //! - One question reads three or four columns of a host's rows once; its answer is bounded by
-//!   what was asked for: one line for each bucket, or the rows of one.
+//!   what was asked for: one line for each bucket, or the rows of one or of a time.
 //! - Rows are counted as readers see them (in ClickHouse under FINAL).
 
 use super::WriteError;
@@ -105,10 +106,13 @@ pub struct Place<'a> {
 
 impl Place<'_> {
     fn of(&self, sink: &dyn Inspect) -> String {
-        let dialect = sink.dialect();
+        format!("{} {}", self.raw(sink), sink.dialect().once)
+    }
+
+    /// With rows that readers do not see.
+    fn raw(&self, sink: &dyn Inspect) -> String {
         let namespace = self.namespace.unwrap_or(sink.namespace());
-        let table = (dialect.table)(namespace, self.table);
-        format!("{table} {}", dialect.once)
+        (sink.dialect().table)(namespace, self.table)
     }
 }
 
@@ -242,4 +246,118 @@ pub async fn by_keys(
         (dialect.time)(last.saturating_add(TIME_SLACK_MS)),
     );
     origins(sink, place, &condition).await
+}
+
+/// Times of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeRange {
+    /// Epoch milliseconds.
+    pub from_ms: i64,
+    /// The first that is not in it.
+    pub until_ms: i64,
+}
+
+/// Rows whose ids begin with `prefix`, of `a-z 0-9 -`, within a time.
+fn of_run(sink: &dyn Inspect, prefix: &str, range: Option<TimeRange>) -> String {
+    let dialect = sink.dialect();
+    let ids = format!("event_id LIKE {}", (dialect.literal)(&format!("{prefix}%")));
+    let Some(TimeRange { from_ms, until_ms }) = range else {
+        return ids;
+    };
+    let at_ms = (dialect.at_ms)("event_timestamp");
+    format!(
+        "{ids} AND {at_ms} >= {from_ms} AND {at_ms} < {until_ms} \
+         AND event_timestamp >= {} AND event_timestamp <= {}",
+        // As of `by_keys`.
+        (dialect.time)((from_ms - TIME_SLACK_MS).max(0)),
+        (dialect.time)(until_ms.saturating_add(TIME_SLACK_MS)),
+    )
+}
+
+/// How many rows of a run there are, by `event_timestamp / bucket_ms`.
+///
+/// # Errors
+/// When the sink does not answer; worth another try.
+pub async fn run_buckets(
+    sink: &dyn Inspect,
+    place: Place<'_>,
+    prefix: &str,
+    range: TimeRange,
+    bucket_ms: i64,
+) -> Result<BTreeMap<i64, u64>, WriteError> {
+    let dialect = sink.dialect();
+    let at_ms = (dialect.at_ms)("event_timestamp");
+    let bucket = (dialect.quotient)(&at_ms, bucket_ms.unsigned_abs());
+    let sql = format!(
+        "SELECT {}, {} FROM {} WHERE {} GROUP BY {bucket}",
+        (dialect.text)(&bucket),
+        (dialect.text)("count(*)"),
+        place.of(sink),
+        of_run(sink, prefix, Some(range)),
+    );
+    let rows = sink.rows(sql, 2).await?;
+    let buckets = rows
+        .iter()
+        .map(|row| Ok((number(row, 0)?, number(row, 1)?)));
+    buckets.collect()
+}
+
+/// The ids of a run's rows within a time.
+///
+/// # Errors
+/// When the sink does not answer; worth another try.
+pub async fn run_ids(
+    sink: &dyn Inspect,
+    place: Place<'_>,
+    prefix: &str,
+    range: TimeRange,
+) -> Result<Vec<String>, WriteError> {
+    let table = place.of(sink);
+    let condition = of_run(sink, prefix, Some(range));
+    let sql = format!("SELECT event_id FROM {table} WHERE {condition}");
+    let rows = sink.rows(sql, 1).await?;
+    let ids = rows
+        .into_iter()
+        .map(|row| match <[String; 1]>::try_from(row) {
+            Ok([id]) => Ok(id),
+            Err(row) => Err(odd(&row)),
+        });
+    ids.collect()
+}
+
+/// How many rows a run has, whatever their times.
+///
+/// # Errors
+/// When the sink does not answer; worth another try.
+pub async fn run_rows(
+    sink: &dyn Inspect,
+    place: Place<'_>,
+    prefix: &str,
+) -> Result<u64, WriteError> {
+    count(sink, &place.of(sink), &of_run(sink, prefix, None)).await
+}
+
+/// How many rows a run has within a time, with those that readers do not see; `None` where
+/// there are none of that kind.
+///
+/// # Errors
+/// When the sink does not answer; worth another try.
+pub async fn run_rows_raw(
+    sink: &dyn Inspect,
+    place: Place<'_>,
+    prefix: &str,
+    range: TimeRange,
+) -> Result<Option<u64>, WriteError> {
+    if sink.dialect().once.is_empty() {
+        return Ok(None);
+    }
+    let condition = of_run(sink, prefix, Some(range));
+    count(sink, &place.raw(sink), &condition).await.map(Some)
+}
+
+async fn count(sink: &dyn Inspect, table: &str, condition: &str) -> Result<u64, WriteError> {
+    let text = (sink.dialect().text)("count(*)");
+    let sql = format!("SELECT {text} FROM {table} WHERE {condition}");
+    let rows = sink.rows(sql, 1).await?;
+    number(rows.first().map_or(&[], Vec::as_slice), 0)
 }

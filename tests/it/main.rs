@@ -30,6 +30,7 @@ mod faults;
 mod foreign;
 mod hostile;
 mod http;
+mod load;
 mod main_path;
 mod monitoring;
 mod older_names;

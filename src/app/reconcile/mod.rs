@@ -23,7 +23,7 @@ use crate::config::{Config, Handler, SinkKind};
 use crate::event::identity::Seq;
 use crate::forward::Forwarder;
 use crate::journal::{InspectError, Span};
-use crate::sink::{OptionsError, WriteError};
+use crate::sink::{OptionsError, Sink, WriteError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -198,10 +198,9 @@ pub async fn reconcile(
     range: &Range,
     sink: Option<&str>,
 ) -> Result<Report, ReconcileError> {
-    let sinks: Vec<_> = setup::sinks(config)?
+    let sinks: Vec<_> = event_sinks(config)?
         .into_iter()
-        .filter(|(kind, _)| keeps_events(config, *kind))
-        .filter(|(_, found)| sink.is_none_or(|name| found.name() == name))
+        .filter(|found| sink.is_none_or(|name| found.sink.name() == name))
         .collect();
     if sinks.is_empty() {
         return Err(ReconcileError::NoSink);
@@ -224,16 +223,16 @@ pub async fn reconcile(
         unknown: log.unknown.clone(),
         sinks: Vec::new(),
     };
-    for (kind, sink) in sinks {
+    for EventSink { sink, namespace } in sinks {
         let way = if config.rabbitmq.is_some() {
             Forwarder::CURSOR
         } else {
             sink.name()
         };
         let side = compare::Side {
-            sink: Arc::clone(&sink),
+            sink,
             way,
-            namespace: namespace(config, kind),
+            namespace,
             letters: &letters,
         };
         side.compare(&log, &mut report).await?;
@@ -255,6 +254,25 @@ async fn durable_end(data_dir: &Path) -> Option<Seq> {
             None
         }
     }
+}
+
+/// A sink that gets events on this host.
+pub(super) struct EventSink {
+    pub(super) sink: Arc<dyn Sink>,
+    /// The ClickHouse database or Postgres schema; `None`: the sink's default.
+    pub(super) namespace: Option<String>,
+}
+
+/// The sinks that get events on this host.
+pub(super) fn event_sinks(config: &Config) -> Result<Vec<EventSink>, OptionsError> {
+    let sinks = setup::sinks(config)?.into_iter();
+    let sinks = sinks.filter(|(kind, _)| keeps_events(config, *kind));
+    Ok(sinks
+        .map(|(kind, sink)| EventSink {
+            sink,
+            namespace: namespace(config, kind),
+        })
+        .collect())
 }
 
 /// Whether a sink gets events on this host.
