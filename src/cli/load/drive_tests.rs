@@ -199,3 +199,20 @@ async fn a_run_is_stopped_at_once_and_calls_in_flight_are_noted() {
         assert_eq!(driven.figures.acked_calls, calls as u64);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_ends_when_no_more_events_can_be_remembered() {
+    for rate in [None, Some(10_000.0)] {
+        let plan = Plan {
+            end: End::After(Duration::from_secs(600)),
+            rate,
+            connections: 2,
+            events_max: 400,
+            ..plan()
+        };
+        let driven = run(&plan, Arc::new(Does::new(|_| Answer::Acked))).await;
+        assert!(driven.figures.is_full);
+        let calls: Vec<_> = driven.connections.iter().map(Calls::sent).collect();
+        assert!(calls.contains(&20) && calls.iter().all(|calls| *calls <= 20));
+    }
+}

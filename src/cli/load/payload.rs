@@ -39,9 +39,6 @@ const URL_TAG: u32 = 6;
 /// Before the text of an id or a time that is shorter than 128 bytes.
 const KEY_AND_LENGTH: usize = 2;
 
-/// Entries of a map: enough to be one.
-const MAP_ENTRIES: usize = 2;
-
 /// Characters of a text that is made up: as short as in the field.
 const TEXT_CHARS: std::ops::Range<usize> = 3..15;
 
@@ -217,9 +214,9 @@ impl Maker {
 
     fn value(&mut self, field: &FieldDescriptor, room: usize, depth: usize) -> Option<Value> {
         if field.is_map() {
-            let entries =
-                (0..MAP_ENTRIES).map(|_| (MapKey::String(self.text()), Value::String(self.text())));
-            return Some(Value::Map(entries.collect::<HashMap<_, _>>()));
+            // One entry: several would be in another order each time.
+            let entry = (MapKey::String(self.text()), Value::String(self.text()));
+            return Some(Value::Map(HashMap::from([entry])));
         }
         let value = match field.kind() {
             Kind::Message(_) if depth >= DEPTH_MAX => return None,

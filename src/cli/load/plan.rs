@@ -75,6 +75,8 @@ pub(super) struct Plan {
     pub(super) rate: Option<f64>,
     pub(super) warm_up: Duration,
     pub(super) seed: u64,
+    /// Events that can be remembered: more end the run.
+    pub(super) events_max: u64,
 }
 
 impl Plan {
@@ -93,6 +95,7 @@ impl Plan {
             rate: args.rate,
             warm_up: args.warm_up,
             seed: args.seed.unwrap_or(seed),
+            events_max: EVENTS_MAX,
         };
         plan.check()?;
         if args.check_timeout > CHECK_TIMEOUT_MAX {
@@ -112,8 +115,11 @@ impl Plan {
         match self.end {
             End::After(Duration::ZERO) => wrong = Some("--duration: must be more than 0".into()),
             End::After(duration) => wrong = wrong.or(longest("--duration", duration, DURATION_MAX)),
-            End::Calls(calls) if calls.saturating_mul(self.batch_events as u64) > EVENTS_MAX => {
-                wrong = Some(format!("--calls: at most {EVENTS_MAX} events in all"));
+            End::Calls(calls)
+                if calls.saturating_mul(self.batch_events as u64) > self.events_max =>
+            {
+                let most = self.events_max;
+                wrong = Some(format!("--calls: at most {most} events in all"));
             }
             End::Calls(_) => {}
         }
@@ -139,9 +145,9 @@ impl Plan {
         wrong.map_or(Ok(()), Err)
     }
 
-    /// Calls that a connection may send: all of them together are within [`EVENTS_MAX`].
+    /// Calls that a connection may send: all of them together are within `events_max`.
     pub(super) fn calls_of_connection_max(&self) -> usize {
-        let calls = EVENTS_MAX / self.batch_events as u64 / self.connections as u64;
+        let calls = self.events_max / self.batch_events as u64 / self.connections as u64;
         usize::try_from(calls).unwrap_or(usize::MAX)
     }
 
