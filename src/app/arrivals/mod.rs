@@ -7,8 +7,8 @@
 //!   with two rows is there twice (tests in `compare`, and
 //!   `load_says_exactly_what_is_missing_and_what_is_there_twice`).
 //! - What was sent and not acknowledged may be there or not: it is counted, and no fault.
-//! - Memory is bounded by one bit for each event sent and sink, and by [`SLICE_ROWS`]; rows
-//!   are fetched slice by slice of their time.
+//! - Memory is bounded by one bit for each event sent and sink, and by the ids of one
+//!   slice of time.
 //! - The sinks are looked at side by side, so that one does not make another look late.
 
 mod compare;

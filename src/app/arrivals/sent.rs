@@ -138,7 +138,7 @@ impl Sent {
         format!("{}-", self.run)
     }
 
-    /// How ids of a connection begin; [`NUMBER_DIGITS`] digits follow.
+    /// How ids of a connection begin; ten digits follow.
     #[must_use]
     pub fn prefix_of(run: &str, connection: usize) -> String {
         format!("{run}-{connection:0CONNECTION_DIGITS$}-")
@@ -337,7 +337,7 @@ pub(super) mod tests {
         let many = &mut sent.connections[1];
         for _ in 0..1000 {
             let call = many.send();
-            if call % 3 == 0 {
+            if call.is_multiple_of(3) {
                 many.acknowledge(call);
             }
         }
