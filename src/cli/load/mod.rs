@@ -12,6 +12,7 @@ mod render;
 mod wire;
 
 use super::door::Door;
+use super::text::count;
 use crate::app::arrivals::{Report, Sent, judge};
 use crate::config::Config;
 use anyhow::{Context as _, bail};
@@ -204,6 +205,9 @@ async fn check(
     let Some(config) = config else {
         bail!("a check needs the configuration that says where events go (--config)");
     };
+    let events = count(sent.acked_events(), "event");
+    let wait = humantime::format_duration(args.check_timeout);
+    eprintln!("looking for {events} in the tables, for at most {wait}");
     Ok(judge(config, sent, args.check_timeout, last_ack).await?)
 }
 
