@@ -74,8 +74,8 @@ pub struct Batch {
     pub namespace: Option<String>,
     /// The rows; never empty.
     pub rows: Arc<[Row]>,
-    /// The same for the same rows, different for others (a digest of their ids):
-    /// ClickHouse's `insert_deduplication_token`.
+    /// The same for the same rows, different for others (a digest of their ids): the
+    /// `insert_deduplication_token` of ClickHouse's replicated tables.
     pub token: String,
 }
 

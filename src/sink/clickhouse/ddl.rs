@@ -26,10 +26,9 @@ pub(super) fn create_table(database: &str, table: &Table, native_json: bool) -> 
     };
     let version = table.version.map(identifier);
     let version = version.map_or_else(String::new, |column| format!("({column})"));
-    // The window makes tables without replicas, too, recognise a batch sent again.
     format!(
         "CREATE TABLE IF NOT EXISTS {} (\n{}\n)\nENGINE = ReplacingMergeTree{version}\n{partition}ORDER BY ({})\n\
-         SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000\nCOMMENT {}",
+         SETTINGS index_granularity = 8192\nCOMMENT {}",
         full_name(database, table),
         columns.join(",\n"),
         order.join(", "),
@@ -109,7 +108,7 @@ mod tests {
             sql.contains(
                 "ENGINE = ReplacingMergeTree\nPARTITION BY toYYYYMM(`event_timestamp`)\n\
                  ORDER BY (`event_name`, `event_timestamp`, `event_id`)\n\
-                 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000"
+                 SETTINGS index_granularity = 8192\n"
             ),
             "{sql}"
         );

@@ -28,11 +28,23 @@ pub(super) const DOTS_IN_KEYS: &str = "json_type_escape_dots_in_keys";
 pub(super) struct Layout {
     /// Types of the columns that exist, by name.
     pub(super) columns: HashMap<String, String>,
+    /// The table's engine; empty where this user may not see it.
+    pub(super) engine: String,
     /// Of the settings that we would like to send, those that the server knows.
     pub(super) settings: Vec<String>,
 }
 
 impl Layout {
+    /// Whether the table may be told a batch's token. Replicas note it together with the part
+    /// that they commit. Other tables note it before the part has its name: a server that ends
+    /// in between takes the retry for the batch that it has just lost, and drops it (test
+    /// `clickhouse_killed_between_its_note_and_the_part_loses_no_batch`).
+    pub(super) fn commits_tokens(&self) -> bool {
+        ["Replicated", "Shared"]
+            .iter()
+            .any(|kind| self.engine.starts_with(kind))
+    }
+
     /// Whether the server has a JSON type that keeps dots in keys apart.
     pub(super) fn has_fit_json(&self) -> bool {
         self.settings.iter().any(|name| name == DOTS_IN_KEYS)
@@ -201,6 +213,7 @@ mod tests {
         let columns = HashMap::from([("j".to_owned(), json_type.to_owned())]);
         let layout = Layout {
             columns,
+            engine: String::new(),
             settings: vec![],
         };
         String::from_utf8(lines(&batch(values), &layout, 10).unwrap().concat()).unwrap()
@@ -214,6 +227,23 @@ mod tests {
             Value::TimeMs(1_704_164_645_678),
             Value::Json(json.into()),
         ]
+    }
+
+    #[test]
+    fn only_replicas_are_told_a_token_twice() {
+        for (engine, is) in [
+            ("ReplicatedReplacingMergeTree", true),
+            ("SharedMergeTree", true),
+            ("ReplacingMergeTree", false),
+            ("Distributed", false),
+            ("", false),
+        ] {
+            let layout = Layout {
+                engine: engine.to_owned(),
+                ..Layout::default()
+            };
+            assert_eq!(layout.commits_tokens(), is, "{engine}");
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! # Invariants
 //! - `Ok` only after the server's 200, which `wait_end_of_query` holds back until the
 //!   insert is done; never an asynchronous insert.
-//! - The same batch again is dropped by the server (deduplication token), and where
-//!   its memory is too short, by `ReplacingMergeTree`.
+//! - The same batch again shows once: `ReplacingMergeTree` keeps one row of each key, and
+//!   replicated tables drop it whole by its deduplication token. No other table is told a token
+//!   twice (`Layout::commits_tokens`).
 //! - JSON strings stay the text they were: no dates are guessed in them, and dots in
 //!   keys do not turn into objects. (Readers see such keys with `%2E`, unless they
 //!   set `json_type_escape_dots_in_keys = 1`.)
@@ -204,8 +205,14 @@ impl Sink for ClickHouse {
         let layout = self.layout(database, batch.table).await?;
         let pieces = encode::lines(batch, &layout, PIECE_BYTES)?;
         let sql = encode::statement(database, batch.table);
+        let token = if layout.commits_tokens() {
+            batch.token.clone()
+        } else {
+            // By the rows alone a table would recognise them, too: one that nobody knows.
+            uuid::Uuid::new_v4().simple().to_string()
+        };
         self.server
-            .insert(sql, &batch.token, &layout, pieces)
+            .insert(sql, &token, &layout, pieces)
             .await
             .map_err(|error| {
                 // The table may have been changed under us.

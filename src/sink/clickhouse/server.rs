@@ -150,8 +150,9 @@ impl Server {
             .map(|(name, _)| literal(name))
             .collect();
         let sql = format!(
-            "SELECT 'column', name, type FROM system.columns WHERE database = {} AND table = {} \
-             UNION ALL SELECT 'setting', name, '' FROM system.settings WHERE name IN ({})",
+            "SELECT 'column', name, type FROM system.columns WHERE database = {0} AND table = {1} \
+             UNION ALL SELECT 'engine', engine, '' FROM system.tables WHERE database = {0} AND name = {1} \
+             UNION ALL SELECT 'setting', name, '' FROM system.settings WHERE name IN ({2})",
             literal(database),
             literal(table.name),
             settings.join(", ")
@@ -162,6 +163,7 @@ impl Server {
                 Ok([what, name, kind]) if what == "column" => {
                     layout.columns.insert(name, kind);
                 }
+                Ok([what, engine, _]) if what == "engine" => layout.engine = engine,
                 Ok([_, name, _]) => layout.settings.push(name),
                 Err(row) => return Err(Error::Custom(format!("odd answer: {row:?}"))),
             }

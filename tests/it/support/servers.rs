@@ -189,6 +189,10 @@ impl Server {
         has_ended
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").pid()
+    }
+
     /// Where its data is.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
