@@ -63,6 +63,11 @@ impl ClickHouse {
         assert_eq!(status, 200, "{mode}");
     }
 
+    async fn system(&self, change: &str) {
+        let sql = format!("SYSTEM {change} events");
+        query_clickhouse(&self.server, &sql).await.unwrap();
+    }
+
     async fn alter(&self, change: &str) {
         let sql = format!("ALTER TABLE events {change}");
         query_clickhouse(&self.server, &sql).await.unwrap();
@@ -99,6 +104,9 @@ impl Subject for ClickHouse {
             Fault::Frozen => self.server.pause().await,
             Fault::ReadOnly => self.set("readonly", "insert"),
             Fault::OutOfSpace => {
+                // A merge that meets a full disk ruins rows that were committed long ago: the
+                // engine gives the merged part its name though a file of it is empty.
+                self.system("STOP MERGES").await;
                 let mut hog = Hog::new(&self.disk);
                 hog.fill();
                 self.hog = Some(hog);
@@ -129,7 +137,10 @@ impl Subject for ClickHouse {
                     hog.leave(&self.disk);
                 }
                 if self.server.has_ended() {
+                    // Its merges go on with it.
                     self.server.launch();
+                } else {
+                    self.system("START MERGES").await;
                 }
             }
             Fault::ColumnAway => self.alter("RENAME COLUMN away TO utm_medium").await,
