@@ -19,7 +19,7 @@ pub use sent::{Calls, EVENTS_MAX, RUN_CHARS, RecordError, Sent, State};
 
 use super::reconcile::{EventSink, event_sinks};
 use crate::config::Config;
-use crate::sink::inspect::{self, Inspect, Place, TimeRange};
+use crate::sink::inspect::{self, Place, TimeRange};
 use crate::sink::schema::{ERROR_EVENTS, EVENTS};
 use crate::sink::{OptionsError, WriteError};
 use compare::Comparison;
@@ -194,6 +194,12 @@ async fn look(
     if rows < sent.acked_events() && !is_last {
         return Ok(None);
     }
+    // First, so that what comes in between is not taken for another copy.
+    let raw_rows = inspect::run_rows_raw(inspect, events, &run, range).await;
+    let raw_rows = raw_rows.map_err(failed)?;
+    // Their times may be none.
+    let error_rows = inspect::run_rows(inspect, place(ERROR_EVENTS.name), &run).await;
+    let error_rows = error_rows.map_err(failed)?;
     let mut comparison = Comparison::new(sent);
     for slice in slices(&buckets, range, bucket_ms) {
         let ids = inspect::run_ids(inspect, events, &run, slice).await;
@@ -208,7 +214,6 @@ async fn look(
     }
     let visible = last_ack.filter(|_| found.missing == 0);
     let visible = visible.map(|last_ack| seen_at.saturating_duration_since(last_ack));
-    let (error_rows, raw_rows) = beside(inspect, place, &run, range).await.map_err(failed)?;
     Ok(Some(TableReport {
         sink,
         error_rows,
@@ -217,19 +222,6 @@ async fn look(
             .map(|visible| u64::try_from(visible.as_millis()).unwrap_or(u64::MAX)),
         rows: found,
     }))
-}
-
-/// Rows of the run in `error_events`, and those of `events` as they lie there.
-async fn beside<'a>(
-    inspect: &dyn Inspect,
-    place: impl Fn(&'static str) -> Place<'a>,
-    run: &str,
-    range: TimeRange,
-) -> Result<(u64, Option<u64>), WriteError> {
-    // Their times may be none.
-    let errors = inspect::run_rows(inspect, place(ERROR_EVENTS.name), run).await?;
-    let raw = inspect::run_rows_raw(inspect, place(EVENTS.name), run, range).await?;
-    Ok((errors, raw))
 }
 
 /// Times that together are the whole range, each with about [`SLICE_ROWS`] rows or a single

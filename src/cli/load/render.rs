@@ -235,8 +235,12 @@ pub(super) fn check(report: &Report) -> String {
         let line = format!("{events} sent and not acknowledged: each may be there or not");
         text.push_str(&fact("unknown", &line));
     }
+    let is_missing = report.tables.iter().any(|table| table.rows.missing > 0);
     let verdict = if report.is_clean() {
         "complete: every acknowledged event is there once"
+    } else if is_missing {
+        "NOT COMPLETE: what is missing may still be on its way (--check-timeout, or --save \
+         and later --saved)"
     } else {
         "NOT CLEAN: see above"
     };
