@@ -208,7 +208,14 @@ async fn check(
     let events = count(sent.acked_events(), "event");
     let wait = humantime::format_duration(args.check_timeout);
     eprintln!("looking for {events} in the tables, for at most {wait}");
-    Ok(judge(config, sent, args.check_timeout, last_ack).await?)
+    tokio::select! {
+        report = judge(config, sent, args.check_timeout, last_ack) => Ok(report?),
+        // It does not end the process by itself any more: the run listened for it.
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            bail!("the check was interrupted");
+        }
+    }
 }
 
 fn verdict(sent: &Sent, report: Option<&Report>) -> ExitCode {
