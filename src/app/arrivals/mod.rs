@@ -59,12 +59,12 @@ pub enum ArrivalsError {
     #[error("no sink of this configuration keeps events")]
     NoSink,
     /// A sink did not answer before the time was up; worth another try.
-    #[error("{sink}: {source}")]
+    #[error("{sink}: {said}")]
     Sink {
         /// Its name.
         sink: &'static str,
         /// What it said.
-        source: WriteError,
+        said: WriteError,
     },
 }
 
@@ -172,7 +172,7 @@ async fn look(
     last_ack: Option<Instant>,
 ) -> Result<Option<TableReport>, ArrivalsError> {
     let sink = side.sink.name();
-    let failed = |source| ArrivalsError::Sink { sink, source };
+    let failed = |said| ArrivalsError::Sink { sink, said };
     let Some(inspect) = side.sink.inspect() else {
         return Err(ArrivalsError::NoSink);
     };
