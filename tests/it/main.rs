@@ -1,7 +1,7 @@
 //! Integration tests on real servers, started and killed by the tests themselves.
 //! Run by `tests/run`, which installs what they need.
 //!
-//! `HOLDFAST_TEST_EVENTS` sets the size of the loads (default 80,000 events),
+//! `HOLDFAST_TEST_EVENTS` sets the size of the loads (default 50,000 events),
 //! `HOLDFAST_TEST_SEED` replays one.
 
 #![allow(

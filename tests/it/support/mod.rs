@@ -90,7 +90,7 @@ pub fn seed() -> u64 {
 
 /// How many events a load has.
 pub fn load_events() -> usize {
-    std::env::var("HOLDFAST_TEST_EVENTS").map_or(80_000, |text| {
+    std::env::var("HOLDFAST_TEST_EVENTS").map_or(50_000, |text| {
         text.parse().expect("HOLDFAST_TEST_EVENTS is a number")
     })
 }
