@@ -38,7 +38,7 @@ pub enum Fault {
 const DEADLOCKS_MAX: usize = 20;
 
 /// What a row takes on a slow server, seconds.
-const SLOW_S: &str = "0.05";
+const SLOW_S: &str = "0.005";
 
 pub struct Postgres {
     pub server: Server,
