@@ -116,11 +116,10 @@ async fn a_queue_that_went_unsaid_is_found_and_made_again() {
         let queues = site
             .rabbitmq
             .rabbitmqctl(&["-q", "list_queues", "name", "consumers"]);
-        let found = queues.lines().find_map(|line| {
+        queues.lines().find_map(|line| {
             let (name, consumers) = line.split_once('\t')?;
             (name == queue).then(|| consumers.trim().to_owned())
-        });
-        found
+        })
     };
     assert_eq!(list(), None, "the broker has forgotten it");
     eventually("it is there again, and consumed", ARRIVAL, || async {
