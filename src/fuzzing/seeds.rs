@@ -1,5 +1,6 @@
 //! The seeds of the corpus, made of real values: what a sender, a broker or this service
-//! itself writes. More files may lie beside them, such as former findings.
+//! itself writes. More files lie beside them: what libFuzzer has found to reach more code,
+//! named by its hash (`tests/fuzz keep`), and former findings, if there are any.
 
 use super::seeds_amqp::messages;
 use crate::event::descriptor::SCHEMA;
