@@ -6,7 +6,7 @@
 use super::site::{STALL_MAX, Site};
 use crate::support::eventually;
 use holdfast::broker::{Broker, DeclareMode, Options, Queue, QueueType, Topology, declare};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What an administrator does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,15 +27,7 @@ const QUEUES: [&str; 2] = ["grpc_clickhouse_event_q", "grpc_postgres_event_q"];
 pub async fn meet(site: &mut Site, fault: Fault) -> Instant {
     site.judge().await;
     match fault {
-        Fault::Deleted => {
-            for queue in QUEUES {
-                site.cluster.delete_queue(queue);
-            }
-            let over = Instant::now();
-            are_there(site, "quorum").await;
-            site.clients.start();
-            over
-        }
+        Fault::Deleted => deleted(site).await,
         Fault::DeclaredOtherwise => {
             assert!(site.host.collector.terminate().success());
             let url = &site.cluster.urls()[0];
@@ -62,17 +54,23 @@ pub async fn meet(site: &mut Site, fault: Fault) -> Instant {
             site.clients.start();
             site.stall(begun, STALL_MAX).await;
             are_there(site, "classic").await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            // And goes on so.
+            site.stall(Instant::now(), STALL_MAX).await;
             site.judge().await;
-            for queue in QUEUES {
-                site.cluster.delete_queue(queue);
-            }
-            let over = Instant::now();
-            are_there(site, "quorum").await;
-            site.clients.start();
-            over
+            deleted(site).await
         }
     }
+}
+
+/// Deletes both, and waits until the collector has made them again; since when that is over.
+async fn deleted(site: &mut Site) -> Instant {
+    for queue in QUEUES {
+        site.cluster.delete_queue(queue);
+    }
+    let over = Instant::now();
+    are_there(site, "quorum").await;
+    site.clients.start();
+    over
 }
 
 /// Waits until the collector has both queues, of that kind.
