@@ -7,6 +7,7 @@
 //!   (`bad_addresses_are_refused_without_being_quoted`).
 //! - Heartbeats are never off: they are the only detector of a half-dead connection
 //!   (`addresses_are_read_with_their_defaults`).
+//! - A connection takes memory as it is used (the outage suite looks at a fresh collector).
 
 use std::fmt;
 use std::time::Duration;
@@ -14,6 +15,12 @@ use std::time::Duration;
 use lapin::uri::AMQPUri;
 
 use crate::trust::TrustFiles;
+
+/// The largest frame on our connections, as RabbitMQ's own default. A message's headers come in
+/// one frame, so that a smaller one would turn messages of others away. lapin has room for 32
+/// frames in each direction: told before it connects, it takes that from the system as pages
+/// that are not used yet; told by the broker, it writes all of it, 8 MiB for each connection.
+const FRAME_MAX_BYTES: u32 = 128 << 10;
 
 /// Where the broker is and how to talk to it.
 #[derive(Clone)]
@@ -115,6 +122,7 @@ pub(super) fn target(url: &str, heartbeat: Duration) -> Result<Target, String> {
             .filter(|own| *own > 0)
             .unwrap_or(seconds),
     );
+    uri.query.frame_max = Some(FRAME_MAX_BYTES);
     let label = format!(
         "{}:{}/{}",
         uri.authority.host,
@@ -140,6 +148,7 @@ mod tests {
     fn addresses_are_read_with_their_defaults() {
         let read = |url: &str| {
             let Target { uri, label } = target(url, Duration::from_secs(20)).expect(url);
+            assert_eq!(uri.query.frame_max, Some(FRAME_MAX_BYTES));
             let debug = format!("{:?}", broker(url).expect(url));
             assert_eq!(
                 debug,

@@ -26,6 +26,10 @@ pub const SERVER_DISK_BYTES: u64 = 700 << 20;
 /// What the collector may hold in memory, whatever happens.
 pub const MEMORY_MAX_KIB: u64 = 512 * 1024;
 
+/// What it holds with all its connections just opened: lapin's buffers for 30 of them are
+/// 240 MiB, which it must not touch before it needs them.
+const FRESH_MEMORY_MAX_KIB: u64 = 160 * 1024;
+
 /// How long something that worked may stand still after the last fault ended: the longest
 /// backoff, and what a loaded machine needs to do the work itself.
 pub const STALL_MAX: Duration = Duration::from_secs(holdfast::retry::LONGEST.as_secs() + 15);
@@ -107,7 +111,9 @@ impl Site {
         };
         // Its first start makes the queues and tables.
         let stall = site.stall(begun, ARRIVAL).await;
-        eprintln!("the first event: {stall:?}");
+        let fresh_kib = site.host.collector.peak_memory_kib();
+        eprintln!("the first event: {stall:?}; {fresh_kib} KiB of memory");
+        assert!(fresh_kib < FRESH_MEMORY_MAX_KIB, "{fresh_kib} KiB at first");
         site.cluster.settle_queues();
         site
     }
