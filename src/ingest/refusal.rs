@@ -152,6 +152,7 @@ impl Refusal {
             }
             Self::Append(
                 AppendError::NoDescriptors
+                | AppendError::NoMemory
                 | AppendError::Deadline
                 | AppendError::Fenced(_)
                 | AppendError::Closed,

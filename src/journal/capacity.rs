@@ -108,8 +108,8 @@ struct State {
     level: Pressure,
     /// When the disk was last found full by a write, whatever its free bytes say.
     full_at: Option<Instant>,
-    /// When the journal last lacked a descriptor.
-    starved_at: Option<Instant>,
+    /// When the journal last lacked something else, and what its callers hear.
+    starved: Option<(Instant, AppendError)>,
     /// What was said of a file system that does not answer.
     asking: News,
 }
@@ -119,8 +119,9 @@ impl State {
         self.full_at.is_some_and(|at| at.elapsed() < time)
     }
 
-    fn is_starved(&self) -> bool {
-        self.starved_at.is_some_and(|at| at.elapsed() < FULL_HOLD)
+    fn starved(&self) -> Option<&AppendError> {
+        let (at, error) = self.starved.as_ref()?;
+        (at.elapsed() < FULL_HOLD).then_some(error)
     }
 }
 
@@ -194,7 +195,7 @@ impl Capacity {
         let mut state = self.state();
         state.used_bytes = used_bytes;
         self.set_free(&mut state, free_bytes);
-        let level = if state.was_full_within(FULL_HOLD) || state.is_starved() {
+        let level = if state.was_full_within(FULL_HOLD) || state.starved().is_some() {
             Pressure::Refuse
         } else {
             self.judged(&state, 0).level_after(state.level)
@@ -221,9 +222,10 @@ impl Capacity {
     pub(super) fn lacks(&self, want: Want) {
         match want {
             Want::Space => self.no_space(),
-            Want::Descriptors => {
+            Want::Descriptors | Want::Memory => {
+                let error = self.lacking(want);
                 let mut state = self.state();
-                state.starved_at = Some(Instant::now());
+                state.starved = Some((Instant::now(), error));
                 self.set_level(&mut state, Pressure::Refuse);
             }
         }
@@ -258,6 +260,7 @@ impl Capacity {
         match want {
             Want::Space => self.disk_low_by(&self.state()),
             Want::Descriptors => AppendError::NoDescriptors,
+            Want::Memory => AppendError::NoMemory,
         }
     }
 
@@ -313,8 +316,8 @@ impl Capacity {
 
     /// Names the bound that refuses.
     fn refusal(&self, state: &State, judged: Measure) -> AppendError {
-        if state.is_starved() {
-            return AppendError::NoDescriptors;
+        if let Some(error) = state.starved() {
+            return error.clone();
         }
         let by_use = Measure {
             free_bytes: u64::MAX,

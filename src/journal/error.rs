@@ -27,6 +27,9 @@ pub enum AppendError {
     /// No file descriptor is left for the journal's files; frees up as connections end.
     #[error("no file descriptor is left")]
     NoDescriptors,
+    /// The process may have no more memory for the journal's tables.
+    #[error("no memory is left")]
+    NoMemory,
     /// Not durable in time; it may become durable later, but is never acknowledged.
     #[error("not durable within the deadline")]
     Deadline,

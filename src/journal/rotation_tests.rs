@@ -36,25 +36,34 @@ async fn a_quiet_generation_is_sealed_by_age_and_deleted_once_delivered() {
 }
 
 #[tokio::test]
-async fn want_of_descriptors_refuses_and_acceptance_resumes_by_itself() {
-    let dir = tempfile::tempdir().unwrap();
-    let (journal, gate) = gated(&options(dir.path()));
-    journal.append(&record("kept"), None).await.unwrap();
-    gate.no_descriptors.store(true, Ordering::SeqCst);
-    // The one that met it, and one that is refused at once, for the same reason.
-    for _ in 0..2 {
-        let error = journal.append(&record("x"), None).await.unwrap_err();
-        assert_eq!(error, AppendError::NoDescriptors);
-        assert!(error.is_retryable());
+async fn want_of_descriptors_or_memory_refuses_and_acceptance_resumes_by_itself() {
+    use std::io::{Error, ErrorKind};
+    let no_descriptors = || rustix::io::Errno::MFILE.into();
+    let no_memory = || ErrorKind::OutOfMemory.into();
+    let wants: [(fn() -> Error, _); 2] = [
+        (no_descriptors, AppendError::NoDescriptors),
+        (no_memory, AppendError::NoMemory),
+    ];
+    for (want, expected) in wants {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, gate) = gated(&options(dir.path()));
+        journal.append(&record("kept"), None).await.unwrap();
+        *gate.want.lock().unwrap() = Some(want);
+        // The one that met it, and one that is refused at once, for the same reason.
+        for _ in 0..2 {
+            let error = journal.append(&record("x"), None).await.unwrap_err();
+            assert_eq!(error, expected);
+            assert!(error.is_retryable());
+        }
+        assert_eq!(journal.stats().fence, None);
+        *gate.want.lock().unwrap() = None;
+        until("it accepts again", async || {
+            journal.append(&record("again"), None).await.is_ok()
+        })
+        .await;
+        assert_eq!(read_all(&journal, Seq::FIRST).await.len(), 2);
+        journal.close();
     }
-    assert_eq!(journal.stats().fence, None);
-    gate.no_descriptors.store(false, Ordering::SeqCst);
-    until("it accepts again", async || {
-        journal.append(&record("again"), None).await.is_ok()
-    })
-    .await;
-    assert_eq!(read_all(&journal, Seq::FIRST).await.len(), 2);
-    journal.close();
 }
 
 #[tokio::test]

@@ -33,6 +33,10 @@ pub(super) const SYNC_BYTES_MAX: usize = SEGMENT_BYTES / 8;
 /// sled's page cache for one store; reads go through the journal once.
 const CACHE_BYTES: u64 = 8 << 20;
 
+/// What making a store takes at once, in large pieces: sled's table of pages (6 MiB) and its
+/// buffer of a segment. It does not look whether it got them, and breaks where it did not.
+const MEMORY_BYTES: usize = 24 << 20;
+
 /// A store operation that failed. After a failed put or sync the store must not
 /// be written again.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +72,18 @@ pub(super) enum Want {
     Space,
     /// The process, or the machine, has no file descriptor left.
     Descriptors,
+    /// The process may have no more memory.
+    Memory,
 }
 
 /// Whether an I/O error is for want of something.
 pub(super) fn want(error: &std::io::Error) -> Option<Want> {
     use rustix::io::Errno;
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    if matches!(error.kind(), StorageFull | QuotaExceeded) {
-        return Some(Want::Space);
+    use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded => return Some(Want::Space),
+        OutOfMemory => return Some(Want::Memory),
+        _ => {}
     }
     let errno = Errno::from_io_error(error)?;
     [Errno::MFILE, Errno::NFILE]
@@ -113,6 +121,7 @@ pub(super) struct SledStore {
 impl SledStore {
     /// Makes the store in `dir`, which does not exist but whose parent does.
     pub(super) fn create(dir: &Path) -> Result<Self, StoreError> {
+        memory_for(MEMORY_BYTES)?;
         super::durable_file::create_dir(dir)?;
         let config = sled::Config::new()
             .path(dir)
@@ -197,6 +206,16 @@ impl BlockStore for SledStore {
     }
 }
 
+/// Whether there is so much memory now. Another thread may take it in the next moment: what
+/// then breaks ends in a fence, or the process.
+fn memory_for(bytes: usize) -> std::io::Result<()> {
+    let mut room = Vec::<u8>::new();
+    let got = room.try_reserve_exact(bytes);
+    // Else the compiler may leave it out.
+    std::hint::black_box(&room);
+    got.map_err(|_| std::io::ErrorKind::OutOfMemory.into())
+}
+
 fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic
@@ -206,4 +225,16 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreEr
             .unwrap_or_default();
         Err(StoreError::Panicked(text))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_named_before_sled_wants_it() {
+        memory_for(MEMORY_BYTES).unwrap();
+        let error = memory_for(isize::MAX as usize).unwrap_err();
+        assert_eq!(want(&error), Some(Want::Memory));
+    }
 }

@@ -74,7 +74,8 @@ pub(super) struct Gate {
     pub(super) fail_sync: AtomicBool,
     fail_put: AtomicBool,
     pub(super) no_space: AtomicBool,
-    pub(super) no_descriptors: AtomicBool,
+    /// What a put lacks.
+    pub(super) want: Mutex<Option<fn() -> std::io::Error>>,
     syncs: AtomicU64,
 }
 
@@ -108,8 +109,8 @@ impl BlockStore for GatedStore {
         if self.gate.no_space.load(Ordering::SeqCst) {
             return Err(StoreError::Io(std::io::ErrorKind::StorageFull.into()));
         }
-        if self.gate.no_descriptors.load(Ordering::SeqCst) {
-            return Err(StoreError::Io(rustix::io::Errno::MFILE.into()));
+        if let Some(want) = *self.gate.want.lock().unwrap() {
+            return Err(StoreError::Io(want()));
         }
         self.inner.put(block, bytes)
     }

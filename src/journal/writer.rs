@@ -365,7 +365,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The disk is full, or no descriptor left: nothing more goes into this generation.
+    /// The disk is full, or no descriptor or memory left: nothing more goes into this generation.
     fn retire(&mut self, error: &StoreError, want: Want) {
         let is_met = self.active.is_some() || !self.waiting.is_empty();
         match want {
@@ -376,7 +376,10 @@ impl Writer {
             Want::Descriptors if self.shared.board.is_new("writing", "starved") => {
                 tracing::error!(%error, "no file descriptor is left; nothing is accepted until there is one");
             }
-            Want::Space | Want::Descriptors => {}
+            Want::Memory if self.shared.board.is_new("writing", "poor") => {
+                tracing::error!(%error, "no memory is left; nothing is accepted until there is some");
+            }
+            Want::Space | Want::Descriptors | Want::Memory => {}
         }
         self.block = Builder::new();
         self.waiting_events = Tally::default();

@@ -63,14 +63,8 @@ impl ClickHouse {
         assert_eq!(status, 200, "{mode}");
     }
 
-    async fn system(&self, change: &str) {
-        let sql = format!("SYSTEM {change} events");
-        query_clickhouse(&self.server, &sql).await.unwrap();
-    }
-
-    async fn alter(&self, change: &str) {
-        let sql = format!("ALTER TABLE events {change}");
-        query_clickhouse(&self.server, &sql).await.unwrap();
+    async fn run(&self, sql: &str) {
+        query_clickhouse(&self.server, sql).await.unwrap();
     }
 }
 
@@ -106,7 +100,7 @@ impl Subject for ClickHouse {
             Fault::OutOfSpace => {
                 // A merge that meets a full disk ruins rows that were committed long ago: the
                 // engine gives the merged part its name though a file of it is empty.
-                self.system("STOP MERGES").await;
+                self.run("SYSTEM STOP MERGES events").await;
                 let mut hog = Hog::new(&self.disk);
                 hog.fill();
                 self.hog = Some(hog);
@@ -119,10 +113,17 @@ impl Subject for ClickHouse {
             Fault::AnswersLost => self.set("drop-after", "insert"),
             Fault::WrongPassword => self.set("error:516", "all"),
             Fault::TooManyParts => self.set("error:252", "insert"),
-            Fault::ColumnAway => self.alter("RENAME COLUMN utm_medium TO away").await,
+            Fault::ColumnAway => {
+                // Another table in its place: the engine itself loses the values of rows that
+                // are inserted while their column is renamed.
+                self.run("CREATE TABLE narrow AS events").await;
+                self.run("ALTER TABLE narrow DROP COLUMN utm_medium").await;
+                self.run("EXCHANGE TABLES events AND narrow").await;
+            }
             Fault::ColumnAdded => {
                 let number: u32 = random.random();
-                self.alter(&format!("ADD COLUMN later_{number} String DEFAULT 'x'"))
+                let column = format!("later_{number} String DEFAULT 'x'");
+                self.run(&format!("ALTER TABLE events ADD COLUMN {column}"))
                     .await;
             }
         }
@@ -140,10 +141,19 @@ impl Subject for ClickHouse {
                     // Its merges go on with it.
                     self.server.launch();
                 } else {
-                    self.system("START MERGES").await;
+                    self.run("SYSTEM START MERGES events").await;
                 }
             }
-            Fault::ColumnAway => self.alter("RENAME COLUMN away TO utm_medium").await,
+            Fault::ColumnAway => {
+                self.run("EXCHANGE TABLES events AND narrow").await;
+                let sql = "SELECT 1 FROM narrow LIMIT 1";
+                let taken = query_clickhouse(&self.server, sql).await.unwrap();
+                assert!(
+                    taken.is_empty(),
+                    "a row without all of its columns: {taken:?}"
+                );
+                self.run("DROP TABLE narrow").await;
+            }
             Fault::ColumnAdded => {}
             Fault::ReadOnly
             | Fault::Slow
