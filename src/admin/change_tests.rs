@@ -67,7 +67,7 @@ impl Site {
                 events: Tally::of_request(&batch.encode_to_vec()),
                 content: batch.encode_to_vec().into(),
             };
-            journal.append(&record, None).await.unwrap();
+            journal.append(record, None).await.unwrap();
         }
         let site = Self {
             audit: Audit::new(&dir.path().join("data")),

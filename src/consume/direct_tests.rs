@@ -109,7 +109,7 @@ async fn delivered(dir: &Path, records: &[NewRecord]) -> (Arc<Taking>, Journal) 
     let cursor = journal.cursor("taking").unwrap();
     let mut last = Seq(0);
     for record in records {
-        last = journal.append(record, None).await.unwrap();
+        last = journal.append(record.clone(), None).await.unwrap();
     }
     let sink = Arc::new(Taking::default());
     let direct = Direct {

@@ -197,7 +197,7 @@ impl Door {
             events: Tally::webhook(source),
             content: stored.encode(),
         };
-        self.journal.append(&record, None).await?;
+        self.journal.append(record, None).await?;
         self.metrics.request(self.name, "accepted");
         self.metrics.acknowledged(1, started.elapsed());
         Ok(())
@@ -231,7 +231,7 @@ impl Door {
         let tally = Tally::of_request(&bytes);
         caller.admit(&tally)?;
         let record = record(Kind::Dispatch, None, tally, bytes);
-        let seq = self.journal.append(&record, deadline).await?;
+        let seq = self.journal.append(record, deadline).await?;
         Ok(Accepted {
             seq: Some(seq),
             events,
@@ -248,7 +248,7 @@ impl Door {
     ) -> Result<(), Refusal> {
         if self.keep_rejected.load(Ordering::Relaxed) {
             let record = record(Kind::Rejected, Some(reason), Tally::rejected(), bytes);
-            self.journal.append(&record, deadline).await?;
+            self.journal.append(record, deadline).await?;
         }
         Ok(())
     }

@@ -6,9 +6,9 @@
 //! - The memory that a request holds is counted until it is answered.
 
 use super::error::AppendError;
+use super::record::Encoded;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
-use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What the writer is told.
@@ -21,7 +21,7 @@ pub(super) enum Command {
 
 /// A request on its way to the disk.
 pub(super) struct Append {
-    pub(super) record: Bytes,
+    pub(super) record: Encoded,
     pub(super) received_at_ms: i64,
     pub(super) events: Tally,
     pub(super) reply: Reply,

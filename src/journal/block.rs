@@ -117,14 +117,18 @@ impl Builder {
         self.bytes.len() + FRAME_HEADER_BYTES + frame_bytes <= BLOCK_BYTES_MAX
     }
 
-    pub(super) fn push(&mut self, seq: Seq, part: u32, parts: u32, bytes: &[u8]) {
-        assert!(self.fits(bytes.len()), "the writer cuts records to parts");
-        let length = u32::try_from(bytes.len()).expect("a part is under 64 KiB");
+    /// Adds a frame, whose bytes may come in two pieces.
+    pub(super) fn push(&mut self, seq: Seq, part: u32, parts: u32, pieces: [&[u8]; 2]) {
+        let length = pieces[0].len() + pieces[1].len();
+        assert!(self.fits(length), "the writer cuts records to parts");
+        let length = u32::try_from(length).expect("a part is under 64 KiB");
         self.bytes.extend(seq.0.to_le_bytes());
         self.bytes.extend(part.to_le_bytes());
         self.bytes.extend(parts.to_le_bytes());
         self.bytes.extend(length.to_le_bytes());
-        self.bytes.extend(bytes);
+        for piece in pieces {
+            self.bytes.extend_from_slice(piece);
+        }
         self.frames += 1;
     }
 
@@ -227,7 +231,7 @@ mod tests {
     fn block(parts: &[Vec<u8>]) -> Bytes {
         let mut builder = Builder::new();
         for (i, bytes) in parts.iter().enumerate() {
-            builder.push(Seq(7 + i as u64), 0, 1, bytes);
+            builder.push(Seq(7 + i as u64), 0, 1, [bytes, b""]);
         }
         builder.finish(&SALT, 3, 2).into()
     }
@@ -269,7 +273,7 @@ mod tests {
     fn claims_beyond_any_generation_are_refused() {
         let built = |seq, part, parts, number, durable| {
             let mut builder = Builder::new();
-            builder.push(Seq(seq), part, parts, b"x");
+            builder.push(Seq(seq), part, parts, [b"", b"x"]);
             let bytes = builder.finish(&SALT, number, durable);
             parse(&bytes.into(), &SALT).map(|_| ())
         };
@@ -297,7 +301,7 @@ mod tests {
     #[test]
     fn the_format_stays_as_it_is() {
         let mut builder = Builder::new();
-        builder.push(Seq(1), 0, 1, b"x");
+        builder.push(Seq(1), 0, 1, [b"x", b""]);
         let bytes = builder.finish(&SALT, 2, 1);
         assert_eq!(bytes[..17], *b"0123456789abcdef\x01");
         assert_eq!(bytes[21..25], [0, 4, 0, 0]);

@@ -40,7 +40,7 @@ async fn original() -> Original {
         record.events = Tally::default();
         let name = ["LaunchEvent", "PageOpenedEvent"][i % 2];
         record.events.add(TypeKey::of_name(name), 1 + i as u64 % 3);
-        journal.append(&record, None).await.unwrap();
+        journal.append(record.clone(), None).await.unwrap();
         records.push(record);
     };
     while journal.stats().generations < 4 {
@@ -299,7 +299,7 @@ async fn check(dir: &Path, records: &[NewRecord], what: &str) -> u64 {
         .for_each(|seq| gone.merge(&records[*seq as usize - 1].events));
     assert_eq!(way.ledger.lost, gone, "{what}");
     // It goes on.
-    let next = journal.append(&record("on"), None).await.unwrap();
+    let next = journal.append(record("on"), None).await.unwrap();
     assert!(
         next.0 > records.len() as u64,
         "{what}: {next} is given twice"

@@ -43,7 +43,7 @@ fn survives(record: &Record) {
         events: record.events.clone(),
         content: record.content.clone(),
     };
-    let again = Record::decode(record.seq, &again.encode().into());
+    let again = Record::decode(record.seq, &again.encode().concat().into());
     assert_eq!(again.as_ref().ok(), Some(record));
 }
 
@@ -115,7 +115,7 @@ fn built_again(block: &Block) {
     for frame in &block.frames {
         assert!(frame.part < frame.parts && frame.seq <= Seq::MAX);
         assert!(builder.fits(frame.bytes.len()), "more than a block has");
-        builder.push(frame.seq, frame.part, frame.parts, &frame.bytes);
+        builder.push(frame.seq, frame.part, frame.parts, [&frame.bytes, b""]);
     }
     let bytes = builder.finish(&SALT, block.number, block.durable_blocks);
     let again = block::parse(&bytes.into(), &SALT);
@@ -282,8 +282,8 @@ pub(crate) fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let mut builder = Builder::new();
     let (mut frames, mut draft) = (Vec::new(), Draft::new(9, 999).unwrap());
     for (seq, (name, record)) in records.iter().enumerate() {
-        let bytes = record.encode();
-        builder.push(Seq(5 + seq as u64), 0, 1, &bytes);
+        let bytes = record.encode().concat();
+        builder.push(Seq(5 + seq as u64), 0, 1, [&bytes, b""]);
         frames.extend((5 + seq as u64).to_le_bytes());
         frames.extend([0, 0, 0, 0, 1, 0, 0, 0]);
         frames.extend((bytes.len() as u32).to_le_bytes());
@@ -299,7 +299,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     };
     add("journal_block", "frames", piece(&frames, 3));
     // One record in three parts, with a block of another between.
-    let bytes = records[0].1.encode();
+    let bytes = records[0].1.encode().concat();
     let part = |at: u32, bytes: &[u8]| {
         let numbers = [
             &9u64.to_le_bytes()[..],

@@ -14,7 +14,7 @@ use super::position::Position;
 use super::pressure::Pressure;
 use super::reader::Reader;
 use super::receipts::ReceiptLimits;
-use super::record::NewRecord;
+use super::record::{Encoded, NewRecord};
 use super::recovery::recover;
 use super::shared::{Shared, lock};
 use super::skip::{self, Skipped};
@@ -217,7 +217,7 @@ impl Journal {
     /// See [`AppendError`].
     pub async fn append(
         &self,
-        record: &NewRecord,
+        record: NewRecord,
         deadline: Option<Duration>,
     ) -> Result<Seq, AppendError> {
         if let Some(reason) = self.shared.fence.get() {
@@ -225,17 +225,17 @@ impl Journal {
         }
         let limit = deadline.map_or(self.ack_deadline, |d| d.min(self.ack_deadline));
         let until = Instant::now() + limit;
-        let bytes = bytes::Bytes::from(record.encode());
-        let admitted = self.shared.capacity.admit(bytes.len())?;
+        let encoded = record.encode();
+        let admitted = self.shared.capacity.admit(encoded.len())?;
         let wait = admitted.wait(limit);
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let result = tokio::time::timeout_at(until, self.enqueue(record, bytes)).await;
+        let result = tokio::time::timeout_at(until, self.enqueue(record, encoded)).await;
         result.unwrap_or(Err(AppendError::Deadline))
     }
 
-    async fn enqueue(&self, record: &NewRecord, encoded: bytes::Bytes) -> Result<Seq, AppendError> {
+    async fn enqueue(&self, record: NewRecord, encoded: Encoded) -> Result<Seq, AppendError> {
         let permits = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
         let bytes = Arc::clone(&self.queue_bytes)
             .acquire_many_owned(permits)
@@ -246,7 +246,7 @@ impl Journal {
         let append = Append {
             record: encoded,
             received_at_ms: record.received_at_ms,
-            events: record.events.clone(),
+            events: record.events,
             reply: Reply::new(sender, bytes),
         };
         queue

@@ -115,7 +115,7 @@ impl Life {
                     .collect();
                 let appends = records
                     .iter()
-                    .map(|record| self.journal().append(record, None));
+                    .map(|record| self.journal().append(record.clone(), None));
                 let seqs = futures::future::join_all(appends).await;
                 let mut places: Vec<_> = seqs
                     .into_iter()

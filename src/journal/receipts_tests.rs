@@ -38,7 +38,7 @@ async fn delivered(dir: &Path) -> Journal {
     let journal = Journal::open(&options).unwrap();
     let cursor = journal.cursor("out").unwrap();
     for number in 1..=60 {
-        journal.append(&request(number), None).await.unwrap();
+        journal.append(request(number), None).await.unwrap();
     }
     cursor.advance(Seq(58), &[]);
     journal
@@ -105,7 +105,7 @@ async fn a_log_at_its_bound_leaves_receipts_and_a_low_disk_leaves_none() {
     // Measured by the keeper, and only then refused.
     let refused = loop {
         number += 1;
-        if let Err(error) = journal.append(&request(number), None).await {
+        if let Err(error) = journal.append(request(number), None).await {
             break error;
         }
         assert!(number < 20_000, "the bound is not kept");

@@ -61,12 +61,31 @@ pub struct Record {
 /// type.
 const META_BYTES_MAX: usize = 1 << 20;
 
+/// A record's head, written of what others hold and read as its own.
 #[derive(Serialize, Deserialize)]
-struct Meta {
+struct Meta<Reason, Events> {
     kind: Kind,
     received_at_ms: i64,
-    reason: Option<String>,
-    events: Tally,
+    reason: Option<Reason>,
+    events: Events,
+}
+
+/// A record's bytes: those before the content, and the content, which nobody has copied.
+#[derive(Debug, Clone)]
+pub(super) struct Encoded {
+    pub(super) head: Vec<u8>,
+    pub(super) content: Bytes,
+}
+
+impl Encoded {
+    pub(super) fn len(&self) -> usize {
+        self.head.len() + self.content.len()
+    }
+
+    /// All of it in one piece.
+    pub(super) fn concat(&self) -> Vec<u8> {
+        [self.head.as_slice(), &self.content].concat()
+    }
 }
 
 /// Bytes that are not a record.
@@ -76,19 +95,19 @@ pub(super) struct DecodeError(String);
 
 impl NewRecord {
     /// The record's bytes.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Encoded {
         let meta = Meta {
             kind: self.kind,
             received_at_ms: self.received_at_ms,
-            reason: self.reason.clone(),
-            events: self.events.clone(),
+            reason: self.reason.as_deref(),
+            events: &self.events,
         };
         let meta = codec::encode(&meta).expect("plain numbers and text always encode");
-        let mut bytes = Vec::with_capacity(4 + meta.len() + self.content.len());
-        bytes.extend(u32::try_from(meta.len()).unwrap_or(u32::MAX).to_le_bytes());
-        bytes.extend(&meta);
-        bytes.extend(&self.content);
-        bytes
+        let length = u32::try_from(meta.len()).unwrap_or(u32::MAX);
+        Encoded {
+            head: [&length.to_le_bytes(), meta.as_slice()].concat(),
+            content: self.content.clone(),
+        }
     }
 }
 
@@ -99,7 +118,7 @@ impl Record {
         let meta_len = bytes.first_chunk::<4>().ok_or_else(short)?;
         let meta_end = 4 + u32::from_le_bytes(*meta_len) as usize;
         let meta = bytes.get(4..meta_end).ok_or_else(short)?;
-        let decoded = codec::decode_within::<Meta, META_BYTES_MAX>(meta);
+        let decoded = codec::decode_within::<Meta<String, Tally>, META_BYTES_MAX>(meta);
         let (meta, used) = decoded.map_err(|error| DecodeError(error.to_string()))?;
         if used != meta_end - 4 {
             return Err(DecodeError("meta has bytes left over".into()));

@@ -15,7 +15,7 @@ async fn sequences_go_on_behind_every_cursor_whatever_is_damaged() {
         let journal = Journal::open(&options).unwrap();
         for i in 0..10 {
             journal
-                .append(&record(content(i, 1000)), None)
+                .append(record(content(i, 1000)), None)
                 .await
                 .unwrap();
         }
@@ -28,7 +28,7 @@ async fn sequences_go_on_behind_every_cursor_whatever_is_damaged() {
             std::fs::write(generation.join("store/db"), vec![7; 20 << 20]).unwrap();
         }
         let journal = Journal::open(&options).unwrap();
-        let next = journal.append(&record("on"), None).await.unwrap();
+        let next = journal.append(record("on"), None).await.unwrap();
         let from = journal.cursor("out").unwrap().next();
         let records = read_all(&journal, from).await;
         if damage_store {
@@ -50,7 +50,7 @@ async fn without_its_generations_it_goes_on_behind_its_cursors() {
     let journal = Journal::open(&options).unwrap();
     for i in 0..10 {
         journal
-            .append(&record(content(i, 1000)), None)
+            .append(record(content(i, 1000)), None)
             .await
             .unwrap();
     }
@@ -59,7 +59,7 @@ async fn without_its_generations_it_goes_on_behind_its_cursors() {
     drop(journal);
     std::fs::remove_dir_all(dir.path().join("generations")).unwrap();
     let journal = Journal::open(&options).unwrap();
-    let seq = journal.append(&record("on"), None).await.unwrap();
+    let seq = journal.append(record("on"), None).await.unwrap();
     assert_eq!(
         seq,
         Seq(11),
@@ -75,9 +75,9 @@ async fn a_generation_that_held_records_is_never_deleted_by_a_start() {
         let options = options(dir.path());
         // A failed sync leaves the generation unsealed, as a crash would.
         let (journal, gate) = gated(&options);
-        journal.append(&record("kept"), None).await.unwrap();
+        journal.append(record("kept"), None).await.unwrap();
         gate.fail_sync.store(true, Ordering::SeqCst);
-        journal.append(&record("x"), None).await.unwrap_err();
+        journal.append(record("x"), None).await.unwrap_err();
         journal.close();
         drop(journal);
         let generation = dir.path().join("generations/gen-000000000001");
@@ -110,7 +110,7 @@ async fn a_manifest_that_claims_too_much_is_no_more_than_a_damaged_one() {
     let journal = Journal::open(&options).unwrap();
     for i in 0..10 {
         let record = record(content(i, 1000));
-        journal.append(&record, None).await.unwrap();
+        journal.append(record.clone(), None).await.unwrap();
     }
     journal.close();
     drop(journal);
@@ -129,7 +129,7 @@ async fn a_manifest_that_claims_too_much_is_no_more_than_a_damaged_one() {
     let journal = Journal::open(&options).unwrap();
     let records = read_all(&journal, Seq::FIRST).await;
     assert!(records.iter().map(|r| r.seq.0).eq(1..=10));
-    let next = journal.append(&record(content(10, 10)), None).await;
+    let next = journal.append(record(content(10, 10)), None).await;
     assert_eq!(next.unwrap(), Seq(11));
     journal.close();
 }

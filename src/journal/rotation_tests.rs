@@ -22,7 +22,7 @@ async fn a_quiet_generation_is_sealed_by_age_and_deleted_once_delivered() {
     options.limits.generation_age = Duration::from_millis(300);
     let journal = Journal::open(&options).unwrap();
     let cursor = journal.cursor("out").unwrap();
-    journal.append(&record("only"), None).await.unwrap();
+    journal.append(record("only"), None).await.unwrap();
     until("it is sealed", async || journal.stats().generations == 2).await;
     assert_eq!(read_all(&journal, Seq::FIRST).await.len(), 1);
     cursor.advance(Seq(2), &[]);
@@ -47,18 +47,18 @@ async fn want_of_descriptors_or_memory_refuses_and_acceptance_resumes_by_itself(
     for (want, expected) in wants {
         let dir = tempfile::tempdir().unwrap();
         let (journal, gate) = gated(&options(dir.path()));
-        journal.append(&record("kept"), None).await.unwrap();
+        journal.append(record("kept"), None).await.unwrap();
         *gate.want.lock().unwrap() = Some(want);
         // The one that met it, and one that is refused at once, for the same reason.
         for _ in 0..2 {
-            let error = journal.append(&record("x"), None).await.unwrap_err();
+            let error = journal.append(record("x"), None).await.unwrap_err();
             assert_eq!(error, expected);
             assert!(error.is_retryable());
         }
         assert_eq!(journal.stats().fence, None);
         *gate.want.lock().unwrap() = None;
         until("it accepts again", async || {
-            journal.append(&record("again"), None).await.is_ok()
+            journal.append(record("again"), None).await.is_ok()
         })
         .await;
         assert_eq!(read_all(&journal, Seq::FIRST).await.len(), 2);
@@ -70,9 +70,9 @@ async fn want_of_descriptors_or_memory_refuses_and_acceptance_resumes_by_itself(
 async fn a_full_disk_ends_the_generation_and_acceptance_resumes_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, gate) = gated(&options(dir.path()));
-    journal.append(&record("kept"), None).await.unwrap();
+    journal.append(record("kept"), None).await.unwrap();
     gate.no_space.store(true, Ordering::SeqCst);
-    let error = journal.append(&record("x"), None).await.unwrap_err();
+    let error = journal.append(record("x"), None).await.unwrap_err();
     assert!(matches!(error, AppendError::DiskLow { .. }), "{error}");
     assert_eq!(journal.stats().fence, None);
     // What is there can be read meanwhile.
@@ -81,7 +81,7 @@ async fn a_full_disk_ends_the_generation_and_acceptance_resumes_by_itself() {
     let mut seq = Seq(0);
     until("it accepts again", async || {
         journal
-            .append(&record("again"), None)
+            .append(record("again"), None)
             .await
             .is_ok_and(|given| {
                 seq = given;
@@ -127,7 +127,7 @@ async fn a_sealed_generation_that_lost_blocks_is_quarantined_when_it_is_read() {
     let mut records = Vec::new();
     for i in 0..12 {
         records.push(record(content(i, 60_000)));
-        journal.append(&records[i], None).await.unwrap();
+        journal.append(records[i].clone(), None).await.unwrap();
     }
     let passed = |from: u64, to: u64| -> Vec<Passed> {
         let one = |seq: u64| Passed {
@@ -196,7 +196,7 @@ async fn a_killed_directory_is_skipped_to_its_end() {
     journal.cursor("out").unwrap();
     for i in 0..9 {
         journal
-            .append(&record(content(i, 2000)), None)
+            .append(record(content(i, 2000)), None)
             .await
             .unwrap();
     }

@@ -154,7 +154,7 @@ async fn records_of_all_sizes_come_back_in_order_and_after_a_reopen() {
     let journal = Journal::open(&options).unwrap();
     for (i, size) in sizes.iter().enumerate() {
         let seq = journal
-            .append(&record(content(i, *size)), None)
+            .append(record(content(i, *size)), None)
             .await
             .unwrap();
         assert_eq!(seq, Seq(i as u64 + 1));
@@ -166,7 +166,7 @@ async fn records_of_all_sizes_come_back_in_order_and_after_a_reopen() {
     check(&read_all(&journal, Seq::FIRST).await, &sizes);
     let tail = read_all(&journal, Seq(6)).await;
     assert_eq!(tail.first().map(|r| r.seq), Some(Seq(6)));
-    let seq = journal.append(&record("next"), None).await.unwrap();
+    let seq = journal.append(record("next"), None).await.unwrap();
     assert_eq!(seq, Seq(sizes.len() as u64 + 1));
     journal.close();
 }
@@ -187,7 +187,7 @@ async fn an_append_is_answered_only_after_its_sync() {
     gate.close();
     let syncs = gate.syncs.load(Ordering::SeqCst);
     let waiting = record("x");
-    let mut append = std::pin::pin!(journal.append(&waiting, None));
+    let mut append = std::pin::pin!(journal.append(waiting, None));
     let early = tokio::time::timeout(Duration::from_millis(300), &mut append).await;
     assert!(early.is_err(), "answered before the sync");
     gate.open();
@@ -200,10 +200,10 @@ async fn an_append_is_answered_only_after_its_sync() {
 async fn readers_see_only_what_is_durable() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, gate) = gated(&options(dir.path()));
-    journal.append(&record("first"), None).await.unwrap();
+    journal.append(record("first"), None).await.unwrap();
     gate.close();
     let handle = journal.clone();
-    let second = tokio::spawn(async move { handle.append(&record("second"), None).await });
+    let second = tokio::spawn(async move { handle.append(record("second"), None).await });
     tokio::time::timeout(Duration::from_millis(300), async {
         let mut reader = journal.reader(Seq::FIRST);
         assert_eq!(reader.read(1 << 20).await.unwrap().len(), 1);
@@ -223,14 +223,14 @@ async fn a_failed_sync_fences_the_journal() {
     for put in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let (journal, gate) = gated(&options(dir.path()));
-        journal.append(&record("kept"), None).await.unwrap();
+        journal.append(record("kept"), None).await.unwrap();
         let fail = if put { &gate.fail_put } else { &gate.fail_sync };
         fail.store(true, Ordering::SeqCst);
-        let error = journal.append(&record("lost"), None).await.unwrap_err();
+        let error = journal.append(record("lost"), None).await.unwrap_err();
         assert!(matches!(error, AppendError::Fenced(_)), "{error}");
         // The disk is well again, but what the kernel dropped stays dropped.
         fail.store(false, Ordering::SeqCst);
-        let error = journal.append(&record("later"), None).await.unwrap_err();
+        let error = journal.append(record("later"), None).await.unwrap_err();
         assert!(matches!(error, AppendError::Fenced(_)), "{error}");
         assert!(journal.stats().fence.unwrap().contains("injected"));
         journal.close();
@@ -238,7 +238,7 @@ async fn a_failed_sync_fences_the_journal() {
         let journal = Journal::open(&options(dir.path())).unwrap();
         let records = read_all(&journal, Seq::FIRST).await;
         assert_eq!(records[0].content, "kept");
-        journal.append(&record("again"), None).await.unwrap();
+        journal.append(record("again"), None).await.unwrap();
         journal.close();
     }
 }
@@ -249,13 +249,13 @@ async fn a_late_sync_is_not_acknowledged() {
     let (journal, gate) = gated(&options(dir.path()));
     gate.close();
     let deadline = Some(Duration::from_millis(50));
-    let error = journal.append(&record("x"), deadline).await.unwrap_err();
+    let error = journal.append(record("x"), deadline).await.unwrap_err();
     assert_eq!(error, AppendError::Deadline);
     // One that waits behind a slow commit and is given up is not written at all.
-    let error = journal.append(&record("y"), deadline).await.unwrap_err();
+    let error = journal.append(record("y"), deadline).await.unwrap_err();
     assert_eq!(error, AppendError::Deadline);
     gate.open();
-    journal.append(&record("z"), None).await.unwrap();
+    journal.append(record("z"), None).await.unwrap();
     let contents: Vec<_> = read_all(&journal, Seq::FIRST).await;
     assert_eq!(contents.len(), 2, "x became durable late, y never");
     assert_eq!(journal.stats().expired_appends, 1);
@@ -272,7 +272,7 @@ async fn bounds_refuse_and_free_up() {
     let cursor = journal.cursor("out").unwrap();
     let mut appended = 0u64;
     let refusal = loop {
-        match journal.append(&record(content(1, 1 << 20)), None).await {
+        match journal.append(record(content(1, 1 << 20)), None).await {
             Ok(seq) => appended = seq.0,
             Err(error) => break error,
         }
@@ -283,18 +283,18 @@ async fn bounds_refuse_and_free_up() {
     assert!(appended > 5);
     cursor.advance(Seq(appended + 1), &[]);
     let until = std::time::Instant::now() + Duration::from_secs(20);
-    while journal.append(&record("fits"), None).await.is_err() {
+    while journal.append(record("fits"), None).await.is_err() {
         assert!(std::time::Instant::now() < until, "did not free up");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let large = journal.append(&record(content(1, 9 << 20)), None).await;
+    let large = journal.append(record(content(1, 9 << 20)), None).await;
     assert!(matches!(large, Err(AppendError::TooLarge { .. })));
     journal.close();
 
     options.limits.min_free_bytes = u64::MAX / 2;
     drop(journal);
     let journal = Journal::open(&options).unwrap();
-    let error = journal.append(&record("x"), None).await.unwrap_err();
+    let error = journal.append(record("x"), None).await.unwrap_err();
     assert!(matches!(error, AppendError::DiskLow { .. }), "{error}");
     journal.close();
 }
@@ -313,14 +313,14 @@ async fn under_pressure_an_append_waits_before_it_is_queued_but_within_its_deadl
     press();
     assert_eq!(journal.stats().pressure, Pressure::Slow);
     let started = std::time::Instant::now();
-    journal.append(&record("slow"), None).await.unwrap();
+    journal.append(record("slow"), None).await.unwrap();
     let waited = started.elapsed();
     assert!(waited >= Duration::from_millis(150), "{waited:?}");
     press();
     let started = std::time::Instant::now();
     let deadline = Duration::from_millis(60);
     // Half of its time is left for the sync, which may or may not be enough here.
-    let result = journal.append(&record("short"), Some(deadline)).await;
+    let result = journal.append(record("short"), Some(deadline)).await;
     let waited = started.elapsed();
     assert!(
         matches!(result, Ok(_) | Err(AppendError::Deadline)),
@@ -342,7 +342,7 @@ async fn a_generation_is_deleted_only_when_every_cursor_passed_it() {
     );
     for i in 0..12 {
         journal
-            .append(&record(content(i, 300_000)), None)
+            .append(record(content(i, 300_000)), None)
             .await
             .unwrap();
     }
@@ -374,10 +374,7 @@ async fn concurrent_appends_share_syncs_and_all_come_back() {
         .map(|i| {
             let journal = journal.clone();
             tokio::spawn(async move {
-                let seq = journal
-                    .append(&record(content(i, 700)), None)
-                    .await
-                    .unwrap();
+                let seq = journal.append(record(content(i, 700)), None).await.unwrap();
                 (seq, i)
             })
         })

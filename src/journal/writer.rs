@@ -28,11 +28,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// How often a growing generation's manifest is written: bounds how much a
 /// silent loss could hide, at the price of one more small sync.
 const MANIFEST_PERIOD: Duration = Duration::from_secs(1);
+
+/// Answers that the writer gives by itself: for a few, a task in between would only be later.
+const ANSWERED_HERE_MAX: usize = 8;
 
 /// Makes the store of a new generation; tests put in one that fails or waits.
 pub(super) type MakeStore = Box<dyn FnMut(&Path) -> Result<Arc<dyn BlockStore>, StoreError> + Send>;
@@ -55,6 +59,8 @@ pub(super) struct Writer {
     /// What they add to the ledger.
     waiting_events: Tally,
     waiting_times: Vec<(Seq, i64)>,
+    /// Where the callers are; without one they are answered here.
+    runtime: Option<Handle>,
 }
 
 /// The generation that is written.
@@ -93,6 +99,7 @@ impl Writer {
             waiting: Vec::new(),
             waiting_events: Tally::default(),
             waiting_times: Vec::new(),
+            runtime: Handle::try_current().ok(),
         };
         match writer.begin() {
             Ok(_) => {}
@@ -185,14 +192,15 @@ impl Writer {
             if !self.block.fits(record.len()) {
                 self.put_block()?;
             }
-            self.block.push(seq, 0, 1, record);
+            self.block.push(seq, 0, 1, [&record.head, &record.content]);
             return Ok(());
         }
         self.put_block()?;
+        let record = record.concat();
         let parts = u32::try_from(record.len().div_ceil(PART_BYTES_MAX))
             .expect("a record is bounded far below 2^32 parts");
         for (part, bytes) in (0..).zip(record.chunks(PART_BYTES_MAX)) {
-            self.block.push(seq, part, parts, bytes);
+            self.block.push(seq, part, parts, [bytes, b""]);
             self.put_block()?;
         }
         Ok(())
@@ -246,13 +254,29 @@ impl Writer {
         self.end = self.next_seq;
         lock(&self.shared.accepted).merge(&events);
         self.shared.durable_end.send_replace(self.next_seq);
-        for (seq, reply) in self.waiting.drain(..) {
-            reply.send(Ok(seq));
-        }
+        self.answer();
         if let Some(lasted) = self.shared.board.over("writing") {
             tracing::info!(full_for = ?lasted, "the disk takes events again");
         }
         Ok(())
+    }
+
+    /// Answers all that is durable now. A waker from outside of the runtime costs as much as the
+    /// rest of a request here, so many are woken by one of its own tasks, while this thread goes
+    /// on with the next block. A task that the runtime drops, when it ends, says `Closed`.
+    fn answer(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let is_few = waiting.len() <= ANSWERED_HERE_MAX;
+        self.waiting.reserve(waiting.len());
+        let answer = move || {
+            for (seq, reply) in waiting {
+                reply.send(Ok(seq));
+            }
+        };
+        match &self.runtime {
+            Some(runtime) if !is_few => drop(runtime.spawn(async { answer() })),
+            _ => answer(),
+        }
     }
 
     /// What is due: a generation that is large or old enough is sealed and the next

@@ -16,7 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,10 @@ const TICK: &str = "4";
 
 /// How soon nodes answer, on a machine that does much else.
 const READY: Duration = Duration::from_secs(120);
+
+/// How soon nodes find each other again by themselves, where they do: many times what they
+/// wait for one that does not answer ([`TICK`]).
+const HEALS: Duration = Duration::from_secs(30);
 
 /// The queue whose leader is moved: every event goes through it.
 const QUEUE: &str = "grpc_clickhouse_event_q";
@@ -141,6 +145,18 @@ impl Cluster {
             self.nodes.iter().all(|node| node.running() == NODES)
         })
         .await;
+    }
+
+    /// Whether that is so within [`HEALS`].
+    async fn is_ready_by_itself(&self) -> bool {
+        let until = Instant::now() + HEALS;
+        while Instant::now() < until {
+            if self.nodes.iter().all(|node| node.running() == NODES) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        false
     }
 
     async fn answer(&self) {
@@ -322,6 +338,21 @@ impl Subject for Cluster {
     }
 
     async fn settle(&mut self) {
+        self.answer().await;
+        for _ in 0..NODES {
+            if self.is_ready_by_itself().await {
+                return;
+            }
+            // Nodes that lost each other and were back before they had noticed do not join
+            // again: their log says "inconsistent_database", and their guide to partitions
+            // tells the operator to start one of them anew.
+            let seen = self.nodes.iter_mut().min_by_key(|node| node.running());
+            let lone = seen.expect("there are nodes");
+            eprintln!("node {} is started anew, as its guide says", lone.number);
+            lone.kill();
+            lone.launch();
+            self.answer().await;
+        }
         self.ready().await;
     }
 }

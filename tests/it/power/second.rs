@@ -72,7 +72,7 @@ pub fn live(image: &Path) {
             events: Tally::of_request(&request.content),
             content: request.content.into(),
         };
-        let seq = runtime.block_on(journal.append(&record, None)).unwrap();
+        let seq = runtime.block_on(journal.append(record, None)).unwrap();
         let mark = format!("{} {seq}", request.token.text());
         std::fs::create_dir(marks.join(mark)).unwrap();
     }
