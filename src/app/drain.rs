@@ -7,7 +7,7 @@
 //!   written (test `the_log_of_a_dead_host_is_emptied`).
 //! - What it leaves undone is delivered by the next, or by the service.
 
-use super::pumps::Pumps;
+use super::pumps::{Pumps, coalescing};
 use super::shutdown::{Signals, phase};
 use super::{journal_options, unused_ways};
 use crate::config::Config;
@@ -18,6 +18,7 @@ use crate::pace::Pace;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How often the ledger is looked at.
@@ -61,12 +62,13 @@ pub async fn drain(
     let metrics = Metrics::new();
     let dead_letters = DeadLetters::new(&config.data.dir);
     let pace = Pace::new(config.forward.settings());
+    let coalescing = watch::Sender::new(coalescing(config)).subscribe();
     let pumps = Pumps::start(
         config,
         &journal,
         &dead_letters,
         &metrics,
-        (&pace, &Drill::default()),
+        (&pace, &Drill::default(), coalescing),
     )?;
     let unused = unused_ways(config, &journal);
     let until = limit.map(|limit| Instant::now() + limit);

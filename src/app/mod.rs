@@ -43,6 +43,7 @@ use reload::{Live, Reloader};
 use sd_notify::NotifyState;
 use shutdown::Signals;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use watchdog::Watchdog;
 
@@ -72,7 +73,9 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     let health = Health::new(journal.clone());
     let pace = Pace::new(config.forward.settings());
     let drill = Drill::new(config.drill.allowed);
-    let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics, (&pace, &drill))?;
+    let coalescing = watch::Sender::new(pumps::coalescing(&config));
+    let shared = (&pace, &drill, coalescing.subscribe());
+    let pumps = Pumps::start(&config, &journal, &dead_letters, &metrics, shared)?;
     let played = CancellationToken::new();
     let full_disk = drills::play_full_disk(drill.clone(), journal.clone(), played.clone());
     let full_disk = tokio::spawn(full_disk);
@@ -87,6 +90,7 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     health.set_open(true);
     let live = Live {
         pace: pace.clone(),
+        coalescing,
         keep_rejected: Arc::clone(&doors.keep_rejected),
         callers: doors.callers.clone(),
     };

@@ -9,7 +9,7 @@ use crate::consume::handlers::{Bots, Context};
 use crate::consume::{Consumers, Direct, SafePublisher, Taker};
 use crate::dead_letters::DeadLetters;
 use crate::drill::Drill;
-use crate::forward::{self, Forwarder};
+use crate::forward::{self, Coalescing, Forwarder};
 use crate::journal::Journal;
 use crate::pace::Pace;
 use crate::retry::Backoff;
@@ -50,7 +50,7 @@ impl Pumps {
         journal: &Journal,
         dead_letters: &DeadLetters,
         metrics: &Metrics,
-        (pace, drill): (&Pace, &Drill),
+        (pace, drill, coalescing): (&Pace, &Drill, watch::Receiver<Coalescing>),
     ) -> anyhow::Result<Self> {
         let mut pumps = Self {
             tasks: JoinSet::new(),
@@ -77,7 +77,7 @@ impl Pumps {
             });
         }
         if config.rabbitmq.is_some() {
-            let parts = (&sinks, consumers, pace, drill);
+            let parts = (&sinks, consumers, pace, drill, coalescing);
             pumps.start_brokered(config, journal, dead_letters, metrics, parts)?;
         } else {
             let takers: Arc<[Taker]> = takers.into();
@@ -108,7 +108,13 @@ impl Pumps {
         journal: &Journal,
         dead_letters: &DeadLetters,
         metrics: &Metrics,
-        (sinks, declared, pace, drill): (&Sinks, Declared, &Pace, &Drill),
+        (sinks, declared, pace, drill, coalescing): (
+            &Sinks,
+            Declared,
+            &Pace,
+            &Drill,
+            watch::Receiver<Coalescing>,
+        ),
     ) -> anyhow::Result<()> {
         let section = config.rabbitmq.clone().unwrap_or_default();
         let broker = broker(config, &format!("holdfast {}", journal.host()));
@@ -127,6 +133,7 @@ impl Pumps {
                 exchange: section.exchange,
                 error_routes: error_routes(config),
                 webhooks: webhook_exchanges(config),
+                coalescing,
                 confirm_window: section.confirm_window,
                 confirm_timeout: section.confirm_timeout.get(),
                 grace: self.grace.subscribe(),
@@ -198,6 +205,14 @@ impl Pumps {
         if let Some(publisher) = &self.publisher {
             publisher.close().await;
         }
+    }
+}
+
+/// How much one message to the broker may hold.
+pub(super) fn coalescing(config: &Config) -> Coalescing {
+    Coalescing {
+        documents: config.forward.documents_per_message,
+        bytes: config.forward.message_bytes.in_memory(),
     }
 }
 

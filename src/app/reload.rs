@@ -11,9 +11,11 @@
 //! - Once a stop has begun nothing is taken over any more (test
 //!   `a_stop_has_the_grace_of_the_last_reload_and_ends_them`).
 
+use super::pumps::coalescing;
 use super::shutdown::notify;
 use crate::admin::{ReloadError, Reloaded};
-use crate::config::{self, Config, Forward, changed_keys};
+use crate::config::{self, Config, changed_keys};
+use crate::forward::Coalescing;
 use crate::ingest::Callers;
 use crate::pace::Pace;
 use crate::telemetry::FOLLOWS_PANIC;
@@ -24,6 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 
 /// How the configuration was loaded, and is again.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub struct Source {
 pub(super) struct Live {
     /// How fast the log goes out.
     pub(super) pace: Pace,
+    /// How much one message may hold.
+    pub(super) coalescing: watch::Sender<Coalescing>,
     /// Whether the doors keep what is incomplete.
     pub(super) keep_rejected: Arc<AtomicBool>,
     /// Who may send.
@@ -163,7 +168,7 @@ impl Reloader {
         }
         let mut before = state.in_force.clone();
         // An operator may have changed it since.
-        before.forward = Forward::from(self.live.pace.settings());
+        before.forward = before.forward.at(self.live.pace.settings());
         let mut after = before.clone();
         take_over(&mut after, new);
         let keys = |old, new| changed_keys(old, new).map_err(|error| wrong(&error));
@@ -173,6 +178,7 @@ impl Reloader {
         };
         self.source.level.set(filter);
         self.live.pace.set(after.forward.settings());
+        self.live.coalescing.send_replace(coalescing(&after));
         let keep_rejected = after.ingest.keep_rejected;
         self.live
             .keep_rejected

@@ -13,13 +13,14 @@ const STARTED: &str = "[log]\nlevel = \"info\"\n[forward]\nmax_rate = 500\n";
 
 /// Another value for every key that can change while the service runs, and for two that
 /// cannot.
-const OTHER: &str = "[log]\nlevel = \"warn\"\n[forward]\nmax_rate = 7\nbacklog_share = 0.5\n[ingest]\nkeep_rejected = false\nmax_in_flight = 3\n[shutdown]\ngrace = \"3s\"\n[[consumer]]\nqueue = \"trace_log\"\nworkers = 5\n";
+const OTHER: &str = "[log]\nlevel = \"warn\"\n[forward]\nmax_rate = 7\nbacklog_share = 0.5\ndocuments_per_message = 200\nmessage_bytes = \"16KiB\"\n[ingest]\nkeep_rejected = false\nmax_in_flight = 3\n[shutdown]\ngrace = \"3s\"\n[[consumer]]\nqueue = \"trace_log\"\nworkers = 5\n";
 
 const WAITING: [&str; 2] = ["ingest.max_in_flight", "consumer[trace_log].workers"];
 
 struct Fixture {
     file: PathBuf,
     pace: Pace,
+    coalescing: watch::Sender<Coalescing>,
     keep_rejected: Arc<AtomicBool>,
     reloader: Arc<Reloader>,
     _dir: tempfile::TempDir,
@@ -32,9 +33,11 @@ impl Fixture {
         std::fs::write(&file, STARTED).unwrap();
         let config = config::load(Some(&file)).unwrap();
         let pace = Pace::new(config.forward.settings());
+        let coalescing = watch::Sender::new(coalescing(&config));
         let keep_rejected = Arc::new(AtomicBool::new(true));
         let live = Live {
             pace: pace.clone(),
+            coalescing: coalescing.clone(),
             keep_rejected: Arc::clone(&keep_rejected),
             callers: crate::ingest::Callers::default(),
         };
@@ -45,6 +48,7 @@ impl Fixture {
         Self {
             file,
             pace,
+            coalescing,
             keep_rejected,
             reloader: Arc::new(Reloader::new(source, config, live)),
             _dir: dir,
@@ -58,6 +62,7 @@ impl Fixture {
 
     fn is_as_started(&self) -> bool {
         self.pace.settings().max_rate == Some(500)
+            && self.coalescing.borrow().documents == 1
             && self.keep_rejected.load(Ordering::Relaxed)
             && self.grace() == Duration::from_secs(20)
             && lock(&self.reloader.state).in_force.log.level == "info"
@@ -78,6 +83,8 @@ fn what_waits_is_named_until_it_is_taken_back() {
         "ingest.keep_rejected",
         "forward.max_rate",
         "forward.backlog_share",
+        "forward.documents_per_message",
+        "forward.message_bytes",
         "log.level",
         "shutdown.grace",
     ];
@@ -85,6 +92,11 @@ fn what_waits_is_named_until_it_is_taken_back() {
     assert_eq!(first.needs_restart, WAITING);
     assert_eq!(fixture.pace.settings().max_rate, Some(7));
     assert_eq!(fixture.pace.settings().backlog_share, 0.5);
+    let messages = Coalescing {
+        documents: 200,
+        bytes: 16 << 10,
+    };
+    assert_eq!(*fixture.coalescing.borrow(), messages);
     assert!(!fixture.keep_rejected.load(Ordering::Relaxed));
     assert_eq!(fixture.grace(), Duration::from_secs(3));
 

@@ -21,6 +21,7 @@ mod browse;
 mod collect;
 mod connection;
 mod consume;
+mod documents;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod message;

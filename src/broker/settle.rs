@@ -40,6 +40,17 @@ pub struct Tag {
     pub(super) number: u64,
 }
 
+#[cfg(test)]
+impl Tag {
+    /// Of no broker's delivery.
+    pub(crate) fn of_test(number: u64) -> Self {
+        Self {
+            subscription: 0,
+            number,
+        }
+    }
+}
+
 /// Settles deliveries of one subscription, from any task.
 #[derive(Clone, Debug)]
 pub struct Acker(pub(super) Arc<Open>);

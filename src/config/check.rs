@@ -3,6 +3,7 @@
 
 use super::bindings;
 use super::consumers::{Consumer, SinkKind, resolve};
+use super::forward::{DOCUMENTS_PER_MESSAGE_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN};
 use super::{Config, Size};
 
 /// sled needs a free segment to open a store; less free disk than some of them
@@ -83,6 +84,14 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
     expect(
         share > 0.0 && share <= 1.0,
         "forward.backlog_share: must be more than 0, and at most 1",
+    );
+    expect(
+        (1..=DOCUMENTS_PER_MESSAGE_MAX).contains(&config.forward.documents_per_message),
+        "forward.documents_per_message: must be from 1 to 1000",
+    );
+    expect(
+        (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_MAX).contains(&config.forward.message_bytes),
+        "forward.message_bytes: must be from 4KiB to 128KiB",
     );
     let is_name = |name: &String| {
         let of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
@@ -213,6 +222,22 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_within_what_every_consumer_takes() {
+        let errors = |documents, bytes| {
+            let mut config = Config::default();
+            config.forward.documents_per_message = documents;
+            config.forward.message_bytes = Size::kib(bytes);
+            let mut errors = Vec::new();
+            check(&config, &mut errors);
+            errors.len()
+        };
+        assert_eq!((errors(1, 4), errors(1000, 128)), (0, 0));
+        for (documents, bytes) in [(0, 64), (1001, 64), (1, 3), (1, 129)] {
+            assert_eq!(errors(documents, bytes), 1, "{documents}, {bytes}");
+        }
+    }
 
     #[test]
     fn sizes_beyond_any_disk_are_refused_and_do_not_wrap_around() {

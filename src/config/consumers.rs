@@ -79,6 +79,12 @@ impl Handler {
         )
     }
 
+    /// Whether it reads batches of events, and makes a row of each event.
+    #[must_use]
+    pub fn reads_events(self) -> bool {
+        matches!(self, Self::Events | Self::ErrorEvents)
+    }
+
     /// Whether its rows need a look into another table first.
     #[must_use]
     pub fn looks_up(self) -> bool {

@@ -43,7 +43,7 @@ pub use clicks::Clicks;
 pub use clients::{Client, SHA256_PREFIX, digest_of};
 pub use connections::Connections;
 pub use consumers::{Consumer, ConsumerEntry, FlatColumn, FlatType, Handler, SinkKind};
-pub use forward::Forward;
+pub use forward::{DOCUMENTS_PER_MESSAGE_MAX, Forward};
 pub use load::{Errors, load, load_from};
 pub use origin::Origin;
 pub use outgoing::{AppType, Graphy, Identity, Sentry, SocialStream, WebEngage};

@@ -15,6 +15,12 @@ impl Size {
         Self(count)
     }
 
+    /// So many KiB.
+    #[must_use]
+    pub const fn kib(count: u64) -> Self {
+        Self(count << 10)
+    }
+
     /// So many MiB.
     #[must_use]
     pub const fn mib(count: u64) -> Self {

@@ -8,6 +8,7 @@
 //!   refuses is split off until the refused row alone is set aside.
 //! - A handler that panics refuses one message; the worker goes on.
 
+mod batch;
 mod consumer;
 mod deliver;
 mod direct;

@@ -1,18 +1,25 @@
 //! One worker of a consumer: takes messages, lets batches fill, writes them, and
 //! settles each message by what became of its rows. Called by `consumer`.
 //!
+//! A message of several documents is taken apart when it comes (`taken`): from there on each
+//! document is the message that it would be alone, and only the acknowledgement knows that they
+//! came together.
+//!
 //! # Invariants
-//! - A message is acknowledged after its rows are committed, and after each of its
-//!   refused rows is confirmed elsewhere: on this queue for another attempt, or on
+//! - A message is acknowledged after the rows of all its documents are committed, and after
+//!   each refused row is confirmed elsewhere: on this queue for another attempt, or on
 //!   the error exchange. A crash in between delivers it again.
+//! - A batch is full by its rows and bytes, wherever that is in a message (test
+//!   `batches_end_within_a_message`).
 //! - While the sink is away the batch is held, also over the loss of the broker:
 //!   written rows are recognised when the messages come again.
 
+use super::batch::{Batch, Items, Pending, Unsettled, taken};
 use super::deliver::{Stopped, Target, Verdict};
-use super::handlers::{self, Context, Input, Item, KEPT_HEADERS, referral};
+use super::handlers::{self, Context, Input, KEPT_HEADERS, referral};
 use super::part::part;
 use super::publisher::SafePublisher;
-use crate::broker::{Acker, Delivery, Headers, Message, Session, Subscription, Tag};
+use crate::broker::{Acker, Headers, Message, Session, Subscription, Tag};
 use crate::clock::now_ms;
 use crate::config::Consumer;
 use crate::event::envelope::{
@@ -24,14 +31,11 @@ use crate::event::{history, limits};
 use crate::sink::schema::Table;
 use crate::sink::{Launch, Row};
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-
-/// Bytes of messages after which a batch is written even if it has few rows.
-const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// Messages that a worker holds at least, so that one of calls need not wait for the
 /// broker between two.
@@ -53,13 +57,6 @@ pub(super) struct Worker {
     pub(super) target: Target,
     pub(super) publisher: SafePublisher,
     pub(super) context: Context,
-}
-
-/// A message with what its handler made of it.
-struct Pending {
-    delivery: Delivery,
-    /// The whole message cannot be read, or its rows by place.
-    items: Result<Vec<Item>, String>,
 }
 
 /// One event of a message, or a whole message, that was refused.
@@ -102,68 +99,68 @@ impl Worker {
         stop: &CancellationToken,
     ) -> Result<End, End> {
         let acker = subscription.acker();
-        let mut batch: Vec<Pending> = Vec::new();
-        let (mut rows, mut bytes) = (0, 0);
+        let mut batch = Batch::new(self.consumer.batch_rows);
+        let are_events = self.consumer.handler.reads_events();
+        let mut waiting: VecDeque<Pending> = VecDeque::new();
+        let mut unsettled = Unsettled::default();
         let mut due = Instant::now();
         let mut handing_back = FuturesUnordered::new();
         loop {
-            let full = rows >= self.consumer.batch_rows || bytes >= BATCH_BYTES_MAX;
+            if batch.is_empty() && !waiting.is_empty() {
+                due = Instant::now() + self.consumer.batch_age;
+            }
+            batch.fill(&mut waiting);
+            if batch.is_full() {
+                due = Instant::now();
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(End::Stopped),
                 Some(handed) = handing_back.next(), if !handing_back.is_empty() => {
                     let tag: Tag = handed?;
-                    settle(&acker, &[tag]).await?;
+                    settle(&acker, unsettled.done([tag])).await?;
                 }
-                () = sleep_until(due), if full || !batch.is_empty() => {
-                    let messages = std::mem::take(&mut batch);
-                    (rows, bytes) = (0, 0);
-                    for (delivery, refusals) in self.write(&acker, messages, stop).await? {
-                        handing_back.push(self.hand_back(delivery, refusals, stop));
+                () = sleep_until(due), if !batch.is_empty() => {
+                    let documents = batch.take();
+                    let (done, rest) = self.write(documents, stop).await?;
+                    settle(&acker, unsettled.done(done)).await?;
+                    for (message, tag, refusals) in rest {
+                        handing_back.push(self.hand_back(message, tag, refusals, stop));
                     }
                 }
-                next = subscription.next(), if !full => {
+                next = subscription.next(), if !batch.is_full() => {
                     let delivery = match next {
                         None => return Err(End::Lost("the subscription ended".to_owned())),
                         Some(Err(error)) => return Err(End::Lost(error.to_string())),
                         Some(Ok(delivery)) => delivery,
                     };
-                    if batch.is_empty() {
-                        due = Instant::now() + self.consumer.batch_age;
-                    }
-                    bytes += delivery.message.body.len();
-                    let pending = self.handle(delivery);
-                    rows += pending.items.as_ref().map_or(1, Vec::len);
-                    batch.push(pending);
-                    if rows >= self.consumer.batch_rows || bytes >= BATCH_BYTES_MAX {
-                        due = Instant::now();
-                    }
+                    let tag = delivery.tag;
+                    let documents = taken(delivery, are_events, |message| self.handle(message));
+                    unsettled.add(tag, documents.len());
+                    waiting.extend(documents);
                 }
             }
         }
     }
 
     /// Runs the handler; a panic in it refuses this message alone.
-    fn handle(&self, delivery: Delivery) -> Pending {
-        let input = input(&delivery.message);
+    fn handle(&self, message: &Message) -> Items {
         let (handler, table) = (self.consumer.handler, self.target.table);
-        let items = handlers::run_guarded(handler, table, &input, &self.context, now_ms());
-        Pending { delivery, items }
+        handlers::run_guarded(handler, table, &input(message), &self.context, now_ms())
     }
 
-    /// Writes the rows of a batch and acknowledges every message whose rows are all
-    /// committed; gives back the others with what was refused of them.
+    /// Writes the rows of a batch: the documents whose rows are all committed, and the others
+    /// with what was refused of them.
     async fn write(
         &self,
-        acker: &Acker,
-        messages: Vec<Pending>,
+        documents: Vec<Pending>,
         stop: &CancellationToken,
-    ) -> Result<Vec<(Delivery, Vec<Refusal>)>, End> {
-        let mut refusals: Vec<Vec<Refusal>> = messages.iter().map(|_| Vec::new()).collect();
+    ) -> Result<(Vec<Tag>, Vec<Refused>), End> {
+        let mut refusals: Vec<Vec<Refusal>> = documents.iter().map(|_| Vec::new()).collect();
         let (mut rows, mut ids, mut places) = (Vec::new(), Vec::new(), Vec::new());
-        let mut deliveries = Vec::with_capacity(messages.len());
-        for (of, message) in messages.into_iter().enumerate() {
-            match message.items {
+        let mut sources = Vec::with_capacity(documents.len());
+        for (of, document) in documents.into_iter().enumerate() {
+            match document.items {
                 Err(reason) => refusals[of].push(Refusal {
                     at: None,
                     reason,
@@ -186,7 +183,7 @@ impl Worker {
                     }
                 }
             }
-            deliveries.push(message.delivery);
+            sources.push((document.message, document.tag));
         }
         if self.consumer.handler.looks_up() {
             let devices: Vec<_> = rows
@@ -217,32 +214,27 @@ impl Worker {
         let metrics = &self.target.metrics;
         metrics.consumed(&self.consumer.queue, "written", written);
         let (mut done, mut rest) = (Vec::new(), Vec::new());
-        for (delivery, refusals) in deliveries.into_iter().zip(refusals) {
+        for ((message, tag), refusals) in sources.into_iter().zip(refusals) {
             if refusals.is_empty() {
-                done.push(delivery.tag);
+                done.push(tag);
             } else {
-                rest.push((delivery, refusals));
+                rest.push((message, tag, refusals));
             }
         }
-        settle(acker, &done).await?;
-        Ok(rest)
+        Ok((done, rest))
     }
 
-    /// Makes the refused parts of a message safe elsewhere; the message may be
-    /// acknowledged then.
+    /// Makes the refused parts of a document safe elsewhere; it is done with then.
     async fn hand_back(
         &self,
-        delivery: Delivery,
+        document: Message,
+        tag: Tag,
         refusals: Vec<Refusal>,
         stop: &CancellationToken,
     ) -> Result<Tag, End> {
         let consumer = &self.consumer;
         let metrics = &self.target.metrics;
-        let attempts = delivery
-            .message
-            .headers
-            .int(RETRY_COUNT_HEADER)
-            .unwrap_or(0);
+        let attempts = document.headers.int(RETRY_COUNT_HEADER).unwrap_or(0);
         let attempts = u32::try_from(attempts).unwrap_or(0).saturating_add(1);
         let again = attempts < consumer.max_attempts;
         if again && refusals.iter().any(|refusal| refusal.retry) {
@@ -252,7 +244,7 @@ impl Worker {
             }
         }
         for refusal in refusals {
-            let mut message = part(&delivery.message, refusal.at);
+            let mut message = part(&document, refusal.at);
             let headers = &mut message.headers;
             headers.set(RETRY_COUNT_HEADER, i64::from(attempts));
             let now_ms = now_ms();
@@ -302,9 +294,12 @@ impl Worker {
                 .publish(&consumer.queue, &message, &refusal.reason, stop);
             Box::pin(publish).await.map_err(|Stopped| End::Stopped)?;
         }
-        Ok(delivery.tag)
+        Ok(tag)
     }
 }
+
+/// A document of a delivery with what was refused of it.
+type Refused = (Message, Tag, Vec<Refusal>);
 
 /// Rows, their ids and their places.
 type Rows = (Vec<Row>, Vec<String>, Vec<(usize, usize)>);
@@ -355,12 +350,12 @@ fn kept_headers(headers: &Headers) -> BTreeMap<&'static str, String> {
     kept
 }
 
-async fn settle(acker: &Acker, tags: &[Tag]) -> Result<(), End> {
+async fn settle(acker: &Acker, tags: Vec<Tag>) -> Result<(), End> {
     if tags.is_empty() {
         return Ok(());
     }
     acker
-        .ack(tags)
+        .ack(&tags)
         .await
         .map_err(|error| End::Lost(error.to_string()))
 }

@@ -17,7 +17,8 @@ mod desk;
 pub use desk::{Desk, DeskError, Kept, State, Tallies};
 
 use crate::clock::now_ms;
-use crate::event::identity::derived_id;
+use crate::event::documents::{self, DOCUMENTS_HEADER};
+use crate::event::identity::{derived_id, parse_indexes};
 use crate::event::parcel::Destination;
 use crate::retry::Backoff;
 use crate::telemetry::{Absence, Metrics, Waiter};
@@ -96,6 +97,30 @@ pub struct DeadLetter {
     pub body: Vec<u8>,
     /// Where it was going, for a replay.
     pub destination: Destination,
+}
+
+impl DeadLetter {
+    /// The events that are in it: of each request their places, up to so many of one. A
+    /// message of several documents has them in a header.
+    #[must_use]
+    pub fn places(&self, events_max: usize) -> Vec<(u64, Vec<u32>)> {
+        let places = |seq: u64, indexes: &str| {
+            let places = parse_indexes(indexes, events_max);
+            (seq, places.unwrap_or_default())
+        };
+        let header = match &self.destination {
+            Destination::Message(parcel) => parcel.headers.get(DOCUMENTS_HEADER),
+            Destination::Table { .. } | Destination::Webhook { .. } | Destination::Nowhere => None,
+        };
+        let header = header.and_then(serde_json::Value::as_str);
+        let Some(documents) = header.and_then(|header| documents::parse(header).ok()) else {
+            return vec![places(self.seq, &self.indexes)];
+        };
+        let documents = documents.iter();
+        documents
+            .map(|document| places(document.seq.0, &document.indexes))
+            .collect()
+    }
 }
 
 /// The store, shared by clones. Opened at the first use.
@@ -248,6 +273,24 @@ mod tests {
                 reason: None,
             },
         }
+    }
+
+    #[test]
+    fn a_letter_of_several_documents_holds_the_events_of_each() {
+        let single = letter("q", 7);
+        assert_eq!(single.places(10), [(7, vec![1])]);
+        let with = |header: &str| DeadLetter {
+            indexes: String::new(),
+            destination: Destination::Message(crate::event::parcel::Parcel {
+                headers: [(DOCUMENTS_HEADER.to_owned(), header.into())].into(),
+                ..Default::default()
+            }),
+            ..letter("q", 0)
+        };
+        let several = with("7:0:5:0-2;9:1:6:3");
+        assert_eq!(several.places(10), [(7, vec![0, 1, 2]), (9, vec![3])]);
+        // What cannot be read is said to hold nothing.
+        assert_eq!(with("7:0;x").places(10), [(0, vec![])]);
     }
 
     #[tokio::test]

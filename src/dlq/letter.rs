@@ -8,6 +8,7 @@
 
 use crate::broker::Message;
 use crate::dead_letters::Kept;
+use crate::event::documents::{self, DOCUMENTS_HEADER, Document};
 use crate::event::envelope::{
     HISTORY_HEADER, HOST_HEADER, INDEXES_HEADER, LETTER_HEADER, QUEUE_HEADER, REASON_HEADER,
     REFUSED_AT_HEADER, RETRY_COUNT_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER,
@@ -61,10 +62,14 @@ pub struct Letter {
     pub history: Vec<String>,
     /// The host that took it; empty for foreign messages.
     pub host: String,
-    /// Its request there; 0 for foreign messages.
+    /// Its request there; 0 for foreign messages, and those of several documents.
     pub seq: u64,
     /// Its events' places in the request.
     pub indexes: String,
+    /// The same of each document, by the lines of the body, where a message of several was
+    /// refused whole.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub documents: Vec<Document>,
     /// The producer's id of the message.
     pub message_id: Option<String>,
     /// What the body is.
@@ -111,6 +116,7 @@ impl Letter {
             indexes: text(INDEXES_HEADER).unwrap_or_default(),
             message_id: message.message_id.clone(),
             content_type: message.content_type.clone().unwrap_or_default(),
+            documents: documents_of(&message.to_parcel()),
             headers: others(message.to_parcel()),
             ..Self::new(
                 place,
@@ -143,6 +149,7 @@ impl Letter {
             indexes: letter.indexes.clone(),
             message_id: parcel.message_id.clone(),
             content_type: letter.content_type.clone(),
+            documents: documents_of(&parcel),
             headers: others(parcel),
             ..Self::new(place, Some(kept.set_aside_at_ms), &letter.body)
         }
@@ -162,6 +169,7 @@ impl Letter {
             host: String::new(),
             seq: 0,
             indexes: String::new(),
+            documents: Vec::new(),
             message_id: None,
             content_type: String::new(),
             headers: BTreeMap::new(),
@@ -171,11 +179,24 @@ impl Letter {
     }
 }
 
+/// The documents that a header tells of; none where it cannot be read.
+fn documents_of(parcel: &Parcel) -> Vec<Document> {
+    let header = parcel.headers.get(DOCUMENTS_HEADER).and_then(Value::as_str);
+    let documents = header.and_then(|header| documents::parse(header).ok());
+    documents.unwrap_or_default()
+}
+
 /// Headers that no field has. Credentials that a producer sent are not shown.
 fn others(parcel: Parcel) -> BTreeMap<String, Value> {
     let headers = parcel.headers.into_iter();
     headers
-        .filter(|(name, _)| !OWN_HEADERS.contains(&name.as_str()))
+        .filter(|(name, value)| {
+            let is_read = name == DOCUMENTS_HEADER
+                && value
+                    .as_str()
+                    .is_some_and(|text| documents::parse(text).is_ok());
+            !(is_read || OWN_HEADERS.contains(&name.as_str()))
+        })
         .map(|(name, value)| {
             let is_secret = crate::event::webhook::is_credential(&name.to_ascii_lowercase());
             (name, if is_secret { "***".into() } else { value })
@@ -275,6 +296,26 @@ mod tests {
             change(&mut other);
             assert_ne!(letter(&other).id, first.id);
         }
+    }
+
+    #[test]
+    fn a_letter_of_several_documents_says_whose_they_are() {
+        let mut message = message();
+        let entries = "7:0:5:0-2;9:1:6:3";
+        message.headers.set(HOST_HEADER, "edge-1");
+        message.headers.set(DOCUMENTS_HEADER, entries);
+        let letter = Letter::of_message("p", "q", &message);
+        let seqs: Vec<_> = letter.documents.iter().map(|d| d.seq.0).collect();
+        assert_eq!((seqs, letter.seq), (vec![7, 9], 0));
+        assert!(!letter.headers.contains_key(DOCUMENTS_HEADER));
+        let json = serde_json::to_value(&letter).unwrap();
+        let second = serde_json::json!({"seq": 9, "part": 1, "received_at_ms": 6, "indexes": "3"});
+        assert_eq!(json["documents"][1], second);
+        // One that cannot be read is shown as it is.
+        message.headers.set(DOCUMENTS_HEADER, "7:0;x");
+        let letter = Letter::of_message("p", "q", &message);
+        assert_eq!(letter.headers[DOCUMENTS_HEADER], "7:0;x");
+        assert!(letter.documents.is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! - The same request bytes always split into the same messages, rows and ids.
 
 pub mod descriptor;
+pub mod documents;
 pub mod envelope;
 pub mod expect;
 pub mod fields;

@@ -43,6 +43,7 @@ impl Run<'_> {
         if outgoing.lane == Lane::Backlog {
             self.backlog_published += 1;
         }
+        self.published.add(outgoing.message.body.len());
         self.confirms.push(Box::pin(async move {
             Landed {
                 result: confirm.await,
@@ -62,6 +63,7 @@ impl Run<'_> {
         if landed.outgoing.lane == Lane::Backlog {
             self.backlog_published = self.backlog_published.saturating_sub(1);
         }
+        self.published.remove(landed.outgoing.message.body.len());
         self.act(landed, stop).await
     }
 
@@ -73,17 +75,19 @@ impl Run<'_> {
             result,
         } = landed;
         let metrics = &self.forwarder.metrics;
-        let seq = outgoing.seq;
+        // All that a message carries is of one read, and so of one segment of the log.
+        let seq = outgoing.seq();
         match result {
             Ok(Outcome::Confirmed) => {
                 let latency = published.elapsed();
-                metrics.confirmed(latency);
+                metrics.confirmed(latency, outgoing.parts.len());
                 metrics.done(NAME);
                 self.pacer.confirmed(latency, Instant::now().into_std());
-                self.lanes.done(seq);
+                self.done(&outgoing);
             }
             Ok(Outcome::Nacked) => {
                 metrics.forwarded("nacked");
+                self.waiting.add(outgoing.message.body.len());
                 self.nacked.push(Box::pin(async move {
                     tokio::time::sleep(NACK_DELAY).await;
                     outgoing
@@ -91,25 +95,53 @@ impl Run<'_> {
             }
             Ok(Outcome::Unroutable { text, .. }) => {
                 metrics.forwarded("unroutable");
-                self.reroute(outgoing, &text, stop).await?;
+                for single in outgoing.apart() {
+                    self.reroute(single, &text, stop).await?;
+                }
             }
             Err(error) if error.is_retryable() => {
                 metrics.forwarded("lost");
                 return Err(End::Lost(error.to_string()));
             }
+            Err(error) if outgoing.parts.len() > 1 => {
+                metrics.forwarded("invalid");
+                tracing::warn!(%seq, %error, "documents cannot go together, and go alone");
+                let lane = outgoing.lane;
+                self.queue(lane).extend(outgoing.apart());
+            }
             Err(error) => {
                 metrics.forwarded("invalid");
-                let letter = self.template.letter_of(&outgoing, &error.to_string());
-                self.forwarder.set_aside(&letter, stop).await?;
-                self.lanes
-                    .dead_lettered(seq, outgoing.group, &outgoing.events);
+                self.give_up(&outgoing, &error.to_string(), stop).await?;
             }
         }
         self.advance(seq)
     }
 
-    /// No queue takes a message: to the error exchange with its reason; if nothing
-    /// takes it there either, to the dead letters.
+    /// All that a message carries counts.
+    fn done(&mut self, outgoing: &Outgoing) {
+        for part in &outgoing.parts {
+            self.lanes.done(part.seq());
+        }
+    }
+
+    /// Sets a message of one group aside.
+    async fn give_up(
+        &mut self,
+        outgoing: &Outgoing,
+        reason: &str,
+        stop: &CancellationToken,
+    ) -> Result<(), End> {
+        let letter = self.template.letter_of(outgoing, reason);
+        self.forwarder.set_aside(&letter, stop).await?;
+        for part in &outgoing.parts {
+            self.lanes
+                .dead_lettered(part.seq(), part.group(), &part.events);
+        }
+        Ok(())
+    }
+
+    /// No queue takes a message of one group: to the error exchange with its reason; if
+    /// nothing takes it there either, to the dead letters.
     async fn reroute(
         &mut self,
         outgoing: Outgoing,
@@ -123,21 +155,18 @@ impl Run<'_> {
         );
         let errors = self.template.errors(message, &reason);
         if outgoing.is_error || errors.is_empty() {
-            let letter = self.template.letter_of(&outgoing, &reason);
-            self.forwarder.set_aside(&letter, stop).await?;
-            self.lanes
-                .dead_lettered(outgoing.seq, outgoing.group, &outgoing.events);
-        } else {
-            tracing::warn!(seq = %outgoing.seq, reason, "message is unroutable; to the error exchange");
-            self.lanes.grow(outgoing.seq, errors.len());
-            self.queue(outgoing.lane)
-                .extend(errors.into_iter().map(|message| Outgoing {
-                    message,
-                    is_error: true,
-                    ..outgoing.clone()
-                }));
-            self.lanes.done(outgoing.seq);
+            return self.give_up(&outgoing, &reason, stop).await;
         }
+        let seq = outgoing.seq();
+        tracing::warn!(%seq, reason, "message is unroutable; to the error exchange");
+        self.lanes.grow(seq, errors.len());
+        self.queue(outgoing.lane)
+            .extend(errors.into_iter().map(|message| Outgoing {
+                message,
+                is_error: true,
+                ..outgoing.clone()
+            }));
+        self.done(&outgoing);
         Ok(())
     }
 
@@ -169,9 +198,10 @@ impl Run<'_> {
             match tokio::time::timeout_at(until, self.confirms.next()).await {
                 Ok(Some(landed)) => {
                     if matches!(landed.result, Ok(Outcome::Confirmed)) {
-                        self.forwarder.metrics.confirmed(landed.published.elapsed());
-                        self.lanes.done(landed.outgoing.seq);
-                        if self.advance(landed.outgoing.seq).is_err() {
+                        let (latency, out) = (landed.published.elapsed(), landed.outgoing);
+                        self.forwarder.metrics.confirmed(latency, out.parts.len());
+                        self.done(&out);
+                        if self.advance(out.seq()).is_err() {
                             return;
                         }
                     }

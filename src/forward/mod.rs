@@ -10,8 +10,14 @@
 //!   the cursor keeps what was delivered of each (`lanes`).
 //! - After any loss of the connection everything behind the cursor is sent again;
 //!   nothing is skipped. It reconnects for ever.
-//! - In memory: one read of the journal for each lane, and the confirm window.
+//! - Where an operator allows it, the messages of one read that go to the same queues are joined
+//!   (`coalesce`). Such a message is delivered when all its documents are; one that no queue takes
+//!   is taken apart, and each document goes on as a message of its own
+//!   (tests/it/coalesced.rs).
+//! - In memory: one read of the journal for each lane, and the confirm window, which is bounded
+//!   by bytes, too (`sent`).
 
+mod coalesce;
 mod depth;
 mod flight;
 mod landing;
@@ -19,6 +25,8 @@ mod lanes;
 mod outgoing;
 mod pump;
 mod reading;
+mod sent;
 
+pub use coalesce::Coalescing;
 pub use outgoing::ErrorRoute;
 pub use pump::{Forwarder, Options};

@@ -1,12 +1,12 @@
-//! A journal record as broker messages. Pure; called by `pump` on a blocking
+//! A journal record as broker messages. Pure; called by `reading` on a blocking
 //! thread.
 
-use crate::broker::{Headers, Message};
+use crate::broker::Message;
 use crate::dead_letters::DeadLetter;
 use crate::event::descriptor::EventType;
+use crate::event::documents::Document;
 use crate::event::envelope::{
-    self, HOST_HEADER, INDEXES_HEADER, PROTOBUF, REASON_HEADER, RECEIVED_HEADER,
-    ROUTING_KEY_HEADER, SEQ_HEADER, WEBHOOK,
+    self, INDEXES_HEADER, PROTOBUF, REASON_HEADER, ROUTING_KEY_HEADER, WEBHOOK,
 };
 use crate::event::identity::{HostId, Seq, format_indexes};
 use crate::event::limits;
@@ -27,22 +27,68 @@ pub struct ErrorRoute {
     pub key: String,
 }
 
-/// One message of a record.
+/// One group of a record, in a message.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// Which group of which record.
+    pub(super) document: Document,
+    /// The group's events.
+    pub(super) events: Tally,
+}
+
+impl Part {
+    pub(super) fn seq(&self) -> Seq {
+        self.document.seq
+    }
+
+    /// Its number among the record's groups.
+    pub(super) fn group(&self) -> usize {
+        self.document.part as usize
+    }
+}
+
+/// One message to the broker: a group of a record, or several of records of one read.
 #[derive(Debug, Clone)]
 pub(super) struct Outgoing {
-    pub(super) seq: Seq,
     /// Which lane it goes in.
     pub(super) lane: Lane,
     pub(super) message: Message,
-    /// Which group of the record it carries.
-    pub(super) group: usize,
-    /// The group's events.
-    pub(super) events: Tally,
+    /// What it carries: one group, or one for each document in their order. Never none.
+    pub(super) parts: Vec<Part>,
     /// Exchange and key that it was meant for first.
     pub(super) meant_for: (String, String),
     /// Whether nothing is left to try but the dead letters: it is on its way to the error
     /// exchange already, or has none.
     pub(super) is_error: bool,
+}
+
+impl Outgoing {
+    /// The first record that it carries something of.
+    pub(super) fn seq(&self) -> Seq {
+        self.parts.first().map_or(Seq(0), Part::seq)
+    }
+
+    /// How many events it carries.
+    pub(super) fn events(&self) -> u64 {
+        self.parts.iter().map(|part| part.events.total()).sum()
+    }
+
+    /// Each of its groups in a message of its own, as it would have gone alone.
+    pub(super) fn apart(self) -> Vec<Self> {
+        if self.parts.len() < 2 {
+            return vec![self];
+        }
+        let singles = self.message.documents();
+        let singles = singles.expect("it was joined by this process");
+        let of_part = |(part, (_, message)): (Part, (_, Message))| Self {
+            lane: self.lane,
+            message,
+            parts: vec![part],
+            meant_for: self.meant_for.clone(),
+            is_error: self.is_error,
+        };
+        self.parts.into_iter().zip(singles).map(of_part).collect()
+    }
 }
 
 /// What a record becomes.
@@ -123,7 +169,8 @@ impl Template {
                 return;
             }
         };
-        let mut message = self.message(record, part, indexes);
+        let (mut message, document) = self.message(record, part, indexes);
+        let part = Part { document, events };
         message.content_type = Some(content_type.to_owned());
         message.body = body.into();
         match &group.route {
@@ -132,10 +179,8 @@ impl Template {
                 message.routing_key = event_type.name();
                 prepared.messages.push(Outgoing {
                     lane: Lane::Fresh,
-                    seq: record.seq,
                     message,
-                    group: part,
-                    events,
+                    parts: vec![part],
                     meant_for: (self.exchange.clone(), event_type.name()),
                     is_error: false,
                 });
@@ -150,9 +195,7 @@ impl Template {
                     .messages
                     .extend(errors.into_iter().map(|message| Outgoing {
                         lane: Lane::Fresh,
-                        seq: record.seq,
-                        group: part,
-                        events: events.clone(),
+                        parts: vec![part.clone()],
                         meant_for: (message.exchange.clone(), message.routing_key.clone()),
                         message,
                         is_error: true,
@@ -184,7 +227,7 @@ impl Template {
                 return;
             }
         };
-        let mut message = self.message(record, 0, "0".to_owned());
+        let (mut message, document) = self.message(record, 0, "0".to_owned());
         for (name, value) in ready.headers {
             message.headers.set(&name, value);
         }
@@ -194,9 +237,10 @@ impl Template {
         message.exchange = self.webhooks.get(&source).cloned().unwrap_or_default();
         prepared.messages.push(Outgoing {
             lane: Lane::Fresh,
-            seq: record.seq,
-            group: 0,
-            events: record.events.clone(),
+            parts: vec![Part {
+                document,
+                events: record.events.clone(),
+            }],
             meant_for: (message.exchange.clone(), message.routing_key.clone()),
             message,
             is_error: true,
@@ -204,18 +248,16 @@ impl Template {
     }
 
     /// A message with what tells where it came from.
-    fn message(&self, record: &Record, part: usize, indexes: String) -> Message {
-        let mut headers = Headers::default();
-        headers.set(HOST_HEADER, self.host.to_string());
-        headers.set(SEQ_HEADER, i64::try_from(record.seq.0).unwrap_or(i64::MAX));
-        headers.set(INDEXES_HEADER, indexes);
-        headers.set(RECEIVED_HEADER, record.received_at_ms);
-        Message {
-            message_id: Some(format!("{}-{}-{part}", self.host, record.seq)),
-            timestamp_s: u64::try_from(record.received_at_ms / 1000).ok(),
-            headers,
-            ..Message::default()
-        }
+    fn message(&self, record: &Record, part: usize, indexes: String) -> (Message, Document) {
+        let document = Document {
+            seq: record.seq,
+            part: u32::try_from(part).unwrap_or(u32::MAX),
+            received_at_ms: record.received_at_ms,
+            indexes,
+        };
+        let mut message = Message::default();
+        message.tell(self.host.as_str(), &document);
+        (message, document)
     }
 
     /// The message for each error route, with its reason.
@@ -256,7 +298,7 @@ impl Template {
                 routing_key,
                 ..message.to_parcel()
             }),
-            ..self.letter(outgoing.seq)
+            ..self.letter(outgoing.seq())
         }
     }
 

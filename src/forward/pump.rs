@@ -1,9 +1,11 @@
 //! The loop: read, publish with a window of confirms, move the cursor. Called by
 //! `app`; the invariants stand in `mod.rs`.
 
+use super::coalesce::Coalescing;
 use super::depth::Watch;
 use super::lanes::Lanes;
 use super::outgoing::{ErrorRoute, NAME, Outgoing, Template};
+use super::sent::Sent;
 use crate::broker::{Broker, Outcome, PublishError, PublishOptions, Publisher, Session, Setup};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::webhook::Source;
@@ -30,6 +32,8 @@ pub struct Options {
     pub error_routes: Vec<ErrorRoute>,
     /// Exchange of each source's webhooks.
     pub webhooks: BTreeMap<Source, String>,
+    /// How many documents a message may hold; looked at before each read.
+    pub coalescing: watch::Receiver<Coalescing>,
     /// Messages that may wait for their confirm.
     pub confirm_window: usize,
     /// How long a confirm may take.
@@ -86,6 +90,9 @@ pub(super) struct Run<'a> {
     pub(super) ready: [VecDeque<Outgoing>; 2],
     /// Messages of the backlog among the published.
     pub(super) backlog_published: usize,
+    /// What is kept of the published messages, and of those that wait for another try.
+    pub(super) published: Sent,
+    pub(super) waiting: Sent,
     /// While there is a fresh lane: how full the queues are that it goes to.
     pub(super) depth: Option<Watch>,
     /// Published messages, and nacked ones that wait for another try.
@@ -195,6 +202,8 @@ impl Forwarder {
             fresh: self.journal.reader(next),
             ready: [VecDeque::new(), VecDeque::new()],
             backlog_published: 0,
+            published: Sent::default(),
+            waiting: Sent::default(),
             depth: None,
             confirms: FuturesUnordered::new(),
             nacked: FuturesUnordered::new(),
@@ -245,6 +254,7 @@ impl Run<'_> {
                     self.land(landed, stop).await?;
                 }
                 Some(again) = self.nacked.next(), if !self.nacked.is_empty() => {
+                    self.waiting.remove(again.message.body.len());
                     self.queue(again.lane).push_back(again);
                 }
                 more = self.fresh.wait(), if wants[0] => {
@@ -289,9 +299,9 @@ impl Run<'_> {
     ) -> Result<Option<std::time::Instant>, End> {
         let window = self.forwarder.options.confirm_window;
         let mut due = None;
-        while self.confirms.len() < window {
+        while self.published.has_room(&Sent::default(), window) {
             let Some(lane) = self.next_lane() else { break };
-            let events = self.queue(lane).front().map_or(0, |out| out.events.total());
+            let events = self.queue(lane).front().map_or(0, Outgoing::events);
             due = self
                 .pacer
                 .admit(lane, events.max(1), Instant::now().into_std());

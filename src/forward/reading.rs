@@ -2,9 +2,11 @@
 //! its own. Called by `pump`.
 //!
 //! # Invariants
+//! - A message's documents are of one read, and so of one lane and of one segment of it.
 //! - A lane is read only while nothing of it waits to be published: one read each in memory.
 //! - The cursor keeps room for the span of a lane before it begins.
 
+use super::coalesce::{Coalescing, coalesce};
 use super::depth::Watch;
 use super::outgoing::{Outgoing, Prepared, Template};
 use super::pump::{End, Run};
@@ -61,7 +63,7 @@ impl Run<'_> {
         }
         let window = self.forwarder.options.confirm_window;
         self.ready[self.counts_as(lane) as usize].is_empty()
-            && self.confirms.len() + self.nacked.len() < window
+            && self.published.has_room(&self.waiting, window)
             && self.lanes.in_flight(is_fresh) < FLIGHT_MAX
     }
 
@@ -91,22 +93,21 @@ impl Run<'_> {
         let position = reader.position();
         let template = Arc::clone(&self.template);
         // Encoding a read's worth of events takes milliseconds.
-        let work = tokio::task::spawn_blocking(move || prepare(&template, &records));
-        let prepared = work
+        let by = *self.forwarder.options.coalescing.borrow();
+        let work = tokio::task::spawn_blocking(move || prepare(&template, &records, by));
+        let (prepared, messages) = work
             .await
             .map_err(|error| End::Lost(format!("prepare messages: {error}")))?;
         let lane = self.counts_as(lane);
-        for record in prepared {
-            let parts = record.messages.len() + record.letters.len();
+        for (parts, record) in prepared {
             self.lanes.add(is_fresh, record.seq, parts, record.events);
-            let messages = record.messages.into_iter();
-            self.queue(lane)
-                .extend(messages.map(|out| Outgoing { lane, ..out }));
             for (group, events, letter) in record.letters {
                 self.forwarder.set_aside(&letter, stop).await?;
                 self.lanes.dead_lettered(record.seq, group, &events);
             }
         }
+        self.queue(lane)
+            .extend(messages.into_iter().map(|out| Outgoing { lane, ..out }));
         // Everything before the reader's place is on its way, done with, or was lost.
         self.lanes.reach(is_fresh, position);
         let taken = self.lanes.take_read(is_fresh);
@@ -152,9 +153,20 @@ impl Run<'_> {
     }
 }
 
-fn prepare(template: &Template, records: &[Record]) -> Vec<Prepared> {
-    records
-        .iter()
-        .map(|record| template.prepare(record))
-        .collect()
+/// What the records of a read become, each with its number of messages and letters, and all
+/// of the messages.
+fn prepare(
+    template: &Template,
+    records: &[Record],
+    by: Coalescing,
+) -> (Vec<(usize, Prepared)>, Vec<Outgoing>) {
+    let mut messages = Vec::with_capacity(records.len());
+    let of_record = |record: &Record| {
+        let mut prepared = template.prepare(record);
+        let parts = prepared.messages.len() + prepared.letters.len();
+        messages.append(&mut prepared.messages);
+        (parts, prepared)
+    };
+    let prepared = records.iter().map(of_record).collect();
+    (prepared, coalesce(messages, by))
 }

@@ -120,6 +120,43 @@ pub(super) fn messages() -> Vec<Seed> {
         "protobuf",
         message(Handler::Events, 2, &ours, &bytes),
     ));
+    let line = RICH.replace('\n', "");
+    let small = r#"{"header":{"deviceId":"d"},"events":[{"id":"a","timestamp":"1"}]}"#;
+    let who = |entries: &str| {
+        let host = text("x-holdfast-host", "edge-1");
+        [host, text("x-holdfast-documents", entries)].concat()
+    };
+    let of_three = "7:0:1700000000000:0-6;7:1:1700000000000:8;9:0:1700000000001:0";
+    let lines = format!("{line}\n{small}\n{{\"not\": \"events\"}}\n");
+    for (name, handler, kind, entries, body) in [
+        ("documents", Handler::Events, 4, of_three, lines.as_str()),
+        (
+            "documents_of_errors",
+            Handler::ErrorEvents,
+            4,
+            of_three,
+            &lines,
+        ),
+        ("documents_alone", Handler::Events, 4, "7:0:5:0", small),
+        ("documents_too_few", Handler::Events, 4, of_three, small),
+        (
+            "documents_out_of_order",
+            Handler::Events,
+            4,
+            "9:0:5:0;7:0:5:0",
+            "{}\n{}",
+        ),
+        (
+            "documents_of_another_type",
+            Handler::Events,
+            1,
+            "7:0:5:0",
+            small,
+        ),
+    ] {
+        let bytes = message(handler, kind, &who(entries), body.as_bytes());
+        seeds.push(seed("amqp_message", name, bytes));
+    }
     for (handler, body) in SAMPLES {
         let bytes = message(*handler, 1, &text("x-bb-deviceid", "d"), body.as_bytes());
         seeds.push(seed("amqp_message", &format!("{handler:?}"), bytes));

@@ -299,6 +299,13 @@ pub(super) const FORWARDED: Entry = entry(
     "messages published to RabbitMQ, by outcome; all but confirmed are sent again, or set aside with their reason",
 );
 
+pub(super) const FORWARDED_DOCUMENTS: Entry = entry(
+    "holdfast_forward_documents_total",
+    (Kind::Counter, "documents"),
+    &[],
+    "documents of the messages that RabbitMQ confirmed: one each, unless `forward.documents_per_message` allows more",
+);
+
 pub(super) const CONFIRM_LATENCY: Entry = entry(
     "holdfast_forward_confirm_latency_seconds",
     (Kind::Histogram, "seconds"),
@@ -386,7 +393,7 @@ pub(super) const DEAD_LETTERS_WAITING: Entry = entry(
 );
 
 /// All of them, in the order of the data's path.
-pub const ALL: [&Entry; 26] = [
+pub const ALL: [&Entry; 27] = [
     &READY,
     &BUILD_INFO,
     &CONNECTIONS,
@@ -403,6 +410,7 @@ pub const ALL: [&Entry; 26] = [
     &LAST_DELIVERY,
     &CONNECTED,
     &FORWARDED,
+    &FORWARDED_DOCUMENTS,
     &CONFIRM_LATENCY,
     &CONSUMED,
     &SINK_AVAILABLE,

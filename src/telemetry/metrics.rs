@@ -43,6 +43,7 @@ pub struct Metrics {
     last_delivery: Gauges,
     connected: Gauges,
     forwarded: Counters,
+    forwarded_documents: Counters,
     confirm_latency: Histogram,
     consumed: Counters,
     sink_available: Gauges,
@@ -161,6 +162,7 @@ impl Metrics {
             last_delivery: make.gauges(&catalogue::LAST_DELIVERY),
             connected: make.gauges(&catalogue::CONNECTED),
             forwarded: make.counters(&catalogue::FORWARDED),
+            forwarded_documents: make.counters(&catalogue::FORWARDED_DOCUMENTS),
             confirm_latency: make.latency(&catalogue::CONFIRM_LATENCY),
             consumed: make.counters(&catalogue::CONSUMED),
             sink_available: make.gauges(&catalogue::SINK_AVAILABLE),
@@ -294,9 +296,10 @@ impl Metrics {
         self.forwarded.of(&[outcome]).inc();
     }
 
-    /// A message was confirmed after this long.
-    pub fn confirmed(&self, latency: Duration) {
+    /// A message of so many documents was confirmed after this long.
+    pub fn confirmed(&self, latency: Duration, documents: usize) {
         self.forwarded("confirmed");
+        self.forwarded_documents.of(&[]).inc_by(documents as u64);
         self.confirm_latency.observe(latency.as_secs_f64());
     }
 

@@ -20,6 +20,7 @@ mod brokerless;
 mod calls;
 mod chaos;
 mod clients;
+mod coalesced;
 mod consumers;
 mod contract;
 mod coverage;

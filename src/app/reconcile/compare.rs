@@ -6,7 +6,7 @@ use super::{Counts, Item, NAMED_MAX, ReconcileError, Report, SinkReport, hour};
 use crate::config::Config;
 use crate::dead_letters::Desk;
 use crate::event::expect::Expected;
-use crate::event::identity::{Seq, parse_indexes};
+use crate::event::identity::Seq;
 use crate::journal::{CursorInfo, Receipted, Span};
 use crate::sink::inspect::{self, Digest, Inspect, KEYS_MAX, Place, RowOrigin};
 use crate::sink::schema::{ERROR_EVENTS, EVENTS};
@@ -48,13 +48,9 @@ pub(super) async fn letters(
         for kept in &page {
             let letter = &kept.letter;
             if letter.host == log.host {
-                let indexes = parse_indexes(&letter.indexes, LETTER_EVENTS_MAX);
-                places.extend(
-                    indexes
-                        .into_iter()
-                        .flatten()
-                        .map(|index| (letter.seq, index)),
-                );
+                for (seq, indexes) in letter.places(LETTER_EVENTS_MAX) {
+                    places.extend(indexes.into_iter().map(|index| (seq, index)));
+                }
             }
         }
     }

@@ -106,10 +106,19 @@ fn render(letter: &Letter, is_first: bool) -> String {
     add("reason", &letter.reason);
     add("at", letter.refused_at.as_deref().unwrap_or_default());
     if !letter.host.is_empty() {
-        let origin = format!(
-            "{}, request {}, events {}",
-            letter.host, letter.seq, letter.indexes
-        );
+        let origin = match (letter.documents.first(), letter.documents.last()) {
+            (Some(first), Some(last)) => format!(
+                "{}, {} documents of requests {} to {}",
+                letter.host,
+                letter.documents.len(),
+                first.seq,
+                last.seq
+            ),
+            _ => format!(
+                "{}, request {}, events {}",
+                letter.host, letter.seq, letter.indexes
+            ),
+        };
         add("taken by", &origin);
     }
     add(
@@ -121,7 +130,7 @@ fn render(letter: &Letter, is_first: bool) -> String {
         add("history", line);
     }
     for (name, value) in &letter.headers {
-        add("header", &format!("{name}: {value}"));
+        add("header", &cut(&format!("{name}: {value}"), BODY_CHARS));
     }
     let body = letter.body.as_ref().or(letter.body_base64.as_ref());
     add("body", &cut(body.map_or("", String::as_str), BODY_CHARS));
@@ -149,8 +158,10 @@ mod tests {
             .set(HOST_HEADER, "c7fd34fb4c144c40868edb4dd667041e");
         message.headers.set(HISTORY_HEADER, vec!["x ".repeat(100)]);
         message.headers.set("x-bb-os", "android");
-        let letter = Letter::of_message("branch_event_q_error", "branch_event_q", &message);
+        let mut letter = Letter::of_message("branch_event_q_error", "branch_event_q", &message);
+        letter.documents = crate::event::documents::parse("7:0:5:0;9:1:6:3").unwrap();
         let text = render(&letter, true);
+        assert!(text.contains("2 documents of requests 7 to 9"), "{text}");
         let widest = text.lines().map(|line| line.chars().count()).max();
         assert!(widest <= Some(crate::cli::text::WIDTH), "{text}");
         assert!(text.contains("header     x-bb-os: \"android\""), "{text}");

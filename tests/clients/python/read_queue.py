@@ -7,7 +7,8 @@
 bind    binds a queue of its own to the exchange, and one to the error exchange; both
         must be there already: the collector declares them.
 check   reads the queue, parses each message with Python's protobuf JSON parser (or as
-        protobuf where it says so), and compares with what was dispatched.
+        protobuf where it says so), and compares with what was dispatched. A message of
+        several documents is one line after the other.
 Exit code 0: every event of RECORD came once, as it was, in the right envelope.
 """
 
@@ -50,49 +51,70 @@ def ranges(text):
     return indexes
 
 
+def documents(properties, body):
+    """The documents of a message: id, identity and body of each."""
+    headers = properties.headers
+    host = headers["x-holdfast-host"]
+    if properties.content_type != "application/x-ndjson; proto=event.Events":
+        identity = (headers["x-holdfast-seq"], headers["x-holdfast-indexes"], headers["x-holdfast-received-at-ms"])
+        yield properties.message_id, host, identity, body
+        return
+    for name in ("seq", "indexes", "received-at-ms"):
+        same(f"x-holdfast-{name}", headers.get(f"x-holdfast-{name}"), None)
+    entries = headers["x-holdfast-documents"].split(";")
+    lines = body.splitlines()
+    same("lines", len(lines), len(entries))
+    for entry, line in zip(entries, lines):
+        seq, part, received_at_ms, indexes = entry.split(":")
+        yield f"{host}-{seq}-{part}", host, (int(seq), indexes, int(received_at_ms)), line
+
+
 def check(channel, messages, record):
     wanted = {}
     for host, seq, batch in contract.Record(record).read(messages.Events):
         for message_id, *group in groups(host, seq, batch, messages):
             wanted[message_id] = (host, seq, *group)
-    count = 0
+    count = several = 0
     # Ends with the last message, or when none comes for so long.
     for method, properties, body in channel.consume(QUEUE, inactivity_timeout=WAIT):
         if method is None:
             sys.exit(f"{len(wanted)} messages did not come, the first is {next(iter(wanted.items()))}")
-        message_id = properties.message_id
-        if message_id not in wanted:
-            sys.exit(f"message {message_id}, key {method.routing_key}, was not expected")
-        host, seq, name, indexes, batch = wanted.pop(message_id)
-        envelope(message_id, method, properties, (host, seq, name, indexes))
-        if name.startswith("Unknown."):
-            same("content type", properties.content_type, "application/x-protobuf")
-            found = messages.Events.FromString(body)
-        else:
-            same("content type", properties.content_type, "application/json")
-            found = json_format.Parse(body, messages.Events())
-            # The contract's form of JSON, and not only one that a parser forgives.
-            same(message_id, single(json.loads(body)), single(contract.as_json(batch)))
-        contract.equal(f"{message_id} {name}", found, batch)
+        several += "x-holdfast-documents" in properties.headers
+        for message_id, *identity, document in documents(properties, body):
+            if message_id not in wanted:
+                sys.exit(f"message {message_id}, key {method.routing_key}, was not expected")
+            host, seq, name, indexes, batch = wanted.pop(message_id)
+            envelope(message_id, method, properties, identity, (host, seq, name, indexes))
+            if name.startswith("Unknown."):
+                same("content type", properties.content_type, "application/x-protobuf")
+                found = messages.Events.FromString(document)
+            else:
+                if "x-holdfast-documents" not in properties.headers:
+                    same("content type", properties.content_type, "application/json")
+                found = json_format.Parse(document, messages.Events())
+                # The contract's form of JSON, and not only one that a parser forgives.
+                same(message_id, single(json.loads(document)), single(contract.as_json(batch)))
+            contract.equal(f"{message_id} {name}", found, batch)
+            count += 1
         channel.basic_ack(method.delivery_tag)
-        count += 1
         if not wanted:
             break
     channel.cancel()
     left = channel.queue_declare(QUEUE, passive=True).method.message_count
     same("messages beyond", left, 0)
-    print(f"{count} messages are as dispatched")
+    print(f"{count} documents are as dispatched, {several} messages held several")
 
 
-def envelope(message_id, method, properties, wanted):
+def envelope(message_id, method, properties, identity, wanted):
     host, seq, name, indexes = wanted
-    headers = properties.headers
+    from_host, (from_seq, places, received_at_ms) = identity
     same(f"{message_id} exchange", method.exchange, EXCHANGE)
     same(f"{message_id} routing key", method.routing_key, name)
     same(f"{message_id} delivery mode", properties.delivery_mode, 2)
-    same(f"{message_id} x-holdfast-host", headers.get("x-holdfast-host"), host)
-    same(f"{message_id} x-holdfast-seq", headers.get("x-holdfast-seq"), seq)
-    same(f"{message_id} x-holdfast-indexes", ranges(headers.get("x-holdfast-indexes")), indexes)
+    same(f"{message_id} host", from_host, host)
+    same(f"{message_id} sequence", from_seq, seq)
+    same(f"{message_id} indexes", ranges(places), indexes)
+    same(f"{message_id} was received", received_at_ms > 1_700_000_000_000, True)
 
 
 def main():
