@@ -60,6 +60,16 @@ pub(super) fn add_columns(
 }
 
 fn define(column: &Column, native_json: bool) -> String {
+    let kind = kind(column, native_json);
+    let comment = if column.comment.is_empty() {
+        String::new()
+    } else {
+        format!(" COMMENT {}", literal(column.comment))
+    };
+    format!("{} {kind}{comment}", identifier(column.name))
+}
+
+fn kind(column: &Column, native_json: bool) -> String {
     let kind = match column.kind {
         ColumnType::Int64 => "Int64",
         ColumnType::UInt64 => "UInt64",
@@ -70,17 +80,20 @@ fn define(column: &Column, native_json: bool) -> String {
         ColumnType::Json if native_json => "JSON",
         ColumnType::Text | ColumnType::Json | ColumnType::AnyJson => "String",
     };
-    let kind = if column.nullable {
+    if column.nullable {
         format!("Nullable({kind})")
     } else {
         kind.to_owned()
-    };
-    let comment = if column.comment.is_empty() {
-        String::new()
-    } else {
-        format!(" COMMENT {}", literal(column.comment))
-    };
-    format!("{} {kind}{comment}", identifier(column.name))
+    }
+}
+
+/// The types of a table's columns, as the server tells them of one that was made here.
+#[cfg(test)]
+pub(super) fn types(table: &Table, native_json: bool) -> std::collections::HashMap<String, String> {
+    let columns = table.columns.iter();
+    columns
+        .map(|column| (column.name.to_owned(), kind(column, native_json)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A batch as the statement and the lines of JSONEachRow. Called by `write`; pure.
+//! A batch as the lines of JSONEachRow, for tables that `binary` does not write, and as the
+//! statement of either. Called by `write`; pure.
 //!
 //! # Invariants
 //! - One line per row, and a value can never end its line, field or row: JSON text
@@ -18,7 +19,7 @@ use crate::sink::{Batch, Value, WriteError};
 
 /// The years that `DateTime64` promises on every server; outside of them older ones
 /// store another time without a word.
-const YEARS: std::ops::RangeInclusive<i32> = 1900..=2299;
+pub(super) const YEARS: std::ops::RangeInclusive<i32> = 1900..=2299;
 
 /// A setting; a server that has it has a native JSON type that is fit for our keys.
 pub(super) const DOTS_IN_KEYS: &str = "json_type_escape_dots_in_keys";
@@ -47,7 +48,12 @@ impl Layout {
 
     /// Whether the server has a JSON type that keeps dots in keys apart.
     pub(super) fn has_fit_json(&self) -> bool {
-        self.settings.iter().any(|name| name == DOTS_IN_KEYS)
+        self.knows(DOTS_IN_KEYS)
+    }
+
+    /// Whether the server knows this one of the settings that we would like to send.
+    pub(super) fn knows(&self, setting: &str) -> bool {
+        self.settings.iter().any(|name| name == setting)
     }
 
     /// Whether the column takes JSON objects rather than text.
@@ -74,11 +80,27 @@ pub(super) fn full_name(database: &str, table: &Table) -> String {
     format!("{}.{}", identifier(database), identifier(table.name))
 }
 
-/// The insert that takes the lines of [`lines`].
-pub(super) fn statement(database: &str, table: &Table) -> String {
+/// The form of a batch's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The lines of [`lines`].
+    Json,
+    /// The rows of [`binary::rows`](super::binary::rows).
+    Binary {
+        /// Whether the server parses JSON of them.
+        has_native_json: bool,
+    },
+}
+
+/// The insert that takes a batch in this form.
+pub(super) fn statement(database: &str, table: &Table, form: Form) -> String {
     let names: Vec<_> = table.columns.iter().map(|c| identifier(c.name)).collect();
+    let format = match form {
+        Form::Json => "JSONEachRow",
+        Form::Binary { .. } => "RowBinaryWithNamesAndTypes",
+    };
     format!(
-        "INSERT INTO {} ({}) FORMAT JSONEachRow",
+        "INSERT INTO {} ({}) FORMAT {format}",
         full_name(database, table),
         names.join(", ")
     )
@@ -93,7 +115,7 @@ pub(super) fn lines(
     let columns = batch.table.columns;
     let heads: Vec<String> = columns
         .iter()
-        .map(|c| format!("{}:", text_as_json(c.name)))
+        .map(|c| format!("{}:", serde_json::Value::from(c.name)))
         .collect();
     let native: Vec<bool> = columns
         .iter()
@@ -101,56 +123,78 @@ pub(super) fn lines(
         .collect();
 
     let mut pieces = Vec::new();
-    let mut piece = String::with_capacity(piece_bytes);
+    let mut piece = Vec::with_capacity(piece_bytes);
     for (row, values) in batch.rows.iter().enumerate() {
         for (i, (column, value)) in columns.iter().zip(&values.values).enumerate() {
-            piece.push(if i == 0 { '{' } else { ',' });
-            piece.push_str(&heads[i]);
-            match field(Place { row, column }, value, native[i])? {
-                Some(field) => piece.push_str(&field),
-                None => piece.push_str("null"),
-            }
+            piece.push(if i == 0 { b'{' } else { b',' });
+            piece.extend_from_slice(heads[i].as_bytes());
+            put(&mut piece, Place { row, column }, value, native[i])?;
         }
-        piece.push_str("}\n");
+        piece.extend_from_slice(b"}\n");
         if piece.len() >= piece_bytes {
-            pieces.push(std::mem::take(&mut piece).into_bytes());
+            pieces.push(std::mem::take(&mut piece));
         }
     }
     if !piece.is_empty() {
-        pieces.push(piece.into_bytes());
+        pieces.push(piece);
     }
     Ok(pieces)
 }
 
-/// A value as JSON; `None` is NULL.
-fn field(place: Place<'_>, value: &Value, native_json: bool) -> Result<Option<String>, WriteError> {
-    Ok(match place.column.kind {
-        ColumnType::Text => place.text(value)?.map(text_as_json),
+/// Puts a value as JSON.
+fn put(
+    to: &mut Vec<u8>,
+    place: Place<'_>,
+    value: &Value,
+    native_json: bool,
+) -> Result<(), WriteError> {
+    let is_there = match place.column.kind {
+        ColumnType::Text => match place.text(value)? {
+            Some(text) => put_text(to, place, text)?,
+            None => false,
+        },
         ColumnType::Int64 | ColumnType::UInt64 | ColumnType::UInt32 | ColumnType::Flag => {
-            place.integer(value)?.map(|n| n.to_string())
+            match place.integer(value)? {
+                Some(number) => put_plain(to, &number.to_string()),
+                None => false,
+            }
         }
-        ColumnType::Float64 => place.float(value)?.map(float_as_json),
-        ColumnType::TimeMs => place
-            .time(value, YEARS)?
-            .map(|t| t.format("\"%Y-%m-%dT%H:%M:%S%.3fZ\"").to_string()),
+        ColumnType::Float64 => match place.float(value)? {
+            Some(number) => put_plain(to, &float_as_json(number)),
+            None => false,
+        },
+        ColumnType::TimeMs => match place.time(value, YEARS)? {
+            Some(time) => put_plain(to, &time.format("\"%Y-%m-%dT%H:%M:%S%.3fZ\"").to_string()),
+            None => false,
+        },
         ColumnType::Json | ColumnType::AnyJson => match place.json(value)? {
-            None => None,
+            None => false,
             Some(text) => {
                 // A stray bracket would make the rows after it part of this one.
                 serde_json::from_str::<&RawValue>(text)
                     .map_err(|e| place.refused(&format!("not JSON: {e}")))?;
-                Some(if native_json {
-                    text.to_owned()
+                if native_json {
+                    put_plain(to, text)
                 } else {
-                    text_as_json(text)
-                })
+                    put_text(to, place, text)?
+                }
             }
         },
-    })
+    };
+    if !is_there {
+        put_plain(to, "null");
+    }
+    Ok(())
 }
 
-fn text_as_json(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+fn put_plain(to: &mut Vec<u8>, text: &str) -> bool {
+    to.extend_from_slice(text.as_bytes());
+    true
+}
+
+fn put_text(to: &mut Vec<u8>, place: Place<'_>, text: &str) -> Result<bool, WriteError> {
+    serde_json::to_writer(to, text).map_err(|e| place.refused(&format!("no JSON: {e}")))?;
+    Ok(true)
 }
 
 /// JSON has no words for these three; ClickHouse reads them from text.
@@ -290,9 +334,13 @@ mod tests {
     #[test]
     fn names_are_quoted() {
         assert_eq!(
-            statement("d", &T),
+            statement("d", &T, Form::Json),
             "INSERT INTO `d`.`t\\`x` (`a`, `n`, `f`, `t`, `j`) FORMAT JSONEachRow"
         );
+        let form = Form::Binary {
+            has_native_json: false,
+        };
+        assert!(statement("d", &T, form).ends_with("`j`) FORMAT RowBinaryWithNamesAndTypes"));
         assert_eq!(literal("it's \\"), "'it\\'s \\\\'");
     }
 }

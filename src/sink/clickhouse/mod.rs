@@ -1,5 +1,6 @@
-//! ClickHouse over HTTP: a batch is one `INSERT … FORMAT JSONEachRow`. Made by
-//! `app`, called through [`Sink`] by the consumers and the brokerless pump.
+//! ClickHouse over HTTP: a batch is one `INSERT`, in a binary format where the table allows it
+//! (`binary`), else as JSONEachRow (`encode`). Made by `app`, called through [`Sink`] by the
+//! consumers and the brokerless pump.
 //!
 //! # Invariants
 //! - `Ok` only after the server's 200, which `wait_end_of_query` holds back until the
@@ -7,6 +8,8 @@
 //! - The same batch again shows once: `ReplacingMergeTree` keeps one row of each key, and
 //!   replicated tables drop it whole by its deduplication token. No other table is told a token
 //!   twice (`Layout::commits_tokens`).
+//! - Rows that the server does not take in binary are sent as JSON before they are refused, so
+//!   the form that a table gets changes no verdict (test `clickhouse_refuses_only_content`).
 //! - JSON strings stay the text they were: no dates are guessed in them, and dots in
 //!   keys do not turn into objects. (Readers see such keys with `%2E`, unless they
 //!   set `json_type_escape_dots_in_keys = 1`.)
@@ -14,19 +17,21 @@
 //!
 //! Tests: `tests` in this folder's files, `clickhouse_*` in tests/it/sinks.
 
+mod binary;
 mod ddl;
 mod encode;
 mod inspect;
+mod known;
 mod launches;
 mod server;
 mod verdict;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use clickhouse::error::Error;
 
-use self::encode::{Layout, full_name, literal};
+use self::encode::{Form, full_name, literal};
+use self::known::{Known, Tables};
 use self::server::{Server, told};
 use super::convert::{brief, check_shape, unavailable};
 use super::inspect::Inspect;
@@ -69,9 +74,8 @@ impl std::fmt::Debug for Options {
 pub struct ClickHouse {
     options: Options,
     server: Server,
-    /// What tables look like, by database and table; read at the first write and
-    /// again after an error.
-    layouts: Mutex<HashMap<(String, &'static str), Arc<Layout>>>,
+    /// What tables look like; read at the first write and again after an error.
+    tables: Tables,
 }
 
 impl std::fmt::Debug for ClickHouse {
@@ -91,7 +95,7 @@ impl ClickHouse {
         Ok(Self {
             options,
             server,
-            layouts: Mutex::default(),
+            tables: Tables::default(),
         })
     }
 
@@ -106,21 +110,10 @@ impl ClickHouse {
         all
     }
 
-    /// The layout from memory, or from the server.
-    async fn layout(
-        &self,
-        database: &str,
-        table: &'static Table,
-    ) -> Result<Arc<Layout>, WriteError> {
-        let key = (database.to_owned(), table.name);
-        let known = self
-            .layouts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-            .cloned();
-        if let Some(layout) = known {
-            return Ok(layout);
+    /// The table from memory, or from the server.
+    async fn known(&self, database: &str, table: &'static Table) -> Result<Arc<Known>, WriteError> {
+        if let Some(known) = self.tables.get(database, table) {
+            return Ok(known);
         }
         let layout = self
             .server
@@ -133,20 +126,30 @@ impl ClickHouse {
                 "table {name} does not exist, or this user may not see it"
             )));
         }
-        let layout = Arc::new(layout);
-        self.layouts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, Arc::clone(&layout));
-        Ok(layout)
+        Ok(self.tables.put(database, table, layout))
     }
 
-    fn forget_layout(&self, database: &str, table: &'static Table) {
-        let key = (database.to_owned(), table.name);
-        self.layouts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key);
+    /// Sends a batch in one form.
+    async fn insert(
+        &self,
+        (database, batch): (&str, &Batch),
+        known: &Known,
+        rows: (Form, Vec<Vec<u8>>),
+    ) -> Result<(), Error> {
+        let sql = encode::statement(database, batch.table, rows.0);
+        let layout = &known.layout;
+        let token = if layout.commits_tokens() {
+            batch.token.clone()
+        } else {
+            // By the rows alone a table would recognise them, too: one that nobody knows.
+            uuid::Uuid::new_v4().simple().to_string()
+        };
+        let inserted = self.server.insert(sql, &token, layout, rows).await;
+        if inserted.is_err() {
+            // The table may have been changed under us.
+            self.tables.forget(database, batch.table);
+        }
+        inserted
     }
 
     async fn create_table(&self, database: &str, table: &'static Table) -> Result<(), SchemaError> {
@@ -166,7 +169,7 @@ impl ClickHouse {
                 .await
                 .map_err(during)?;
         }
-        self.forget_layout(database, table);
+        self.tables.forget(database, table);
         Ok(())
     }
 
@@ -202,23 +205,31 @@ impl Sink for ClickHouse {
             return Ok(());
         }
         let database = batch.namespace.as_deref().unwrap_or(&self.options.database);
-        let layout = self.layout(database, batch.table).await?;
-        let pieces = encode::lines(batch, &layout, PIECE_BYTES)?;
-        let sql = encode::statement(database, batch.table);
-        let token = if layout.commits_tokens() {
-            batch.token.clone()
-        } else {
-            // By the rows alone a table would recognise them, too: one that nobody knows.
-            uuid::Uuid::new_v4().simple().to_string()
-        };
-        self.server
-            .insert(sql, &token, &layout, pieces)
+        let table = batch.table;
+        let known = self.known(database, table).await?;
+        let mut not_binary = None;
+        if let Some(plan) = &known.binary
+            && let Some(pieces) = binary::rows(batch, plan, PIECE_BYTES)?
+        {
+            let form = Form::Binary {
+                has_native_json: plan.has_native_json,
+            };
+            let inserted = self.insert((database, batch), &known, (form, pieces)).await;
+            match inserted {
+                Ok(()) => return Ok(()),
+                Err(error) if verdict::leaves_it_to_json(&error) => not_binary = Some(error),
+                Err(error) => return Err(verdict::of(&error)),
+            }
+        }
+        let pieces = encode::lines(batch, &known.layout, PIECE_BYTES)?;
+        self.insert((database, batch), &known, (Form::Json, pieces))
             .await
-            .map_err(|error| {
-                // The table may have been changed under us.
-                self.forget_layout(database, batch.table);
-                verdict::of(&error)
-            })
+            .map_err(|error| verdict::of(&error))?;
+        if let Some(error) = not_binary {
+            let reason = format!("only so the server takes them: {}", brief(&told(&error)));
+            self.tables.distrust(database, table, &known, reason);
+        }
+        Ok(())
     }
 
     async fn launches(

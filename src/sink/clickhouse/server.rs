@@ -16,7 +16,8 @@ use hyper_util::rt::TokioExecutor;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::Options;
-use super::encode::{DOTS_IN_KEYS, Layout, literal};
+use super::binary::{COMPARE_TYPES, JSON_AS_TEXT};
+use super::encode::{DOTS_IN_KEYS, Form, Layout, literal};
 use crate::sink::OptionsError;
 use crate::sink::schema::Table;
 use crate::trust::TrustFiles;
@@ -26,7 +27,8 @@ use crate::trust::TrustFiles;
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Bound on the server's answer to an insert, materialized views included. A write
-/// ends after at most [`QUERY_TIMEOUT`], [`SEND_TIMEOUT`] and this.
+/// ends after at most [`QUERY_TIMEOUT`], [`SEND_TIMEOUT`] and this; where the server answered
+/// that it does not take binary rows, after twice the last two.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bound on reading what a table looks like.
@@ -49,14 +51,18 @@ const KEEPALIVE: Duration = Duration::from_mins(1);
 const SETTINGS: &[(&str, &str)] = &[
     ("async_insert", "0"),
     ("wait_end_of_query", "1"),
-    // Takes ISO times for both DateTime and DateTime64.
-    ("date_time_input_format", "best_effort"),
     // One block per insert: the deduplication token covers the whole batch.
     ("input_format_parallel_parsing", "0"),
 ];
 
-/// Sent when the server knows them: an unknown setting would fail the insert.
-const SETTINGS_IF_KNOWN: &[(&str, &str)] = &[
+/// Sent where the server parses JSON: rows, or the text of JSON columns.
+const SETTINGS_OF_JSON: &[(&str, &str)] = &[
+    // Takes ISO times for both DateTime and DateTime64.
+    ("date_time_input_format", "best_effort"),
+];
+
+/// Sent with it when the server knows them: an unknown setting would fail the insert.
+const SETTINGS_OF_JSON_IF_KNOWN: &[(&str, &str)] = &[
     // `{"a.b": 1}` stays a key with a dot.
     (DOTS_IN_KEYS, "1"),
     // Strings in native JSON stay strings, also if they look like dates.
@@ -66,6 +72,14 @@ const SETTINGS_IF_KNOWN: &[(&str, &str)] = &[
     ("input_format_json_read_numbers_as_strings", "1"),
     ("input_format_null_as_default", "1"),
     ("precise_float_parsing", "1"),
+];
+
+/// Sent with binary rows when the server knows them.
+const SETTINGS_OF_BINARY_IF_KNOWN: &[(&str, &str)] = &[
+    // Also where a user's profile says otherwise.
+    ("input_format_with_names_use_header", "1"),
+    (COMPARE_TYPES, "1"),
+    (JSON_AS_TEXT, "1"),
 ];
 
 /// A server and who we are there.
@@ -145,8 +159,9 @@ impl Server {
 
     /// Reads what a table looks like; without columns it does not exist.
     pub(super) async fn layout(&self, database: &str, table: &Table) -> Result<Layout, Error> {
-        let settings: Vec<_> = SETTINGS_IF_KNOWN
-            .iter()
+        let settings: Vec<_> = [SETTINGS_OF_JSON_IF_KNOWN, SETTINGS_OF_BINARY_IF_KNOWN]
+            .into_iter()
+            .flatten()
             .map(|(name, _)| literal(name))
             .collect();
         let sql = format!(
@@ -177,20 +192,15 @@ impl Server {
         sql: String,
         token: &str,
         layout: &Layout,
-        pieces: Vec<Vec<u8>>,
+        (form, pieces): (Form, Vec<Vec<u8>>),
     ) -> Result<(), Error> {
         let mut insert = self
             .client
             .insert_formatted_with(sql)
             .with_timeouts(Some(SEND_TIMEOUT), Some(ANSWER_TIMEOUT))
             .with_setting("insert_deduplication_token", token);
-        for (name, value) in SETTINGS {
-            insert = insert.with_setting(*name, *value);
-        }
-        for (name, value) in SETTINGS_IF_KNOWN {
-            if layout.settings.iter().any(|known| known == name) {
-                insert = insert.with_setting(*name, *value);
-            }
+        for (name, value) in settings(form, layout) {
+            insert = insert.with_setting(name, value);
         }
         // Dropping an insert that is not ended aborts it: nothing is written then.
         bounded(SEND_TIMEOUT, async {
@@ -202,6 +212,29 @@ impl Server {
         .await?;
         insert.end().await
     }
+}
+
+/// What an insert of rows in this form is sent with.
+fn settings<'a>(
+    form: Form,
+    layout: &'a Layout,
+) -> impl Iterator<Item = (&'static str, &'static str)> + 'a {
+    let (json, binary) = match form {
+        Form::Json => (true, false),
+        Form::Binary { has_native_json } => (has_native_json, true),
+    };
+    let only = |is: bool, settings: &'static [(&str, &str)]| if is { settings } else { &[] };
+    let if_known = [
+        only(json, SETTINGS_OF_JSON_IF_KNOWN),
+        only(binary, SETTINGS_OF_BINARY_IF_KNOWN),
+    ];
+    let always = [SETTINGS, only(json, SETTINGS_OF_JSON)];
+    let if_known = if_known.into_iter().flatten();
+    always
+        .into_iter()
+        .flatten()
+        .chain(if_known.filter(|(name, _)| layout.knows(name)))
+        .copied()
 }
 
 /// A client of our own: that of the library takes no authorities but the system's, and panics

@@ -67,6 +67,27 @@ const TOO_MANY_PARTS: u32 = 252;
 /// `TOO_MANY_SIMULTANEOUS_QUERIES`, `MEMORY_LIMIT_EXCEEDED`.
 const OVERLOADED: &[u32] = &[TOO_MANY_PARTS, 202, 241];
 
+/// Codes of a server that may have taken the same rows as JSON, beside those about content:
+/// it found the end elsewhere, or has not got the format.
+const ABOUT_FORMAT: &[u32] = &[
+    32, // ATTEMPT_TO_READ_AFTER_EOF
+    33, // CANNOT_READ_ALL_DATA
+    48, // NOT_IMPLEMENTED
+    73, // UNKNOWN_FORMAT
+];
+
+/// Whether an insert of binary rows failed so that the same rows as JSON are to decide: the
+/// server says what it does not like of a value in the words of its text then.
+pub(super) fn leaves_it_to_json(error: &Error) -> bool {
+    match error {
+        Error::BadResponse(answer) => {
+            let is_format = |code| ABOUT_FORMAT.contains(&code) && !is_of_a_view(answer);
+            is_about_content(answer) || code(answer).is_some_and(is_format)
+        }
+        _ => false,
+    }
+}
+
 /// What an error of an insert means for its batch.
 pub(super) fn of(error: &Error) -> WriteError {
     let text = told(error);
@@ -83,7 +104,7 @@ pub(super) fn of(error: &Error) -> WriteError {
 /// Whether the server's answer blames the rows.
 fn is_about_content(answer: &str) -> bool {
     // The rows are in the table already, and the view is the operator's to mend.
-    if answer.contains("while pushing to view") {
+    if is_of_a_view(answer) {
         return false;
     }
     match code(answer) {
@@ -95,6 +116,10 @@ fn is_about_content(answer: &str) -> bool {
                 || answer.contains("413 Request Entity Too Large")
         }
     }
+}
+
+fn is_of_a_view(answer: &str) -> bool {
+    answer.contains("while pushing to view")
 }
 
 /// The number in `Code: 60. DB::Exception: …`, with or without what follows it.
@@ -177,6 +202,26 @@ mod tests {
         assert!(!is_refused(""));
         assert!(of(&Error::TimedOut).is_retryable());
         assert!(of(&Error::Network("connection refused".into())).is_retryable());
+    }
+
+    #[test]
+    fn json_decides_what_may_be_the_formats_fault() {
+        let leaves = |answer: &str| leaves_it_to_json(&Error::BadResponse(answer.to_owned()));
+        for code in ABOUT_CONTENT.iter().chain(ABOUT_FORMAT) {
+            assert!(leaves(&format!("Code: {code}. DB::Exception: x")), "{code}");
+        }
+        for code in [16, 60, 202, 241, 252, 516, 999] {
+            assert!(
+                !leaves(&format!("Code: {code}. DB::Exception: x")),
+                "{code}"
+            );
+        }
+        // It would be in the table twice for the views that took it.
+        assert!(!leaves(
+            "Code: 33. DB::Exception: bad: while pushing to view `a`.`b`. (CANNOT_READ_ALL_DATA)"
+        ));
+        assert!(!leaves("502 Bad Gateway"));
+        assert!(!leaves_it_to_json(&Error::TimedOut));
     }
 
     #[test]

@@ -5,11 +5,13 @@
 
 mod bounds;
 mod clickhouse;
+mod clickhouse_forms;
 mod postgres;
 mod postgres_tables;
 mod referrals;
 mod rows;
 mod sqlite;
+mod tap;
 
 use holdfast::sink::WriteError;
 
