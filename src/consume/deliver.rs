@@ -47,10 +47,11 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Writes all rows; `ids` name them for the deduplication token.
+    /// Writes all rows; `ids` name them for the deduplication token. They are copied only
+    /// where the sink refuses some.
     pub(super) async fn write(
         &self,
-        rows: &[Row],
+        rows: Arc<[Row]>,
         ids: &[String],
         stop: &CancellationToken,
     ) -> Result<Vec<Verdict>, Stopped> {
@@ -63,7 +64,11 @@ impl Target {
             let batch = Batch {
                 table: self.table,
                 namespace: self.namespace.clone(),
-                rows: rows[range.clone()].into(),
+                rows: if range.len() == rows.len() {
+                    Arc::clone(&rows)
+                } else {
+                    rows[range.clone()].into()
+                },
                 token: token(self.table, &ids[range.clone()]),
             };
             match self.write_one(&batch, stop).await? {

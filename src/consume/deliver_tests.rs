@@ -77,7 +77,7 @@ fn target(sink: Arc<Scripted>) -> Target {
     }
 }
 
-fn rows(count: i64) -> (Vec<Row>, Vec<String>) {
+fn rows(count: i64) -> (Arc<[Row]>, Vec<String>) {
     let rows = (0..count).map(|n| Row {
         values: vec![Value::Int(n)],
     });
@@ -90,7 +90,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let sink = Arc::new(Scripted { bad: bad.clone(), ..Scripted::default() });
         let (rows, ids) = rows(count);
-        let verdicts = runtime.block_on(target(Arc::clone(&sink)).write(&rows, &ids, &CancellationToken::new())).unwrap();
+        let verdicts = runtime.block_on(target(Arc::clone(&sink)).write(rows, &ids, &CancellationToken::new())).unwrap();
         for (n, verdict) in (0..).zip(&verdicts) {
             let refused = matches!(verdict, Verdict::Refused(_));
             prop_assert_eq!(refused, bad.contains(&n));
@@ -109,7 +109,7 @@ async fn a_sink_that_is_away_gets_the_same_batch_again() {
     });
     let (rows, ids) = rows(3);
     let verdicts = target(Arc::clone(&sink))
-        .write(&rows, &ids, &CancellationToken::new())
+        .write(rows, &ids, &CancellationToken::new())
         .await;
     assert_eq!(verdicts, Ok(vec![Verdict::Written; 3]));
     let tokens = sink.tokens.lock().unwrap();
@@ -131,7 +131,7 @@ async fn a_sink_that_is_away_shows() {
     };
     let writing = tokio::spawn(async move {
         let (rows, ids) = rows(1);
-        target.write(&rows, &ids, &CancellationToken::new()).await
+        target.write(rows, &ids, &CancellationToken::new()).await
     });
     for _ in 0..100 {
         tokio::task::yield_now().await;
@@ -174,7 +174,7 @@ async fn an_outage_is_said_once_however_many_wait() {
     let target = target(Arc::clone(&sink));
     let (rows, ids) = rows(1);
     let stop = CancellationToken::new();
-    let writing = (0..27).map(|_| target.write(&rows, &ids, &stop));
+    let writing = (0..27).map(|_| target.write(Arc::clone(&rows), &ids, &stop));
     for written in futures::future::join_all(writing).await {
         assert_eq!(written, Ok(vec![Verdict::Written]));
     }
@@ -198,5 +198,5 @@ async fn a_stop_ends_the_waiting() {
         tokio::time::sleep(std::time::Duration::from_secs(60)).await;
         stopper.cancel();
     });
-    assert_eq!(target(sink).write(&rows, &ids, &stop).await, Err(Stopped));
+    assert_eq!(target(sink).write(rows, &ids, &stop).await, Err(Stopped));
 }

@@ -311,7 +311,8 @@ impl Direct {
             metrics: self.metrics.clone(),
             pace: self.pace.clone(),
         };
-        let verdicts = target.write(&rows.rows, &rows.ids, stop).await?;
+        let written = std::mem::take(&mut rows.rows).into();
+        let verdicts = target.write(written, &rows.ids, stop).await?;
         for (verdict, source) in verdicts.into_iter().zip(&rows.letters) {
             if let Verdict::Refused(reason) = verdict {
                 self.set_aside(source, &reason, passed, stop).await?;

@@ -198,7 +198,7 @@ impl Worker {
             metrics.consumed(&self.consumer.queue, "no_launch", without);
             (rows, ids, places) = found;
         }
-        let verdicts = self.target.write(&rows, &ids, stop).await;
+        let verdicts = self.target.write(rows.into(), &ids, stop).await;
         let verdicts = verdicts.map_err(|Stopped| End::Stopped)?;
         let mut written = 0;
         for ((of, at), verdict) in places.into_iter().zip(verdicts) {

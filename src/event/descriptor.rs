@@ -6,7 +6,8 @@
 //!   is what tables and routing keys in the field use (`otpVerifiedEvent` is
 //!   stored as `OtpVerifiedEvent`, whatever its message is called).
 
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, OneofDescriptor};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, OneofDescriptor, Value};
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// The encoded `FileDescriptorSet` of the service, for reflection.
@@ -31,6 +32,8 @@ pub struct Schema {
     pub event: MessageDescriptor,
     /// The oneof `EventOf` of `event.Event`.
     pub event_of: OneofDescriptor,
+    /// The stored names of its cases, by field number.
+    names: HashMap<u32, String>,
 }
 
 /// The compiled-in schema.
@@ -46,11 +49,16 @@ pub static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
         .oneofs()
         .find(|oneof| oneof.name() == "EventOf")
         .expect("Event declares the oneof EventOf");
+    let names = event_of
+        .fields()
+        .map(|case| (case.number(), name_of_case(case.name())))
+        .collect();
     Schema {
         events: message("event.Events"),
         header: message("event.Header"),
         event,
         event_of,
+        names,
     }
 });
 
@@ -70,6 +78,16 @@ pub fn name_of_case(field_name: &str) -> String {
         }
     }
     name
+}
+
+/// The set case of a decoded `event.Event`: its stored name and its value. Looks at the fields
+/// that are set and not at all the cases, of which there are many.
+#[must_use]
+pub fn case_of(event: &DynamicMessage) -> Option<(&'static str, &Value)> {
+    event.fields().find_map(|(field, value)| {
+        let name = SCHEMA.names.get(&field.number())?;
+        Some((name.as_str(), value))
+    })
 }
 
 /// The names of all event types, in the order of their field numbers.
@@ -95,8 +113,8 @@ impl EventType {
     /// Reads the type of a decoded `event.Event`.
     #[must_use]
     pub fn of(event: &DynamicMessage) -> Self {
-        if let Some(case) = SCHEMA.event_of.fields().find(|f| event.has_field(f)) {
-            return Self::Known(name_of_case(case.name()));
+        if let Some((name, _)) = case_of(event) {
+            return Self::Known(name.to_owned());
         }
         // The smallest number: independent of the order on the wire.
         match event.unknown_fields().map(|f| f.number()).min() {

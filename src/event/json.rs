@@ -236,23 +236,15 @@ pub fn carries(message: &DynamicMessage) -> bool {
 /// # Errors
 /// As [`encode`].
 pub fn params(event: &DynamicMessage) -> Result<String, EncodeError> {
-    let case = super::descriptor::SCHEMA
-        .event_of
-        .fields()
-        .find(|field| event.has_field(field));
-    let Some(case) = case else {
-        return Ok("{}".to_owned());
-    };
-    let value = event.get_field(&case);
-    let Value::Message(body) = &*value else {
+    let Some((_, Value::Message(body))) = super::descriptor::case_of(event) else {
         return Ok("{}".to_owned());
     };
     let options = SerializeOptions::new()
         .use_proto_field_name(true)
         .stringify_64_bit_integers(false)
         .skip_default_fields(true);
-    let text = write(body, &options)?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    let text = String::from_utf8(write(body, &options)?);
+    Ok(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 fn write(message: &DynamicMessage, options: &SerializeOptions) -> Result<Vec<u8>, EncodeError> {

@@ -17,7 +17,12 @@ use super::limits::MESSAGE_HEADERS_BYTES_MAX;
 use super::plan::{self, Key, Planned, Request};
 use super::reject::Invalid;
 use bytes::Buf;
+use prost::Message as _;
 use prost_reflect::{DynamicMessage, Value};
+
+/// A header's JSON is at most so many times as large as its protobuf: the name of a field with
+/// a byte of text, `"androidAdvertisingId":"\u0001",`, stands for three bytes.
+const JSON_FACTOR_MAX: usize = 16;
 
 /// Bytes that are not an `event.Events` message.
 #[derive(Debug, thiserror::Error)]
@@ -89,31 +94,36 @@ impl Group {
     }
 }
 
-/// The events of an `event.Events`, borrowed.
-#[must_use]
-pub fn events_of(batch: &DynamicMessage) -> Vec<DynamicMessage> {
-    let list = batch.get_field_by_name("events");
-    let Some(Value::List(list)) = list.as_deref() else {
-        return Vec::new();
-    };
-    list.iter()
-        .filter_map(|value| match value {
-            Value::Message(event) => Some(event.clone()),
-            _ => None,
-        })
-        .collect()
+/// The events of an `event.Events`, where they are.
+pub fn events_in(batch: &DynamicMessage) -> impl Iterator<Item = &DynamicMessage> {
+    let list = set_in(batch, "events").and_then(Value::as_list);
+    list.unwrap_or_default()
+        .iter()
+        .filter_map(Value::as_message)
 }
 
-/// The header of an `event.Events`, when it has one.
+/// The header of an `event.Events`, where it is, when it has one.
+#[must_use]
+pub fn header_in(batch: &DynamicMessage) -> Option<&DynamicMessage> {
+    set_in(batch, "header").and_then(Value::as_message)
+}
+
+/// A field that is set.
+fn set_in<'a>(message: &'a DynamicMessage, name: &str) -> Option<&'a Value> {
+    let mut fields = message.fields();
+    fields.find_map(|(field, value)| (field.name() == name).then_some(value))
+}
+
+/// The events of an `event.Events`, copied.
+#[must_use]
+pub fn events_of(batch: &DynamicMessage) -> Vec<DynamicMessage> {
+    events_in(batch).cloned().collect()
+}
+
+/// The header of an `event.Events`, copied, when it has one.
 #[must_use]
 pub fn header_of(batch: &DynamicMessage) -> Option<DynamicMessage> {
-    if !batch.has_field_by_name("header") {
-        return None;
-    }
-    match batch.get_field_by_name("header").as_deref() {
-        Some(Value::Message(header)) => Some(header.clone()),
-        _ => None,
-    }
+    header_in(batch).cloned()
 }
 
 /// A text field of a message; empty when unset.
@@ -171,13 +181,17 @@ pub fn split<'a>(
 /// # Errors
 /// [`SplitError::Header`].
 pub fn check_rows(batch: &DynamicMessage) -> Result<(), SplitError> {
-    let list = batch.get_field_by_name("events");
-    let events = list
-        .as_deref()
-        .and_then(Value::as_list)
-        .map_or(0, <[_]>::len);
-    let header_bytes = header_of(batch).map_or(0, |header| plan::size(&header));
-    if events > 1 && header_bytes.saturating_mul(events) > MESSAGE_HEADERS_BYTES_MAX {
+    let events = events_in(batch).count();
+    let Some(header) = header_in(batch).filter(|_| events > 1) else {
+        return Ok(());
+    };
+    // Whether it is far too small is seen without writing it as JSON.
+    let bytes_at_most = header.encoded_len().saturating_mul(JSON_FACTOR_MAX);
+    if bytes_at_most.saturating_mul(events) <= MESSAGE_HEADERS_BYTES_MAX {
+        return Ok(());
+    }
+    let header_bytes = plan::size(header);
+    if header_bytes.saturating_mul(events) > MESSAGE_HEADERS_BYTES_MAX {
         return Err(SplitError::Header {
             header_bytes,
             events,

@@ -8,7 +8,6 @@ use crate::event::limits::{
     MESSAGE_ROWS_BYTES_SOFT_MAX, UNKNOWN_TYPES_MAX,
 };
 use crate::event::proto::{Event, Events, Header};
-use prost::Message as _;
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -205,6 +204,25 @@ fn whatever_the_events_the_messages_are_bounded() {
             let in_rows = header_bytes * group.indexes.len();
             assert!(in_rows <= MESSAGE_ROWS_BYTES_SOFT_MAX + header_bytes);
         }
+    }
+}
+
+#[test]
+fn no_header_is_larger_as_json_than_is_reckoned_with() {
+    for field in SCHEMA.header.fields() {
+        let mut header = DynamicMessage::new(SCHEMA.header.clone());
+        let value = match field.kind() {
+            prost_reflect::Kind::String => Value::String("\u{1}".to_owned()),
+            prost_reflect::Kind::Int64 => Value::I64(1),
+            kind => panic!("{kind:?} has a worst case of its own"),
+        };
+        header.set_field(&field, value);
+        let json = crate::event::json::encode(&header).unwrap();
+        assert!(
+            json.len() <= JSON_FACTOR_MAX * header.encoded_len(),
+            "{}",
+            field.name()
+        );
     }
 }
 

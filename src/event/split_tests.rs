@@ -5,7 +5,6 @@ use crate::event::limits::EVENTS_PER_MESSAGE_MAX;
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
 use proptest::prelude::*;
-use prost::Message as _;
 
 const NOW_MS: i64 = 1_700_000_000_000;
 

@@ -9,20 +9,25 @@
 //!   that databases refuse (NUL) is replaced.
 
 use super::{Item, NewRow};
-use crate::event::descriptor::EventType;
+use crate::event::descriptor::{EventType, SCHEMA};
 use crate::event::envelope::Origins;
 use crate::event::identity::Content;
 use crate::event::reject::Invalid;
-use crate::event::split::{events_of, header_of, text};
+use crate::event::split::{events_in, header_in, text};
 use crate::event::{json, limits, validate};
+use crate::sink::schema::ERROR_EVENTS;
 use crate::sink::{Row, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Value as Field};
 
-/// Header fields in the order of the columns from `device_id` to `app_version_code`.
-const HEADER_TEXTS_BEFORE_URL: [&str; 9] = [
+/// Header fields in the order of the columns from `session_id` to `pp_id`; `current_url`, which
+/// events may have of their own, is one of them.
+const HEADER_FIELDS: [&str; 20] = [
+    "sessionId",
+    "bbDeviceId",
+    "userId",
     "deviceId",
     "androidAdvertisingId",
     "clientId",
@@ -32,9 +37,7 @@ const HEADER_TEXTS_BEFORE_URL: [&str; 9] = [
     "appLanguage",
     "appVersion",
     "appVersionCode",
-];
-/// And from `merchant_id` to `pp_id`.
-const HEADER_TEXTS_AFTER_URL: [&str; 7] = [
+    URL_FIELD,
     "merchantId",
     "utmReferrer",
     "utmPlatform",
@@ -43,39 +46,113 @@ const HEADER_TEXTS_AFTER_URL: [&str; 7] = [
     "utmCampaign",
     "ppId",
 ];
+/// Those of them that are whole numbers.
+const HEADER_NUMBERS: [&str; 2] = ["bbDeviceId", "userId"];
+const DEVICE_FIELD: &str = "deviceId";
+const URL_FIELD: &str = "currentURL";
+
+/// The cells of a row that come from the header, read once for all rows of a batch.
+struct Head {
+    cells: [Value; HEADER_FIELDS.len()],
+    is_there: bool,
+    has_device: bool,
+}
+
+impl Head {
+    fn of(header: Option<&DynamicMessage>) -> Self {
+        let mut head = Self {
+            cells: HEADER_FIELDS.map(|name| {
+                if HEADER_NUMBERS.contains(&name) {
+                    Value::Int(0)
+                } else {
+                    Value::Text(String::new())
+                }
+            }),
+            is_there: header.is_some(),
+            has_device: false,
+        };
+        for (field, value) in header.into_iter().flat_map(DynamicMessage::fields) {
+            let at = HEADER_FIELDS.iter().position(|name| *name == field.name());
+            let Some(cell) = at.map(|at| &mut head.cells[at]) else {
+                continue;
+            };
+            match (cell, value) {
+                (Value::Text(text), Field::String(value)) => {
+                    text.clone_from(value);
+                    head.has_device |= field.name() == DEVICE_FIELD && !value.is_empty();
+                }
+                (Value::Int(number), Field::I64(value)) => *number = *value,
+                _ => {}
+            }
+        }
+        head
+    }
+
+    /// The cells of a row; those of the last may be taken.
+    fn cells(&mut self, event: &DynamicMessage, is_last: bool) -> [Value; HEADER_FIELDS.len()] {
+        let mut cells = if is_last {
+            std::mem::replace(
+                &mut self.cells,
+                [const { Value::Null }; HEADER_FIELDS.len()],
+            )
+        } else {
+            self.cells.clone()
+        };
+        let own_url = text(event, URL_FIELD);
+        if !own_url.is_empty()
+            && let Some(at) = HEADER_FIELDS.iter().position(|name| *name == URL_FIELD)
+        {
+            cells[at] = Value::Text(own_url);
+        }
+        cells
+    }
+}
 
 /// Rows of `events`; an event that breaks a rule gives its reason instead.
 #[must_use]
 pub fn rows(batch: &DynamicMessage, origins: &Origins, now_ms: i64) -> Vec<Item> {
-    let header = header_of(batch);
-    events_of(batch)
-        .iter()
-        .enumerate()
-        .map(|(at, event)| {
-            let device = header.as_ref().map(|header| text(header, "deviceId"));
-            match device {
-                None => return Err("incomplete event: the batch has no header".to_owned()),
-                Some(device) if device.is_empty() => {
-                    return Err("incomplete event: header.deviceId is empty".to_owned());
-                }
-                Some(_) => {}
-            }
-            let id = text(event, "id");
-            let timestamp_ms = validate::event(&id, &text(event, "timestamp"))
-                .map_err(|invalid| limits::reason(&invalid.to_string()))?;
-            let params = params(event)?;
-            let place = Place { origins, at };
-            let values = values(
-                header.as_ref(),
-                event,
-                &id,
-                Value::TimeMs(timestamp_ms),
-                params,
-                now_ms,
-            );
-            Ok(place.row(values, format!("{id}/{timestamp_ms}")))
-        })
-        .collect()
+    let mut head = Head::of(header_in(batch));
+    let mut events = events_in(batch).enumerate().peekable();
+    let mut items = Vec::with_capacity(events_in(batch).count());
+    while let Some((at, event)) = events.next() {
+        let is_last = events.peek().is_none();
+        items.push(row(
+            &mut head,
+            event,
+            Place { origins, at },
+            is_last,
+            now_ms,
+        ));
+    }
+    items
+}
+
+fn row(
+    head: &mut Head,
+    event: &DynamicMessage,
+    place: Place<'_>,
+    is_last: bool,
+    now_ms: i64,
+) -> Item {
+    if !head.is_there {
+        return Err("incomplete event: the batch has no header".to_owned());
+    }
+    if !head.has_device {
+        return Err("incomplete event: header.deviceId is empty".to_owned());
+    }
+    let id = text(event, "id");
+    let timestamp_ms = validate::event(&id, &text(event, "timestamp"))
+        .map_err(|invalid| limits::reason(&invalid.to_string()))?;
+    let event_type = EventType::of(event);
+    let params = params(event, &event_type)?;
+    let identity = format!("{id}/{timestamp_ms}");
+    let stamp = Stamp {
+        id,
+        timestamp: Value::TimeMs(timestamp_ms),
+        now_ms,
+    };
+    let values = values(stamp, event_type.name(), head.cells(event, is_last), params);
+    Ok(place.row(values, identity))
 }
 
 /// Rows of `error_events`: one for each event, and one for a batch without any. `content`
@@ -90,15 +167,15 @@ pub fn error_rows(
 ) -> Vec<Item> {
     // A reason that several events share quotes none of them.
     let quotes_none = reason == Invalid::BadTimestamps.to_string();
-    let header = header_of(batch);
-    let mut events = events_of(batch);
+    let mut head = Head::of(header_in(batch));
+    let none = DynamicMessage::new(SCHEMA.event.clone());
+    let mut events: Vec<_> = events_in(batch).collect();
     if events.is_empty() {
-        events.push(DynamicMessage::new(
-            crate::event::descriptor::SCHEMA.event.clone(),
-        ));
+        events.push(&none);
     }
+    let last = events.len() - 1;
     events
-        .iter()
+        .into_iter()
         .enumerate()
         .map(|(at, event)| {
             let mut id = text(event, "id");
@@ -114,23 +191,29 @@ pub fn error_rows(
                 .ok()
                 .filter(|ms| *ms <= now_ms)
                 .map_or(Value::Null, Value::TimeMs);
-            let params = params(event).unwrap_or_else(|_| {
+            let event_type = EventType::of(event);
+            let params = params(event, &event_type).unwrap_or_else(|_| {
                 serde_json::json!({ "errorEventParams": format!("{event:?}") }).to_string()
             });
-            let mut values = values(header.as_ref(), event, &id, timestamp, params, now_ms);
-            let reason = own_reason.as_deref().unwrap_or(reason);
-            values.push(Value::Text(limits::reason(reason)));
-            for value in &mut values {
-                make_storable(value);
-            }
-            let place = Place { origins, at };
+            let cells = head.cells(event, at == last);
             let identity = format!(
                 "{id}/{}/{}/{}",
                 origins.host,
                 origins.seq,
                 origins.index(at)
             );
-            Ok(place.row(values, identity))
+            let stamp = Stamp {
+                id,
+                timestamp,
+                now_ms,
+            };
+            let mut values = values(stamp, event_type.name(), cells, params);
+            let reason = own_reason.as_deref().unwrap_or(reason);
+            values.push(Value::Text(limits::reason(reason)));
+            for value in &mut values {
+                make_storable(value);
+            }
+            Ok(Place { origins, at }.row(values, identity))
         })
         .collect()
 }
@@ -152,54 +235,39 @@ impl Place<'_> {
     }
 }
 
-fn values(
-    header: Option<&DynamicMessage>,
-    event: &DynamicMessage,
-    id: &str,
+/// What a row says first.
+struct Stamp {
+    id: String,
     timestamp: Value,
-    params: String,
     now_ms: i64,
+}
+
+/// The values up to `event_params`.
+fn values(
+    stamp: Stamp,
+    name: String,
+    head: [Value; HEADER_FIELDS.len()],
+    params: String,
 ) -> Vec<Value> {
-    let header_text = |field: &str| header.map(|h| text(h, field)).unwrap_or_default();
-    let header_int = |field: &str| header.map_or(0, |h| int(h, field));
-    let own_url = text(event, "currentURL");
-    let url = if own_url.is_empty() {
-        header_text("currentURL")
-    } else {
-        own_url
-    };
-    let mut values = vec![
-        Value::Text(id.to_owned()),
-        Value::Text(EventType::of(event).name()),
-        timestamp,
-        Value::TimeMs(now_ms),
-        Value::Text(header_text("sessionId")),
-        Value::Int(header_int("bbDeviceId")),
-        Value::Int(header_int("userId")),
-    ];
-    values.extend(HEADER_TEXTS_BEFORE_URL.map(|field| Value::Text(header_text(field))));
-    values.push(Value::Text(url));
-    values.extend(HEADER_TEXTS_AFTER_URL.map(|field| Value::Text(header_text(field))));
+    let mut values = Vec::with_capacity(ERROR_EVENTS.columns.len());
+    values.push(Value::Text(stamp.id));
+    values.push(Value::Text(name));
+    values.push(stamp.timestamp);
+    values.push(Value::TimeMs(stamp.now_ms));
+    values.extend(head);
     values.push(Value::Json(params));
     values
 }
 
 /// The event's parameters; for a type that this build does not know its number
 /// and its bytes, so that nothing of it is lost.
-fn params(event: &DynamicMessage) -> Result<String, String> {
-    if let EventType::Unknown(number) = EventType::of(event) {
+fn params(event: &DynamicMessage, event_type: &EventType) -> Result<String, String> {
+    if let EventType::Unknown(number) = event_type {
         let bytes = STANDARD.encode(event.encode_to_vec());
         let params = serde_json::json!({ "unknownField": number, "eventProtobuf": bytes });
         return Ok(params.to_string());
     }
     json::params(event).map_err(|error| limits::reason(&error.to_string()))
-}
-
-fn int(message: &DynamicMessage, field: &str) -> i64 {
-    match message.get_field_by_name(field).as_deref() {
-        Some(Field::I64(value)) => *value,
-        _ => 0,
-    }
 }
 
 /// Replaces NUL, which Postgres refuses in text and in JSON.
