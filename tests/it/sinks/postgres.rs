@@ -2,6 +2,7 @@
 //! else is waited for, and a commit is durable on any server.
 
 use super::rows::{KINDS, assert_rows, batch, events, extremes, good_and_bad, kinds, one, with};
+use super::tap::Tap;
 use super::{refused, unavailable};
 use crate::support::servers::{Kind, Server};
 use crate::support::shared::Shared;
@@ -73,6 +74,32 @@ pub fn sink(url: &str, schema: &str) -> Postgres {
         trust: TrustFiles::default(),
     })
     .unwrap()
+}
+
+/// Statements are prepared once for a connection, and all rows of a batch go behind one.
+#[tokio::test]
+async fn postgres_takes_a_batch_in_one_round_trip() {
+    let pg = PostgresTest::start("turns").await;
+    pg.sink.create_missing(&[&ERROR_EVENTS]).await.unwrap();
+    let tap = Tap::new(pg.server).await;
+    let url = pg.server.postgres_url();
+    let url = url.replace(&format!(":{}/", pg.server.port), &format!(":{}/", tap.port));
+    let sink = sink(&url, "turns");
+    for count in [1, 3000, 2] {
+        let batch = events(count, &ERROR_EVENTS);
+        let is_first = count == 1;
+        sink.write(&batch).await.unwrap();
+        // Before anything is awaited: the pool tries a connection that it gets back.
+        let turns = tap.turns();
+        assert!(turns.len() > 1 || !is_first, "{turns:?}");
+        assert!(turns.len() == 1 || is_first, "{turns:?}");
+        let limit = Duration::from_secs(5);
+        eventually("the connection is back", limit, || {
+            std::future::ready(!tap.turns().is_empty())
+        })
+        .await;
+    }
+    assert_eq!(pg.count("{s}.error_events").await, 3000);
 }
 
 #[tokio::test]
