@@ -68,12 +68,15 @@ const TOO_MANY_PARTS: u32 = 252;
 const OVERLOADED: &[u32] = &[TOO_MANY_PARTS, 202, 241];
 
 /// Codes of a server that may have taken the same rows as JSON, beside those about content:
-/// it found the end elsewhere, or has not got the format.
+/// it found the end elsewhere, has not got the format, or does not let this user have its
+/// settings.
 const ABOUT_FORMAT: &[u32] = &[
-    32, // ATTEMPT_TO_READ_AFTER_EOF
-    33, // CANNOT_READ_ALL_DATA
-    48, // NOT_IMPLEMENTED
-    73, // UNKNOWN_FORMAT
+    32,  // ATTEMPT_TO_READ_AFTER_EOF
+    33,  // CANNOT_READ_ALL_DATA
+    48,  // NOT_IMPLEMENTED
+    73,  // UNKNOWN_FORMAT
+    115, // UNKNOWN_SETTING
+    452, // SETTING_CONSTRAINT_VIOLATION
 ];
 
 /// Whether an insert of binary rows failed so that the same rows as JSON are to decide: the
