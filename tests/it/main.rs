@@ -15,6 +15,7 @@ mod support;
 
 mod backlog;
 mod bad_input;
+mod benches;
 mod broker;
 mod brokerless;
 mod calls;

@@ -152,7 +152,13 @@ fn unsafe_is_forbidden() {
     let (word, lint) = (concat!("uns", "afe"), concat!("uns", "afe_code"));
     let is_forbidden = lints.contains(&format!("{lint} = \"forbid\""));
     assert!(is_forbidden, "{lints}");
-    for (path, text) in rust_files(&["src", "tests/it", "build.rs", "fuzz/fuzz_targets"]) {
+    for (path, text) in rust_files(&[
+        "src",
+        "tests/it",
+        "benches",
+        "build.rs",
+        "fuzz/fuzz_targets",
+    ]) {
         let code = text
             .lines()
             .filter(|line| !line.trim_start().starts_with("//"));

@@ -1,0 +1,59 @@
+//! `holdfast load` in a process of its own, and the collector that it drives. Used by `door`
+//! and `end_to_end`.
+
+use crate::support::collector::binary;
+use serde_json::Value as Json;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Ten events of 300 bytes: 3 KB, as in all benches.
+const REQUESTS: &str = "--batch-events 10 --event-bytes 300 --seed 1 --json";
+
+/// Before anything counts.
+const WARM_UP: &str = "--warm-up 1s";
+
+/// What a load measured.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub calls_per_s: f64,
+    pub events_per_s: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+}
+
+/// The configuration of a collector that takes and keeps: its broker is away, and it has room.
+pub fn door_only() -> &'static str {
+    "[rabbitmq]\nurls = [\"amqp://127.0.0.1:1\"]\n\
+     [journal]\nmax_bytes = \"60GiB\"\nmin_free_bytes = \"1GiB\"\n"
+}
+
+/// Drives a door for so long. A refused call is no figure: panics on one.
+pub fn load(address: &str, shape: &str, measured: Duration) -> Loaded {
+    let duration = format!("--duration {}ms", measured.as_millis());
+    let said = run_load(&format!("--to {address} {WARM_UP} {duration} {shape}"));
+    let number = |name: &str| said[name].as_f64().unwrap();
+    Loaded {
+        calls_per_s: number("calls_per_s"),
+        events_per_s: number("events_per_s"),
+        p50_us: number("latency_p50_us"),
+        p99_us: number("latency_p99_us"),
+    }
+}
+
+/// Runs `holdfast load` with these words to its end, which must be a clean one.
+pub fn run_load(words: &str) -> Json {
+    let output = Command::new(binary())
+        .arg("load")
+        .args(REQUESTS.split(' '))
+        .args(words.split_whitespace())
+        .env_remove("HOLDFAST_CONFIG")
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "load {words}: {said}");
+    let said: Json = serde_json::from_str(&said).unwrap();
+    let refused = said["refused"].as_object().unwrap();
+    assert!(refused.is_empty(), "load {words}: {refused:?}");
+    said
+}
