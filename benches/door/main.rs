@@ -85,7 +85,7 @@ async fn main() {
         for side in sides(round) {
             let is = match side {
                 Side::Ours => {
-                    let mut collector = Collector::new(&scratch, door_only());
+                    let mut collector = Collector::new(&scratch, &door_only());
                     collector.environment = options.environment();
                     collector.start().await;
                     let is = measure(&collector.address(), options.measured());

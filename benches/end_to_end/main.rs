@@ -39,7 +39,7 @@ mod rounds;
 mod support;
 
 use clap::Parser as _;
-use driver::{door_only, load, run_load};
+use driver::{JOURNAL, door_only, load, run_load};
 use payload::BATCH_EVENTS;
 use rounds::{Figures, Options, Side, sides};
 use rows::Rows;
@@ -77,7 +77,8 @@ struct Site {
 
 impl Site {
     fn broker(&self) -> String {
-        format!("[rabbitmq]\nurls = [\"{}\"]\n", self.rabbitmq.amqp_url())
+        let url = self.rabbitmq.amqp_url();
+        format!("{JOURNAL}[rabbitmq]\nurls = [\"{url}\"]\n")
     }
 
     fn broker_and_sink(&self) -> String {
@@ -98,7 +99,7 @@ impl Site {
     /// Each stage with the machine for itself: its name, and its events a second.
     async fn stages(&self, run: &str) -> [(&'static str, f64); 3] {
         let scratch = Scratch::new("bench_end_to_end_door");
-        let mut collector = self.collector(&scratch, door_only());
+        let mut collector = self.collector(&scratch, &door_only());
         collector.start().await;
         let shape = "--connections 4 --in-flight 256";
         let door = load(&collector.address(), shape, self.options.measured());
