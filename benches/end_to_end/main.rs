@@ -63,8 +63,9 @@ struct Args {
     #[command(flatten)]
     options: Options,
     /// Requests of ten events of a measurement; some ten seconds' worth.
-    #[arg(long, default_value_t = 10_000)]
-    requests: usize,
+    /// Of 50,000, a forwarder makes a backlog whatever their time.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..50_000))]
+    requests: u32,
 }
 
 /// The servers, and what a round needs to know.
@@ -176,7 +177,7 @@ async fn main() {
         rabbitmq: Server::new(Kind::RabbitMq, &scratch),
         clickhouse: Server::new(Kind::ClickHouse, &scratch),
         options: args.options.clone(),
-        requests: args.requests,
+        requests: args.requests as usize,
     };
     site.rabbitmq.launch();
     site.clickhouse.launch();

@@ -59,8 +59,9 @@ struct Args {
     #[command(flatten)]
     options: Options,
     /// Requests of a round; some seconds' worth.
-    #[arg(long, default_value_t = 10_000)]
-    requests: usize,
+    /// Of 50,000, a forwarder makes a backlog whatever their time.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..50_000))]
+    requests: u32,
     /// Kind of the queue: `quorum` or `classic`.
     #[arg(long, default_value = "quorum")]
     queue_type: String,
@@ -87,7 +88,7 @@ async fn main() {
         let mut collector = Collector::new(&scratch, &config);
         collector.environment = options.environment();
         let run = format!("forwarding-{round}");
-        let events = filled::fill(&collector, &run, args.requests).await;
+        let events = filled::fill(&collector, &run, args.requests as usize).await;
         let ours = filled::forward(&mut collector, events).await;
         collector.terminate();
         let sample = Sample::take(&rabbitmq.amqp_url(), QUEUE).await;

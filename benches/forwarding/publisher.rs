@@ -21,6 +21,19 @@ struct Message {
     body: Vec<u8>,
 }
 
+impl Message {
+    async fn publish(&self, channel: &Channel) -> lapin::Result<Confirmation> {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            immediate: false,
+        };
+        let (exchange, key) = (self.exchange.clone(), self.key.clone());
+        let properties = self.properties.clone();
+        let sending = channel.basic_publish(exchange, key, options, &self.body, properties);
+        sending.await?.await
+    }
+}
+
 /// What a queue held.
 pub struct Sample {
     some: Vec<Message>,
@@ -87,14 +100,8 @@ pub async fn publish(url: &str, queue: &str, sample: &Sample, events: u64, windo
     while confirmed < sample.messages {
         while sent < sample.messages && confirms.len() < window {
             let message = &sample.some[(sent % sample.some.len() as u64) as usize];
-            let options = BasicPublishOptions {
-                mandatory: true,
-                immediate: false,
-            };
-            let (exchange, key) = (message.exchange.clone(), message.key.clone());
-            let properties = message.properties.clone();
-            let sending = channel.basic_publish(exchange, key, options, &message.body, properties);
-            confirms.push(sending.await.unwrap());
+            // Not one after the other: each waits until it is written.
+            confirms.push(message.publish(&channel));
             sent += 1;
         }
         let confirmation = confirms.next().await.unwrap().unwrap();

@@ -212,10 +212,10 @@ async fn fill_plain(dir: &Path, mib: usize) {
     writer.join().unwrap();
 }
 
-fn backlog_figures(figures: &mut Figures, dirs: &[PathBuf; 3]) {
+fn backlog_figures(figures: &mut Figures, dirs: &[PathBuf; 3], mib: usize) {
     let [large, small, plain] = dirs;
-    let few = backlog::walk_elsewhere(small);
-    let much = backlog::walk_elsewhere(large);
+    let few = backlog::walk_elsewhere(small, mib / SMALLER);
+    let much = backlog::walk_elsewhere(large, mib);
     let started = Instant::now();
     let bytes = plain::read(plain);
     let most = bytes as f64 / started.elapsed().as_secs_f64();
@@ -249,14 +249,13 @@ async fn main() {
     }
     // After the appends, whose disk it would keep busy.
     let dirs = ["large", "small", "plain"].map(|name| dir.join(name));
-    let few = args.backlog_mib / SMALLER;
     for round in 0..args.options.rounds {
         // An open writes a little, so each round has backlogs of its own.
         backlog::fill_elsewhere(&dirs[0], args.backlog_mib);
-        backlog::fill_elsewhere(&dirs[1], few);
+        backlog::fill_elsewhere(&dirs[1], args.backlog_mib / SMALLER);
         fill_plain(&dirs[2], args.backlog_mib).await;
         eprintln!("round {round}: backlogs are filled");
-        backlog_figures(&mut figures, &dirs);
+        backlog_figures(&mut figures, &dirs, args.backlog_mib);
         for dir in &dirs {
             std::fs::remove_dir_all(dir).unwrap();
         }
