@@ -26,6 +26,7 @@ pub fn door(c: &mut Criterion) {
     let bytes = request("micro", 1, NOW_MS);
     let found = scan::request(&bytes, EVENTS_MAX).unwrap();
     assert_eq!(found.events, BATCH_EVENTS);
+    assert!((2_900..3_200).contains(&bytes.len()), "{}", bytes.len());
     let mut group = c.benchmark_group("door");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("scan", |b| {

@@ -12,8 +12,9 @@ use std::sync::LazyLock;
 /// Events of a request.
 pub const BATCH_EVENTS: usize = 10;
 
-/// Bytes of an event's own fields.
+/// Bytes of an event's own fields at most, and of all of it.
 const BODY_BYTES: usize = 200;
+const EVENT_BYTES: usize = 290;
 
 /// The fields of one event of each type, as bytes of `event.Event`.
 static EVENTS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
@@ -74,7 +75,10 @@ pub fn request(run: &str, number: usize, now_ms: i64) -> Vec<u8> {
         let mut event = holdfast::event::proto::Event::decode(&made[..]).unwrap();
         event.id = format!("{run}-{number:08}-{index}");
         event.timestamp = now_ms.to_string();
-        event.current_url = "https://bench.example/collections/winter?page=2".to_owned();
+        // Types have few fields or many; an address fills what is left.
+        event.current_url = "https://bench.example/".to_owned();
+        let rest = EVENT_BYTES.saturating_sub(event.encoded_len());
+        event.current_url.push_str(&"winter-".repeat(rest / 7));
         event
     });
     let batch = Events {
