@@ -32,6 +32,7 @@ mod faults;
 mod foreign;
 mod hostile;
 mod http;
+mod league;
 mod load;
 mod main_path;
 mod monitoring;
