@@ -42,10 +42,6 @@ use std::time::Duration;
 use support::Scratch;
 use support::collector::Collector;
 
-/// As the service has it.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// What a lone call may take beside the server that does nothing, in syncs.
 const SYNCS: f64 = 1.3;
 

@@ -48,10 +48,6 @@ use support::Scratch;
 use support::collector::Collector;
 use support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
 
-/// As the service has it.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// How often one looks for rows.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
 

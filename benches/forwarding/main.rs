@@ -44,10 +44,6 @@ use support::Scratch;
 use support::collector::Collector;
 use support::servers::{Kind, Server};
 
-/// As the service has it.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// The queue that events wait in; the collector has no sink, and declares it all the same.
 const QUEUE: &str = "grpc_clickhouse_event_q";
 

@@ -47,10 +47,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// As the service has it.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// The smaller backlog is so many times smaller.
 const SMALLER: usize = 8;
 
@@ -86,7 +82,7 @@ impl Log {
     async fn append(&self, record: &NewRecord) {
         match self {
             Self::Ours(journal) => {
-                journal.append(record, None).await.unwrap();
+                journal.append(record.clone(), None).await.unwrap();
             }
             Self::Plain(plain) => plain.append(record.content.clone()).await,
         }

@@ -21,10 +21,6 @@ mod payload;
 
 use criterion::{criterion_group, criterion_main};
 
-/// As the service has it.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 criterion_group!(
     steps,
     event::door,

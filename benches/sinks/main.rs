@@ -48,10 +48,6 @@ use support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// As the service has it.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 #[derive(Debug, Clone, clap::Parser)]
 pub struct Args {
     /// Rounds; their median counts.

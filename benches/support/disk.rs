@@ -64,7 +64,7 @@ where
         tasks.spawn(async move {
             let mut last = Seq(0);
             while let Some(record) = give(next.fetch_add(1, Ordering::Relaxed)) {
-                last = journal.append(&record, None).await.unwrap();
+                last = journal.append(record, None).await.unwrap();
             }
             last
         });
