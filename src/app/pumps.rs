@@ -39,6 +39,7 @@ pub(super) struct Pumps {
     tasks: JoinSet<()>,
     stop: CancellationToken,
     publisher: Option<SafePublisher>,
+    sinks: Vec<Arc<dyn Sink>>,
     /// How long the forwarder waits for confirms at its stop.
     grace: watch::Sender<Duration>,
 }
@@ -56,6 +57,7 @@ impl Pumps {
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
             publisher: None,
+            sinks: Vec::new(),
             grace: watch::Sender::new(share(config.shutdown.grace.get())),
         };
         let mut sinks = sinks(config)?;
@@ -64,6 +66,7 @@ impl Pumps {
                 *sink = Arc::new(Drilled::new(Arc::clone(sink), drill.clone()));
             }
         }
+        pumps.sinks = sinks.values().cloned().collect();
         let consumers = consumers(config);
         let takers = takers(config);
         for (&kind, sink) in sinks.iter().filter(|(kind, _)| kind.takes_rows()) {
@@ -204,6 +207,9 @@ impl Pumps {
         while self.tasks.join_next().await.is_some() {}
         if let Some(publisher) = &self.publisher {
             publisher.close().await;
+        }
+        for sink in &self.sinks {
+            sink.close().await;
         }
     }
 }

@@ -70,4 +70,8 @@ impl Sink for Drilled {
     async fn maintain(&self) -> Result<(), SchemaError> {
         self.sink.maintain().await
     }
+
+    async fn close(&self) {
+        self.sink.close().await;
+    }
 }

@@ -202,4 +202,7 @@ pub trait Sink: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// As [`Sink::create_missing`].
     async fn maintain(&self) -> Result<(), SchemaError>;
+
+    /// Ends its connections in order, when nothing is written any more; after it nothing may be.
+    async fn close(&self) {}
 }

@@ -249,6 +249,12 @@ impl Sink for Postgres {
         ))
         .await
     }
+
+    async fn close(&self) {
+        if let Some(pool) = self.pool.get() {
+            pool.close().await;
+        }
+    }
 }
 
 /// The files, and a mode that needs them: with `prefer`, the default, a server that is asked for

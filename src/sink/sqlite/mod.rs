@@ -196,6 +196,12 @@ impl Sink for Sqlite {
     async fn maintain(&self) -> Result<(), SchemaError> {
         Ok(())
     }
+
+    async fn close(&self) {
+        if let Some(pool) = self.pool.get() {
+            pool.close().await;
+        }
+    }
 }
 
 fn cells(batch: &Batch) -> Result<Vec<Vec<Cell<'_>>>, WriteError> {
