@@ -12,6 +12,8 @@
 //! - `door_256_calls`: calls a second, 256 in flight over 4 connections, 10 events of 300
 //!   bytes each;
 //! - `door_256_p99`: milliseconds that the slowest hundredth of them takes at least;
+//! - `door_256_cpu`: microseconds of processor time that the server's process takes for one of
+//!   them, which says more than the rate where the machine is not quiet;
 //! - `door_1_p50`: microseconds of a call when there is no other, to those of the server that
 //!   does nothing and 1.3 times an append of 4 KiB with its fdatasync, measured beside it.
 
@@ -45,6 +47,10 @@ use support::collector::Collector;
 /// What a lone call may take beside the server that does nothing, in syncs.
 const SYNCS: f64 = 1.3;
 
+/// In which the kernel tells processor time: its USER_HZ, on every architecture that we build
+/// for.
+const TICKS_PER_S: f64 = 100.0;
+
 #[derive(Debug, clap::Parser)]
 struct Args {
     #[command(flatten)]
@@ -57,14 +63,29 @@ struct Args {
 /// What is measured of one side.
 struct Measured {
     many: Loaded,
+    /// Processor time of one of these calls.
+    cpu_us: f64,
     alone: Loaded,
 }
 
-fn measure(address: &str, measured: Duration) -> Measured {
+fn measure(address: &str, pid: u32, measured: Duration) -> Measured {
+    let before = cpu_us(pid);
+    let many = load(address, "--connections 4 --in-flight 256", measured);
     Measured {
-        many: load(address, "--connections 4 --in-flight 256", measured),
+        cpu_us: (cpu_us(pid) - before) / many.calls,
+        many,
         alone: load(address, "--connections 1 --in-flight 1", measured),
     }
+}
+
+/// Processor time that a process has used so far.
+fn cpu_us(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Behind the name, which may be anything: the 12th and the 13th are its own and the kernel's.
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    let ticks = rest.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    ticks as f64 * 1e6 / TICKS_PER_S
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -84,13 +105,13 @@ async fn main() {
                     let mut collector = Collector::new(&scratch, &door_only());
                     collector.environment = options.environment();
                     collector.start().await;
-                    let is = measure(&collector.address(), options.measured());
+                    let is = measure(&collector.address(), collector.pid(), options.measured());
                     collector.terminate();
                     is
                 }
                 Side::Ceiling => {
                     let (server, address) = no_op::start(&scratch).await;
-                    let is = measure(&address, options.measured());
+                    let is = measure(&address, server.pid(), options.measured());
                     server.kill();
                     is
                 }
@@ -106,6 +127,7 @@ async fn main() {
             most.calls_per_s,
         );
         figures.add("door_256_p99", "ms", is.p99_us / 1e3, most.p99_us / 1e3);
+        figures.add("door_256_cpu", "us", ours.cpu_us, no_op.cpu_us);
         let sync_us = disk::sync_us(&scratch.0);
         eprintln!(
             "no-op p50 {:.0} us, an append of 4 KiB and its fdatasync {sync_us:.0} us",

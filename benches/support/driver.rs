@@ -15,6 +15,8 @@ const WARM_UP: &str = "--warm-up 1s";
 /// What a load measured.
 #[derive(Debug, Clone)]
 pub struct Loaded {
+    /// All that were answered, those of the warm-up, too.
+    pub calls: f64,
     pub calls_per_s: f64,
     pub events_per_s: f64,
     pub p50_us: f64,
@@ -36,6 +38,7 @@ pub fn load(address: &str, shape: &str, measured: Duration) -> Loaded {
     let said = run_load(&format!("--to {address} {WARM_UP} {duration} {shape}"));
     let number = |name: &str| said[name].as_f64().unwrap();
     Loaded {
+        calls: number("acked_calls") + number("warm_up_calls"),
         calls_per_s: number("calls_per_s"),
         events_per_s: number("events_per_s"),
         p50_us: number("latency_p50_us"),
