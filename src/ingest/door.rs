@@ -28,9 +28,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The way into the journal.
+/// The way into the journal. Several parts of each request have a clone of it.
 #[derive(Debug, Clone)]
-pub struct Door {
+pub struct Door(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     journal: Journal,
     metrics: Metrics,
     /// `ingest.keep_rejected`, which a reload changes for all doors.
@@ -40,9 +43,9 @@ pub struct Door {
     /// `ingest.max_request_events`.
     request_events_max: usize,
     /// Requests between their bytes and their answer, for a clean stop.
-    in_work: Arc<AtomicUsize>,
+    in_work: AtomicUsize,
     /// Requests that the journal works on at the same time.
-    places: Arc<Semaphore>,
+    places: Semaphore,
     /// Those of one caller that wait for it or have it.
     parts: Places,
 }
@@ -79,31 +82,29 @@ impl Door {
         health: Health,
         limits: DoorLimits,
     ) -> Self {
-        Self {
+        Self(Arc::new(Inner {
             journal,
             metrics,
             keep_rejected,
             health,
             name,
             request_events_max: limits.request_events_max,
-            in_work: Arc::new(AtomicUsize::new(0)),
-            places: Arc::new(Semaphore::new(
-                limits.in_flight_max.min(Semaphore::MAX_PERMITS),
-            )),
+            in_work: AtomicUsize::new(0),
+            places: Semaphore::new(limits.in_flight_max.min(Semaphore::MAX_PERMITS)),
             parts: Places::new(usize::MAX, limits.in_flight_max.div_ceil(2)),
-        }
+        }))
     }
 
     /// This host's id, for answers.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.journal.host().as_str()
+        self.0.journal.host().as_str()
     }
 
     /// Requests that are not answered yet.
     #[must_use]
     pub fn in_work(&self) -> usize {
-        self.in_work.load(Ordering::Acquire)
+        self.0.in_work.load(Ordering::Acquire)
     }
 
     /// Takes an `event.Events`: returns once it is durable, or says why not.
@@ -118,7 +119,7 @@ impl Door {
         deadline: Option<Duration>,
     ) -> Result<Accepted, Refusal> {
         let started = Instant::now();
-        let _in_work = InWork::new(&self.in_work);
+        let _in_work = InWork::new(&self.0.in_work);
         let result = match self.place(caller, deadline).await {
             Ok(_place) => {
                 let left = deadline.map(|deadline| deadline.saturating_sub(started.elapsed()));
@@ -128,14 +129,15 @@ impl Door {
         };
         match &result {
             Ok(accepted) => {
-                self.metrics.request(self.name, "accepted");
-                self.metrics
+                self.0.metrics.request(self.0.name, "accepted");
+                self.0
+                    .metrics
                     .acknowledged(accepted.events, started.elapsed());
             }
             Err(refusal) => {
-                self.metrics.request(self.name, refusal.outcome());
+                self.0.metrics.request(self.0.name, refusal.outcome());
                 let client = caller.name();
-                tracing::debug!(door = self.name, client, %refusal, "request refused");
+                tracing::debug!(door = self.0.name, client, %refusal, "request refused");
             }
         }
         result
@@ -148,9 +150,9 @@ impl Door {
         caller: &Caller,
         deadline: Option<Duration>,
     ) -> Result<(Place, SemaphorePermit<'_>), Refusal> {
-        let own = self.parts.take(caller.whose(), 1);
+        let own = self.0.parts.take(caller.whose(), 1);
         let own = own.map_err(|_: Short| Refusal::Busy)?;
-        let turn = self.places.acquire();
+        let turn = self.0.places.acquire();
         let turn = match deadline {
             None => turn.await,
             Some(deadline) => tokio::time::timeout(deadline, turn)
@@ -162,13 +164,13 @@ impl Door {
 
     /// Counts a request that was refused before its bytes came here.
     pub fn refused(&self, refusal: Refusal) -> Refusal {
-        self.metrics.request(self.name, refusal.outcome());
+        self.0.metrics.request(self.0.name, refusal.outcome());
         refusal
     }
 
     /// Counts a request that was refused for its size before its bytes came here.
     pub fn refused_too_large(&self) {
-        self.metrics.request(self.name, "too_large");
+        self.0.metrics.request(self.0.name, "too_large");
     }
 
     /// Takes a webhook: returns once it is durable, or says why not. Counts what it takes;
@@ -178,11 +180,11 @@ impl Door {
     /// See [`Refusal`].
     pub async fn accept_webhook(&self, source: Source, stored: &Stored) -> Result<(), Refusal> {
         let started = Instant::now();
-        let _in_work = InWork::new(&self.in_work);
+        let _in_work = InWork::new(&self.0.in_work);
         self.open()?;
         let received_at_ms = now_ms();
         let receipt = Receipt {
-            host: self.journal.host(),
+            host: self.0.journal.host(),
             seq: Seq(0),
             received_at_ms,
         };
@@ -197,15 +199,15 @@ impl Door {
             events: Tally::webhook(source),
             content: stored.encode(),
         };
-        self.journal.append(record, None).await?;
-        self.metrics.request(self.name, "accepted");
-        self.metrics.acknowledged(1, started.elapsed());
+        self.0.journal.append(record, None).await?;
+        self.0.metrics.request(self.0.name, "accepted");
+        self.0.metrics.acknowledged(1, started.elapsed());
         Ok(())
     }
 
     /// Whether anything is taken at all. Looked at after the request counts as in work.
     fn open(&self) -> Result<(), Refusal> {
-        if self.health.is_draining() {
+        if self.0.health.is_draining() {
             Err(Refusal::Draining)
         } else {
             Ok(())
@@ -219,7 +221,7 @@ impl Door {
         deadline: Option<Duration>,
     ) -> Result<Accepted, Refusal> {
         self.open()?;
-        let found = scan::request(&bytes, self.request_events_max)?;
+        let found = scan::request(&bytes, self.0.request_events_max)?;
         if let Err(invalid) = validate::header(&found) {
             self.keep(bytes, invalid.to_string(), deadline).await?;
             return Err(Refusal::Incomplete);
@@ -231,7 +233,7 @@ impl Door {
         let tally = Tally::of_request(&bytes);
         caller.admit(&tally)?;
         let record = record(Kind::Dispatch, None, tally, bytes);
-        let seq = self.journal.append(record, deadline).await?;
+        let seq = self.0.journal.append(record, deadline).await?;
         Ok(Accepted {
             seq: Some(seq),
             events,
@@ -246,9 +248,9 @@ impl Door {
         reason: String,
         deadline: Option<Duration>,
     ) -> Result<(), Refusal> {
-        if self.keep_rejected.load(Ordering::Relaxed) {
+        if self.0.keep_rejected.load(Ordering::Relaxed) {
             let record = record(Kind::Rejected, Some(reason), Tally::rejected(), bytes);
-            self.journal.append(record, deadline).await?;
+            self.0.journal.append(record, deadline).await?;
         }
         Ok(())
     }
