@@ -113,6 +113,10 @@ async fn measure(args: &Args, name: &str, server: &Server, figures: &mut Figures
             Raw::postgres(server, args.connections).await,
         ),
     };
+    let names = match name {
+        "clickhouse" => ["clickhouse_write", "clickhouse_from_messages"],
+        _ => ["postgres_write", "postgres_from_messages"],
+    };
     sink.create_missing(&[&EVENTS]).await.unwrap();
     // Before anything counts: connections, statements, layouts.
     let mut ways = [Way::Raw, Way::Write, Way::FromMessages];
@@ -130,8 +134,8 @@ async fn measure(args: &Args, name: &str, server: &Server, figures: &mut Figures
             measured[way as usize] = run(args, way, &run_name, &sink, &raw).await;
         }
         let [ceiling, write, from_messages] = measured;
-        figures.add(&format!("{name}_write"), write, ceiling);
-        figures.add(&format!("{name}_from_messages"), from_messages, ceiling);
+        figures.add(names[0], write, ceiling);
+        figures.add(names[1], from_messages, ceiling);
         ways.rotate_left(1);
     }
 }
