@@ -30,6 +30,9 @@ const LAUNCHES: &str = "launch_refer_event_q";
 const CLICKS: &str =
     "[clicks]\nbot_ips = [\"203.0.113.66\"]\nbot_referers = [\"preview.example\"]\n";
 
+/// How long calls to partners may be under way that were begun already.
+const SETTLED: Duration = Duration::from_secs(60);
+
 /// Servers, a collector with all sinks, and the producer's record.
 struct Site {
     stack: Stack,
@@ -123,6 +126,16 @@ impl Site {
     /// Ends the collector, so that what it had not settled would be back in its queue,
     /// and has the judges look at everything.
     async fn judge(&mut self, records: &str, state: &[&str], judged: Judged) {
+        // What a killed collector had in work comes again, and may be in work again when all
+        // rows are there.
+        eventually("every delivery is settled", SETTLED, || async {
+            let words = ["-q", "list_queues", "name", "messages_unacknowledged"];
+            let queues = self.stack.rabbitmq.rabbitmqctl(&words);
+            let count = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
+            let mut counts = queues.lines().filter_map(count).peekable();
+            counts.peek().is_some() && counts.all(|count| count == 0)
+        })
+        .await;
         let status = self.collector.terminate();
         assert!(status.success(), "{status}");
         self.verb("drained", &["@broker"]).await;
