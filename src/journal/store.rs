@@ -41,8 +41,10 @@ pub(super) const SYNC_BYTES_MAX: usize = SEGMENT_BYTES / 8;
 const CACHE_BYTES: u64 = 8 << 20;
 
 /// What making a store takes at once, in large pieces: sled's table of pages (6 MiB) and its
-/// buffer of a segment. It does not look whether it got them, and breaks where it did not.
-const MEMORY_BYTES: usize = 24 << 20;
+/// buffer of a segment, and as much again. It does not look whether it got them, and breaks
+/// where it did not. More than 32 MiB, since glibc's malloc takes the size of what is given
+/// back, up to that, for what it is to keep from then on.
+const MEMORY_BYTES: usize = 40 << 20;
 
 /// Marks for each block: a leaf of at least eight of them, which a split leaves, has room for
 /// the blocks among them. With fewer, leaves are split again; more are only bytes.
