@@ -7,22 +7,21 @@
 
 use crate::guarded::Guarded;
 use crate::process;
+use crate::raw::Raw;
 use crate::system::{Promise, Sender, Server, System, Traced};
 use anyhow::{Context as _, bail, ensure};
 use async_trait::async_trait;
-use bytes::{BufMut as _, Bytes};
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use holdfast::admin::{State, Status};
 use holdfast::event::proto::Response;
 use holdfast::ingest::codec::RawCodec;
 use http::uri::PathAndQuery;
-use prost::Message as _;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 use tonic::body::Body;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{NamedService, UnaryService};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status as CallStatus};
@@ -270,48 +269,8 @@ impl Sender for Caller {
         grpc.ready().await?;
         let path = PathAndQuery::from_static(DISPATCH);
         let request = Request::new(payload.clone());
-        let answer = grpc.unary(request, path, CallCodec).await?.into_inner();
+        let answer = grpc.unary(request, path, Raw).await?.into_inner();
         ensure!(answer.status == "SUCCESS", "{}", answer.message);
         Ok(())
-    }
-}
-
-/// Requests are bytes, answers are read.
-#[derive(Debug, Clone, Copy)]
-struct CallCodec;
-
-impl Codec for CallCodec {
-    type Encode = Bytes;
-    type Decode = Response;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for CallCodec {
-    type Item = Bytes;
-    type Error = CallStatus;
-
-    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), CallStatus> {
-        to.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for CallCodec {
-    type Item = Response;
-    type Error = CallStatus;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Response>, CallStatus> {
-        let answer = Response::decode(from);
-        let answer = answer.map_err(|error| CallStatus::internal(error.to_string()))?;
-        Ok(Some(answer))
     }
 }

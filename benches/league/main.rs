@@ -28,6 +28,14 @@ mod payload;
 mod postgres;
 mod process;
 mod rabbitmq;
+#[path = "../../tests/it/support/raw.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "it serves the tests"
+)]
+mod raw;
 mod redis;
 mod report;
 mod serve;

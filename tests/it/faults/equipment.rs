@@ -36,7 +36,7 @@ call("rmdir", lambda n: os.rmdir(f"gone/{n}"))
 /// Runs the calls under rules; their lines that are not plain success.
 fn failures(rules: &str) -> Vec<String> {
     let scratch = Scratch::new("fault_library");
-    let work = scratch.0.join("work");
+    let work = scratch.0.join("ground");
     std::fs::create_dir(&work).unwrap();
     let faults = Faults::new(&scratch.0);
     faults.set(rules);
@@ -64,8 +64,8 @@ fn the_fault_library_fails_the_calls_it_is_told_to_and_no_others() {
     assert!(failures("").is_empty());
     assert!(failures("any */elsewhere/* 1 * EIO").is_empty());
     for (rule, failed) in [
-        ("create */work/made? 2 1 ENOSPC", vec!["create 2 ENOSPC"]),
-        ("create */work/made1 1 * EIO", vec!["create 1 EIO"]),
+        ("create */ground/made? 2 1 ENOSPC", vec!["create 2 ENOSPC"]),
+        ("create */ground/made1 1 * EIO", vec!["create 1 EIO"]),
         ("write */plain 2 2 EIO", vec!["write 2 EIO", "pwrite 1 EIO"]),
         (
             "write */plain 3 * EIO+short",
@@ -85,8 +85,11 @@ fn the_fault_library_fails_the_calls_it_is_told_to_and_no_others() {
             vec!["fsync 2 EIO", "fdatasync 1 EIO"],
         ),
         ("fdatasync */plain 1 1 EIO", vec!["fdatasync 1 EIO"]),
-        ("mkdir */work/dir? 2 1 EDQUOT", vec!["mkdir 2 EDQUOT"]),
-        ("rename */work/dirs/new2 1 1 EROFS", vec!["rename 2 EROFS"]),
+        ("mkdir */ground/dir? 2 1 EDQUOT", vec!["mkdir 2 EDQUOT"]),
+        (
+            "rename */ground/dirs/new2 1 1 EROFS",
+            vec!["rename 2 EROFS"],
+        ),
         (
             "unlink */old? 1 1 EACCES\nunlink */gone/? 2 1 EIO",
             vec!["unlink 1 EACCES", "rmdir 2 EIO"],
