@@ -37,7 +37,7 @@ mod rounds;
 mod support;
 
 use clap::Parser as _;
-use driver::{Loaded, door_only, load};
+use driver::{Loaded, cpu_us, door_only, load};
 use rounds::{Figures, Options, Side, sides};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,10 +46,6 @@ use support::collector::Collector;
 
 /// What a lone call may take beside the server that does nothing, in syncs.
 const SYNCS: f64 = 1.3;
-
-/// In which the kernel tells processor time: its USER_HZ, on every architecture that we build
-/// for.
-const TICKS_PER_S: f64 = 100.0;
 
 #[derive(Debug, clap::Parser)]
 struct Args {
@@ -76,16 +72,6 @@ fn measure(address: &str, pid: u32, measured: Duration) -> Measured {
         many,
         alone: load(address, "--connections 1 --in-flight 1", measured),
     }
-}
-
-/// Processor time that a process has used so far.
-fn cpu_us(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // Behind the name, which may be anything: the 12th and the 13th are its own and the kernel's.
-    let (_, rest) = stat.rsplit_once(") ").unwrap();
-    let ticks = rest.split(' ').skip(11).take(2);
-    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-    ticks as f64 * 1e6 / TICKS_PER_S
 }
 
 #[tokio::main(worker_threads = 2)]

@@ -39,7 +39,7 @@ mod rounds;
 mod support;
 
 use clap::Parser as _;
-use driver::{JOURNAL, door_only, load, run_load};
+use driver::{JOURNAL, REQUESTS, door_only, load, run_load};
 use payload::BATCH_EVENTS;
 use rounds::{Figures, Options, Side, sides};
 use rows::Rows;
@@ -130,7 +130,7 @@ impl Site {
         let events = (self.requests * BATCH_EVENTS) as u64;
         let visible = tokio::spawn(rows.appear(events));
         let words = format!(
-            "--to {} --calls {} --connections 4 --in-flight 256",
+            "--to {} {REQUESTS} --calls {} --connections 4 --in-flight 256",
             collector.address(),
             self.requests
         );
@@ -146,7 +146,7 @@ impl Site {
         rows.clear().await;
         let duration = self.options.measured().max(FRESHNESS);
         let words = format!(
-            "--to {} --config {} --rate {:.2} --duration {}s --check --check-timeout 120s",
+            "--to {} {REQUESTS} --config {} --rate {:.2} --duration {}s --check --check-timeout 120s",
             collector.address(),
             collector.dir.join("holdfast.toml").display(),
             events_per_s / BATCH_EVENTS as f64,

@@ -2,10 +2,9 @@
 
 use super::payload::{BATCH_EVENTS, request};
 use criterion::{BatchSize, Criterion, Throughput};
-use holdfast::event::descriptor::SCHEMA;
+use holdfast::event::descriptor::schema;
 use holdfast::event::proto::Events;
 use holdfast::event::split::{Group, split};
-use holdfast::event::tally::Tally;
 use holdfast::event::{envelope, scan};
 use prost::Message as _;
 use prost_reflect::DynamicMessage;
@@ -32,14 +31,11 @@ pub fn door(c: &mut Criterion) {
     group.bench_function("scan", |b| {
         b.iter(|| scan::request(black_box(&bytes), EVENTS_MAX).unwrap());
     });
-    group.bench_function("tally", |b| {
-        b.iter(|| Tally::of_request(black_box(&bytes)));
-    });
     group.bench_function("decode_generated", |b| {
         b.iter(|| Events::decode(black_box(&bytes[..])).unwrap());
     });
     group.bench_function("decode_reflected", |b| {
-        b.iter(|| DynamicMessage::decode(SCHEMA.events.clone(), black_box(&bytes[..])).unwrap());
+        b.iter(|| DynamicMessage::decode(schema().events.clone(), black_box(&bytes[..])).unwrap());
     });
     group.finish();
 }

@@ -1,5 +1,5 @@
-//! `holdfast load` in a process of its own, and the collector that it drives. Used by `door`
-//! and `end_to_end`.
+//! `holdfast load` in a process of its own, and the collector that it drives. Used by `door`,
+//! `scale` and `end_to_end`.
 
 use crate::support::collector::binary;
 use serde_json::Value as Json;
@@ -7,10 +7,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Ten events of 300 bytes: 3 KB, as in all benches.
-const REQUESTS: &str = "--batch-events 10 --event-bytes 300 --seed 1 --json";
+pub const REQUESTS: &str = "--batch-events 10 --event-bytes 300";
 
 /// Before anything counts.
 const WARM_UP: &str = "--warm-up 1s";
+
+/// In which the kernel tells processor time: its USER_HZ, on every architecture that we build
+/// for.
+const TICKS_PER_S: f64 = 100.0;
 
 /// What a load measured.
 #[derive(Debug, Clone)]
@@ -35,7 +39,9 @@ pub fn door_only() -> String {
 /// Drives a door for so long. A refused call is no figure: panics on one.
 pub fn load(address: &str, shape: &str, measured: Duration) -> Loaded {
     let duration = format!("--duration {}ms", measured.as_millis());
-    let said = run_load(&format!("--to {address} {WARM_UP} {duration} {shape}"));
+    let said = run_load(&format!(
+        "--to {address} {WARM_UP} {duration} {REQUESTS} {shape}"
+    ));
     let number = |name: &str| said[name].as_f64().unwrap();
     Loaded {
         calls: number("acked_calls") + number("warm_up_calls"),
@@ -50,7 +56,7 @@ pub fn load(address: &str, shape: &str, measured: Duration) -> Loaded {
 pub fn run_load(words: &str) -> Json {
     let output = Command::new(binary())
         .arg("load")
-        .args(REQUESTS.split(' '))
+        .args(["--seed", "1", "--json"])
         .args(words.split_whitespace())
         .env_remove("HOLDFAST_CONFIG")
         .stderr(Stdio::inherit())
@@ -62,4 +68,14 @@ pub fn run_load(words: &str) -> Json {
     let refused = said["refused"].as_object().unwrap();
     assert!(refused.is_empty(), "load {words}: {refused:?}");
     said
+}
+
+/// Processor time that a process has used so far.
+pub fn cpu_us(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // Behind the name, which may be anything: the 12th and the 13th are its own and the kernel's.
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    let ticks = rest.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    ticks as f64 * 1e6 / TICKS_PER_S
 }

@@ -1,8 +1,9 @@
 //! Requests as apps send them: ten events of different types and some 300 bytes, 3 KB in
 //! all. Used where a bench makes its requests itself; those of `holdfast load` are alike.
 
-use holdfast::event::descriptor::SCHEMA;
+use holdfast::event::descriptor::schema;
 use holdfast::event::proto::{Events, Header};
+use holdfast::event::scan;
 use holdfast::event::tally::Tally;
 use holdfast::journal::{Kind, NewRecord};
 use prost::Message as _;
@@ -18,9 +19,9 @@ const EVENT_BYTES: usize = 290;
 
 /// The fields of one event of each type, as bytes of `event.Event`.
 static EVENTS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let cases = SCHEMA.event_of.fields();
+    let cases = schema().event_of.fields();
     let events = cases.map(|case| {
-        let mut event = DynamicMessage::new(SCHEMA.event.clone());
+        let mut event = DynamicMessage::new(schema().event.clone());
         let body = match case.kind() {
             FieldKind::Message(body) => fill(&body, case.number()),
             kind => panic!("an event of kind {kind:?}"),
@@ -88,13 +89,14 @@ pub fn request(run: &str, number: usize, now_ms: i64) -> Vec<u8> {
     batch.encode_to_vec()
 }
 
-/// The record that the door makes of a request's bytes.
+/// The record that the door makes of a request's bytes; of others, one without events.
 pub fn record(bytes: Vec<u8>, received_at_ms: i64) -> NewRecord {
     NewRecord {
         kind: Kind::Dispatch,
         received_at_ms,
         reason: None,
-        events: Tally::of_request(&bytes),
+        events: scan::request(&bytes, usize::MAX)
+            .map_or_else(|_| Tally::default(), |found| found.tally),
         content: bytes.into(),
     }
 }

@@ -5,7 +5,7 @@ use super::super::status::Counts;
 use super::*;
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
-use crate::event::tally::Tally;
+use crate::event::scan;
 use crate::journal::{Kind, Limits, NewRecord, Options};
 use prost::Message as _;
 use serde_json::Value;
@@ -59,12 +59,13 @@ impl Site {
             events: vec![launch, test(), test()],
         };
         journal.cursor("a").unwrap();
+        let tally = scan::request(&batch.encode_to_vec(), 3).unwrap().tally;
         for _ in 0..5 {
             let record = NewRecord {
                 kind: Kind::Dispatch,
                 received_at_ms: 1,
                 reason: None,
-                events: Tally::of_request(&batch.encode_to_vec()),
+                events: tally.clone(),
                 content: batch.encode_to_vec().into(),
             };
             journal.append(record, None).await.unwrap();

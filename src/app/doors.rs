@@ -5,7 +5,7 @@ use crate::config::{Config, Secret, Verify};
 use crate::dead_letters::DeadLetters;
 use crate::event::webhook::Source;
 use crate::ingest::webhooks::{Bounds, Lane, Verifier};
-use crate::ingest::{Bodies, Callers, Door, DoorLimits, Figures, Health, grpc_routes, http_routes};
+use crate::ingest::{Bodies, Callers, Door, DoorLimits, Figures, GrpcRoutes, Health, http_routes};
 use crate::journal::Journal;
 use crate::port::{self, Encryption, Port};
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
@@ -119,23 +119,21 @@ impl Doors {
             config.ingest.body_timeout.get(),
             callers.clone(),
         );
-        let mut serve = |name, listener, router, encryption: &Option<Encryption>| {
-            let port = Port {
-                name,
-                bounds: bounds(config),
-                metrics: metrics.clone(),
-                encryption: encryption.clone(),
-            };
-            servers.spawn(port::serve(listener, router, port, stop.clone()));
+        let port = |name, encryption: &Option<Encryption>| Port {
+            name,
+            bounds: bounds(config),
+            metrics: metrics.clone(),
+            encryption: encryption.clone(),
         };
         let grpc_address = bound.grpc.local_addr()?;
-        let routes = grpc_routes(
+        let routes = GrpcRoutes::new(
             doors[0].clone(),
             health_service,
             request_bytes_max,
             bodies.clone(),
         )?;
-        serve("grpc", bound.grpc, routes, &encryptions.grpc);
+        let port_of = port("grpc", &encryptions.grpc);
+        servers.spawn(port::serve(bound.grpc, routes, port_of, stop.clone()));
         let http_address = bound.http.local_addr()?;
         let routes = http_routes(
             doors[1].clone(),
@@ -150,7 +148,8 @@ impl Doors {
             bodies,
             lanes,
         );
-        serve("http", bound.http, routes, &encryptions.http);
+        let port_of = port("http", &encryptions.http);
+        servers.spawn(port::serve(bound.http, routes, port_of, stop.clone()));
         Ok(Self {
             grpc_address,
             http_address,

@@ -2,7 +2,7 @@
 //! retries, and says what became of each.
 
 use super::door::Door;
-use crate::event::descriptor::SCHEMA;
+use crate::event::descriptor::schema;
 use crate::event::json;
 use crate::event::proto::Events;
 use crate::event::proto::event_service_client::EventServiceClient;
@@ -160,7 +160,7 @@ fn read_lines(mut from: Box<dyn BufRead + Send>) -> Lines {
 }
 
 fn parse(text: &[u8]) -> Result<Events, String> {
-    let batch = json::parse(&SCHEMA.events, text).map_err(|error| error.to_string())?;
+    let batch = json::parse(&schema().events, text).map_err(|error| error.to_string())?;
     Events::decode(&batch.encode_to_vec()[..]).map_err(|error| error.to_string())
 }
 

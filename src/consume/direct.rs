@@ -25,6 +25,7 @@ use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
 use crate::telemetry::{Metrics, News};
+use prost_reflect::ReflectMessage as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -347,10 +348,10 @@ impl Direct {
             }
         };
         let batch = &group.batch;
-        let event = split::events_of(batch).into_iter().nth(at);
-        let name = event.as_ref().map(crate::event::descriptor::EventType::of);
+        let event = split::events_in(batch).nth(at);
+        let name = event.map(crate::event::descriptor::EventType::of);
         let counted = match kind {
-            Kind::Dispatch => Tally::of_events(event.as_slice()),
+            Kind::Dispatch => Tally::of_events(event),
             Kind::Rejected => Tally::rejected(),
             Kind::Webhook(source) => Tally::webhook(*source),
         };
@@ -366,7 +367,11 @@ impl Direct {
         };
         let one = split::Group {
             route: group.route.clone(),
-            batch: split::batch_of(split::header_of(batch), event.into_iter().collect()),
+            batch: split::batch_of(
+                batch.descriptor(),
+                split::header_of(batch),
+                event.cloned().into_iter().collect(),
+            ),
             indexes: vec![origins.index(at)],
         };
         let (content_type, body) = match envelope::encode(&one) {

@@ -5,6 +5,7 @@ use super::*;
 use crate::dead_letters::Desk;
 use crate::event::identity::Seq;
 use crate::event::proto::{Event, Events, Header};
+use crate::event::scan;
 use crate::journal::{Limits, NewRecord, Options, ReceiptLimits};
 use crate::sink::{Batch, Row, SchemaError, WriteError};
 use prost::Message as _;
@@ -98,7 +99,7 @@ fn request(header_bytes: usize, events: usize) -> NewRecord {
         kind: Kind::Dispatch,
         received_at_ms: now_ms(),
         reason: None,
-        events: Tally::of_request(&content),
+        events: scan::request(&content, events).unwrap().tally,
         content: content.into(),
     }
 }

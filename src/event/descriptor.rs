@@ -9,6 +9,7 @@
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, OneofDescriptor, Value};
 use std::collections::HashMap;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The encoded `FileDescriptorSet` of the service, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] =
@@ -36,8 +37,30 @@ pub struct Schema {
     names: HashMap<u32, String>,
 }
 
-/// The compiled-in schema.
-pub static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+/// Copies of the schema. prost-reflect counts the holders of one in one place, with each look at
+/// a field: threads that share it wait for that count for longer than they work. More than there
+/// are threads at such work; a copy takes some hundred KiB, once it is used.
+const COPIES: usize = 16;
+
+static SCHEMAS: [LazyLock<Schema>; COPIES] = [const { LazyLock::new(load) }; COPIES];
+
+/// Threads that have asked for the schema.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Which copy is this thread's.
+    static COPY: usize = THREADS.fetch_add(1, Ordering::Relaxed) % COPIES;
+}
+
+/// The compiled-in schema, in this thread's copy. Messages of two copies are of different types
+/// to prost-reflect, though they say the same: what is put together takes its types from its
+/// parts, or from one call of this.
+#[must_use]
+pub fn schema() -> &'static Schema {
+    &SCHEMAS[COPY.with(|copy| *copy)]
+}
+
+fn load() -> Schema {
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET)
         .expect("the descriptor set was written by build.rs from a file that compiled");
     let message = |name: &str| {
@@ -60,7 +83,7 @@ pub static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
         event_of,
         names,
     }
-});
+}
 
 /// The stored name of an oneof case: its field name as Go exports it.
 #[must_use]
@@ -85,7 +108,7 @@ pub fn name_of_case(field_name: &str) -> String {
 #[must_use]
 pub fn case_of(event: &DynamicMessage) -> Option<(&'static str, &Value)> {
     event.fields().find_map(|(field, value)| {
-        let name = SCHEMA.names.get(&field.number())?;
+        let name = schema().names.get(&field.number())?;
         Some((name.as_str(), value))
     })
 }
@@ -93,7 +116,7 @@ pub fn case_of(event: &DynamicMessage) -> Option<(&'static str, &Value)> {
 /// The names of all event types, in the order of their field numbers.
 #[must_use]
 pub fn event_names() -> Vec<String> {
-    let mut cases: Vec<_> = SCHEMA.event_of.fields().collect();
+    let mut cases: Vec<_> = schema().event_of.fields().collect();
     cases.sort_by_key(prost_reflect::FieldDescriptor::number);
     cases.iter().map(|c| name_of_case(c.name())).collect()
 }

@@ -6,7 +6,7 @@ use super::limits::EVENTS_PER_MESSAGE_MAX;
 use super::split::Group;
 use super::{json, split};
 use prost::Message as _;
-use prost_reflect::DynamicMessage;
+use prost_reflect::{DynamicMessage, ReflectMessage as _};
 
 /// Header: the host whose journal took the request.
 pub const HOST_HEADER: &str = "x-holdfast-host";
@@ -124,7 +124,7 @@ pub fn decode(content_type: Option<&str>, body: &[u8]) -> Result<DynamicMessage,
     if content_type == Some(PROTOBUF) {
         Ok(split::decode(body)?)
     } else {
-        Ok(json::parse(&super::descriptor::SCHEMA.events, body)?)
+        Ok(json::parse(&super::descriptor::schema().events, body)?)
     }
 }
 
@@ -144,6 +144,10 @@ pub fn single(
         return Ok(None);
     }
     let event = events.into_iter().nth(at);
-    let one = split::batch_of(split::header_of(&batch), event.into_iter().collect());
+    let one = split::batch_of(
+        batch.descriptor(),
+        split::header_of(&batch),
+        event.into_iter().collect(),
+    );
     Ok(Some(encode_batch(&one, content_type == Some(PROTOBUF))?.1))
 }

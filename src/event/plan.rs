@@ -7,7 +7,7 @@
 //! - Bounded: routes by the known types, [`UNKNOWN_TYPES_MAX`] and three reasons; what is
 //!   kept between the looks is some bytes for each event, and few decoded events.
 
-use super::descriptor::{EventType, SCHEMA};
+use super::descriptor::{EventType, Schema, schema};
 use super::limits::{
     DECODED_BYTES_MAX, DECODED_EVENTS_MAX, EVENTS_PER_MESSAGE_MAX, HEADER_COPIES_BYTES_MAX,
     HEADER_ROWS_FACTOR, MESSAGE_BYTES_SOFT_MAX, MESSAGE_ROWS_BYTES_SOFT_MAX, UNKNOWN_TYPES_MAX,
@@ -58,6 +58,8 @@ pub(super) struct Request<'a> {
     events: Vec<&'a [u8]>,
     /// The first events, as far as they are kept decoded.
     decoded: Vec<Option<DynamicMessage>>,
+    /// Of which all of them are.
+    pub(super) schema: &'static Schema,
     received_at_ms: i64,
     is_rejected: bool,
 }
@@ -69,6 +71,7 @@ impl<'a> Request<'a> {
         received_at_ms: i64,
         is_rejected: bool,
     ) -> Result<Self, DecodeError> {
+        let schema = schema();
         let mut header: Option<DynamicMessage> = None;
         let mut events = Vec::new();
         let mut rest = bytes;
@@ -89,7 +92,7 @@ impl<'a> Request<'a> {
             } else {
                 // A field that comes again adds to what came before.
                 header
-                    .get_or_insert_with(|| DynamicMessage::new(SCHEMA.header.clone()))
+                    .get_or_insert_with(|| DynamicMessage::new(schema.header.clone()))
                     .merge(value)?;
             }
         }
@@ -99,6 +102,7 @@ impl<'a> Request<'a> {
             bytes: bytes.len(),
             events,
             decoded: Vec::new(),
+            schema,
             received_at_ms,
             is_rejected,
         })
@@ -118,7 +122,7 @@ impl<'a> Request<'a> {
 
     /// Decodes an event and says where it goes, with a bad timestamp's text.
     fn look(&self, bytes: &[u8]) -> Result<(DynamicMessage, Key, Option<String>), DecodeError> {
-        let mut event = DynamicMessage::decode(SCHEMA.event.clone(), bytes)?;
+        let mut event = DynamicMessage::decode(self.schema.event.clone(), bytes)?;
         if self.is_rejected {
             return Ok((event, Key::Rejected, None));
         }

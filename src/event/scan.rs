@@ -5,10 +5,13 @@
 //! # Invariants
 //! - It takes what prost's decoders take, so that everything journaled can be decoded on the way
 //!   out; and nothing more (tests `takes_what_prost_takes`, `each_mistake_is_named`).
-//! - It allocates nothing, and looks at each byte a bounded number of times.
+//! - It allocates nothing but a count for each type, and looks at each byte once (text twice).
+//! - Each event counts once, under the type that `split` gives it (test
+//!   `a_tally_agrees_with_the_split`).
 //! - It stops at the first event or field beyond the bounds (test `bounds_end_the_scan`).
 
-use super::descriptor::SCHEMA;
+use super::descriptor::schema;
+use super::tally::{Tally, TypeKey};
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -21,10 +24,12 @@ pub const FIELDS_MAX: usize = 500_000;
 const DEPTH_MAX: u32 = 100;
 
 /// What a request holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Found {
     /// Its events.
     pub events: usize,
+    /// They by type, for the ledger.
+    pub tally: Tally,
     /// Its fields, on all levels.
     pub fields: usize,
     /// Whether there is a header.
@@ -75,6 +80,8 @@ enum Form {
 struct Field {
     form: Form,
     is_list: bool,
+    /// What an event with this field is.
+    case: Option<TypeKey>,
 }
 
 /// A message's fields by number.
@@ -91,7 +98,7 @@ impl Shape {
 static SHAPES: LazyLock<Vec<Shape>> = LazyLock::new(|| {
     let mut places = BTreeMap::new();
     let mut shapes = Vec::new();
-    place(&SCHEMA.events, &mut places, &mut shapes);
+    place(&schema().events, &mut places, &mut shapes);
     shapes
 });
 
@@ -117,6 +124,7 @@ fn place(
         known[number] = Some(Field {
             form,
             is_list: field.is_list(),
+            case: TypeKey::of_case(&field),
         });
     }
     at
@@ -153,14 +161,14 @@ static NUMBERS: LazyLock<Numbers> = LazyLock::new(|| {
         let field = message.get_field_by_name(name);
         field.map_or(0, |field| field.number())
     };
-    let header = SCHEMA.events.get_field_by_name("header");
+    let header = schema().events.get_field_by_name("header");
     let device_id = header.as_ref().and_then(|header| match header.kind() {
         Kind::Message(message) => Some(number(&message, "deviceId")),
         _ => None,
     });
     Numbers {
         header: header.map_or(0, |header| header.number()),
-        events: number(&SCHEMA.events, "events"),
+        events: number(&schema().events, "events"),
         device_id: device_id.unwrap_or(0),
     }
 });
@@ -226,65 +234,88 @@ impl Scan<'_> {
         while self.at < end {
             let (number, wire) = self.key(end)?;
             self.count()?;
-            let Some(field) = self.shapes[shape].field(number) else {
-                self.skip(number, wire, end, depth)?;
-                continue;
-            };
-            let is_one = wire == form_wire(field.form);
-            if !is_one && wire == LENGTH && field.is_list {
-                self.packed(field.form, end)?;
-                continue;
-            }
-            if !is_one {
-                return Err(ScanError::WrongKind(self.at));
-            }
-            match field.form {
-                Form::Varint => {
-                    self.varint(end)?;
-                }
-                Form::Fixed32 => self.pass(4, end)?,
-                Form::Fixed64 => self.pass(8, end)?,
-                Form::Bytes => {
-                    self.length(end)?;
-                }
-                Form::Text => {
-                    let text = self.length(end)?;
-                    if std::str::from_utf8(text).is_err() {
-                        return Err(ScanError::NotUtf8(self.at));
-                    }
-                    let is_filled = !text.is_empty();
-                    if part == Part::Header && number == self.numbers.device_id {
-                        // The last one counts, as in any decoder.
-                        self.found.has_device_id = is_filled;
-                    }
-                }
-                Form::Message(inner) => {
-                    let inner_part = self.part(part, number)?;
-                    let depth = depth.checked_sub(1).ok_or(ScanError::TooDeep(self.at))?;
-                    let inner_end = self.inner_end(end)?;
-                    self.message(inner, inner_end, depth, inner_part)?;
-                }
+            match self.shapes[shape].field(number) {
+                Some(field) => self.field(field, number, wire, end, depth, part)?,
+                None => self.skip(number, wire, end, depth)?,
             }
         }
         Ok(())
     }
 
-    /// What a message within `part` is to the door.
-    fn part(&mut self, part: Part, number: u32) -> Result<Part, ScanError> {
-        if part != Part::Events {
-            return Ok(Part::Other);
+    /// An event: a case that is known counts, the last one as in any decoder, and before
+    /// anything that is not.
+    fn event(&mut self, shape: usize, end: usize, depth: u32) -> Result<(), ScanError> {
+        self.found.events += 1;
+        if self.found.events > self.events_max {
+            return Err(ScanError::TooManyEvents(self.events_max));
         }
-        if number == self.numbers.header {
-            self.found.has_header = true;
-            return Ok(Part::Header);
-        }
-        if number == self.numbers.events {
-            self.found.events += 1;
-            if self.found.events > self.events_max {
-                return Err(ScanError::TooManyEvents(self.events_max));
+        let mut is = TypeKey::NONE;
+        while self.at < end {
+            let (number, wire) = self.key(end)?;
+            self.count()?;
+            if let Some(field) = self.shapes[shape].field(number) {
+                is = field.case.unwrap_or(is);
+                self.field(field, number, wire, end, depth, Part::Other)?;
+            } else {
+                if is == TypeKey::NONE {
+                    is = TypeKey::UNKNOWN;
+                }
+                self.skip(number, wire, end, depth)?;
             }
         }
-        Ok(Part::Other)
+        self.found.tally.add(is, 1);
+        Ok(())
+    }
+
+    /// The value of a field that this build knows.
+    fn field(
+        &mut self,
+        field: Field,
+        number: u32,
+        wire: u64,
+        end: usize,
+        depth: u32,
+        part: Part,
+    ) -> Result<(), ScanError> {
+        if wire != form_wire(field.form) {
+            return if wire == LENGTH && field.is_list {
+                self.packed(field.form, end)
+            } else {
+                Err(ScanError::WrongKind(self.at))
+            };
+        }
+        match field.form {
+            Form::Varint => self.varint(end).map(drop),
+            Form::Fixed32 => self.pass(4, end),
+            Form::Fixed64 => self.pass(8, end),
+            Form::Bytes => self.length(end).map(drop),
+            Form::Text => {
+                let text = self.length(end)?;
+                if std::str::from_utf8(text).is_err() {
+                    return Err(ScanError::NotUtf8(self.at));
+                }
+                let is_filled = !text.is_empty();
+                if part == Part::Header && number == self.numbers.device_id {
+                    // The last one counts, as in any decoder.
+                    self.found.has_device_id = is_filled;
+                }
+                Ok(())
+            }
+            Form::Message(inner) => {
+                let depth = depth.checked_sub(1).ok_or(ScanError::TooDeep(self.at))?;
+                let inner_end = self.inner_end(end)?;
+                match part {
+                    Part::Events if number == self.numbers.events => {
+                        self.event(inner, inner_end, depth)
+                    }
+                    Part::Events if number == self.numbers.header => {
+                        self.found.has_header = true;
+                        self.message(inner, inner_end, depth, Part::Header)
+                    }
+                    _ => self.message(inner, inner_end, depth, Part::Other),
+                }
+            }
+        }
     }
 
     /// One more field.

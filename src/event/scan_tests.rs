@@ -1,6 +1,7 @@
 //! The scan against the decoders, on whole, changed and hostile requests.
 
 use super::*;
+use crate::event::descriptor::EventType;
 use crate::event::proto::Events;
 use crate::event::{json, split};
 use proptest::prelude::*;
@@ -14,7 +15,7 @@ fn rich() -> Vec<u8> {
         {"id":"a","timestamp":"1","widgetViewEvent":{"recoInfoKV":{"k":"v","":""}}},
         {"id":"b","timestamp":"2","completePurchaseEvent":{"productIds":["1","-2","300"],"chargeableAmount":1.5}},
         {"id":"c","timestamp":"3","launchEvent":{}},{}]}"#;
-    let batch = json::parse(&SCHEMA.events, text).unwrap();
+    let batch = json::parse(&schema().events, text).unwrap();
     batch.encode_to_vec()
 }
 
@@ -65,6 +66,28 @@ fn counts_what_is_there() {
     assert!(found.has_header && !found.has_device_id);
     let decoded = Events::decode(&twice[..]).unwrap();
     assert_eq!(decoded.header.unwrap().device_id, "");
+}
+
+proptest! {
+    #[test]
+    fn a_tally_agrees_with_the_split(
+        events in proptest::collection::vec(
+            proptest::collection::vec(prop_oneof![9u32..70, 200u32..230], 0..3), 0..20)
+    ) {
+        let mut bytes = holder(4, &holder(8, b"d"));
+        for numbers in &events {
+            let mut event = [holder(4, b"a"), holder(5, b"1")].concat();
+            event.extend(numbers.iter().flat_map(|number| holder(*number, b"")));
+            bytes.extend(holder(5, &event));
+        }
+        let mut expected = Tally::default();
+        for group in split::split(&bytes, 10, None).unwrap() {
+            for event in split::events_of(&group.batch) {
+                expected.add(TypeKey::of(&EventType::of(&event)), 1);
+            }
+        }
+        prop_assert_eq!(request(&bytes, MANY).unwrap().tally, expected);
+    }
 }
 
 #[test]

@@ -11,14 +11,14 @@
 //!   own, new types do so up to a bound, and a header that would be copied too often is an
 //!   error (tests in `split_hostile_tests`). Groups are made one at a time.
 
-use super::descriptor::{EventType, SCHEMA};
+use super::descriptor::{EventType, schema};
 use super::identity::format_index_range;
 use super::limits::MESSAGE_HEADERS_BYTES_MAX;
 use super::plan::{self, Key, Planned, Request};
 use super::reject::Invalid;
 use bytes::Buf;
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, Value};
+use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
 
 /// A header's JSON is at most so many times as large as its protobuf: the name of a field with
 /// a byte of text, `"androidAdvertisingId":"\u0001",`, stands for three bytes.
@@ -87,9 +87,9 @@ impl Group {
     pub fn needs_protobuf(&self) -> bool {
         match &self.route {
             Route::Type(event_type) => matches!(event_type, EventType::Unknown(_)),
-            Route::Error(_) => events_of(&self.batch)
-                .iter()
-                .any(|e| matches!(EventType::of(e), EventType::Unknown(_))),
+            Route::Error(_) => {
+                events_in(&self.batch).any(|e| matches!(EventType::of(e), EventType::Unknown(_)))
+            }
         }
     }
 }
@@ -135,10 +135,15 @@ pub fn text(message: &DynamicMessage, field: &str) -> String {
     }
 }
 
-/// An `event.Events` with this header and these events.
+/// An `event.Events` with this header and these events. Its type is that of the batch which they
+/// are of.
 #[must_use]
-pub fn batch_of(header: Option<DynamicMessage>, events: Vec<DynamicMessage>) -> DynamicMessage {
-    let mut batch = DynamicMessage::new(SCHEMA.events.clone());
+pub fn batch_of(
+    batch_type: MessageDescriptor,
+    header: Option<DynamicMessage>,
+    events: Vec<DynamicMessage>,
+) -> DynamicMessage {
+    let mut batch = DynamicMessage::new(batch_type);
     if let Some(header) = header {
         batch.set_field_by_name("header", Value::Message(header));
     }
@@ -152,7 +157,7 @@ pub fn batch_of(header: Option<DynamicMessage>, events: Vec<DynamicMessage>) -> 
 /// # Errors
 /// When they are not an `event.Events`.
 pub fn decode(bytes: impl Buf) -> Result<DynamicMessage, DecodeError> {
-    Ok(DynamicMessage::decode(SCHEMA.events.clone(), bytes)?)
+    Ok(DynamicMessage::decode(schema().events.clone(), bytes)?)
 }
 
 /// Splits a request that was accepted at `received_at_ms` (epoch milliseconds).
@@ -227,7 +232,11 @@ impl Iterator for Groups<'_> {
         let events = events.collect();
         Some(Group {
             route,
-            batch: batch_of(self.request.header.clone(), events),
+            batch: batch_of(
+                self.request.schema.events.clone(),
+                self.request.header.clone(),
+                events,
+            ),
             indexes: planned.indexes,
         })
     }

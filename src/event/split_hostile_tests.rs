@@ -209,8 +209,8 @@ fn whatever_the_events_the_messages_are_bounded() {
 
 #[test]
 fn no_header_is_larger_as_json_than_is_reckoned_with() {
-    for field in SCHEMA.header.fields() {
-        let mut header = DynamicMessage::new(SCHEMA.header.clone());
+    for field in schema().header.fields() {
+        let mut header = DynamicMessage::new(schema().header.clone());
         let value = match field.kind() {
             prost_reflect::Kind::String => Value::String("\u{1}".to_owned()),
             prost_reflect::Kind::Int64 => Value::I64(1),

@@ -5,6 +5,7 @@ use crate::event::limits::EVENTS_PER_MESSAGE_MAX;
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
 use proptest::prelude::*;
+use prost_reflect::ReflectMessage as _;
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -72,6 +73,34 @@ fn events_are_grouped_by_type_in_order_of_appearance() {
             ("<nil>".to_owned(), vec![3]),
         ]
     );
+}
+
+#[test]
+fn what_one_thread_begins_another_can_go_on_with() {
+    // Two other threads, of which one has another copy of the schema than this one.
+    let bytes = request(vec![test_event("a"), launch("b", "7"), test_event("c")]);
+    let here: Vec<_> = all(&bytes, None).iter().map(encoded).collect();
+    for _ in 0..2 {
+        let mut groups = split(&bytes, NOW_MS, None).unwrap();
+        let first = groups.next().unwrap();
+        let rest = std::thread::scope(|scope| {
+            let other = scope.spawn(move || {
+                let events = events_of(&first.batch);
+                let batch = batch_of(first.batch.descriptor(), header_of(&first.batch), events);
+                assert_eq!(batch, first.batch);
+                [encoded(&first)]
+                    .into_iter()
+                    .chain(groups.map(|group| encoded(&group)))
+                    .collect::<Vec<_>>()
+            });
+            other.join().unwrap()
+        });
+        assert_eq!(rest, here);
+    }
+}
+
+fn encoded(group: &Group) -> Vec<u8> {
+    crate::event::json::encode(&group.batch).unwrap()
 }
 
 #[test]

@@ -1,16 +1,13 @@
-//! How many events of which type: what the ledger counts in. Called by `ingest`
-//! (counts a request once, at the door), `journal` (carries and adds the counts)
-//! and the pumps (what became of them).
+//! How many events of which type: what the ledger counts in. Made by `scan` (of a request, at
+//! the door), carried and added by `journal`, and told by the pumps (what became of them).
 //!
 //! # Invariants
-//! - A request's tally counts each of its events once, under the type that `split`
-//!   gives it (test `a_tally_agrees_with_the_split`).
-//! - Bounded: the known types, one for each source of webhooks, and three more. All unknown types count as one, so
-//!   that a client cannot make a tally grow.
+//! - Bounded: the known types, one for each source of webhooks, and three more. All unknown
+//!   types count as one, so that a client cannot make a tally grow.
 
-use super::descriptor::{EventType, NO_TYPE_NAME, SCHEMA, name_of_case};
+use super::descriptor::{EventType, NO_TYPE_NAME, name_of_case, schema};
 use super::webhook::Source;
-use prost_reflect::DynamicMessage;
+use prost_reflect::{DynamicMessage, FieldDescriptor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -56,6 +53,15 @@ impl TypeKey {
         }
     }
 
+    /// The type of events that have this field of `event.Event`; `None` where it says nothing
+    /// of a type.
+    #[must_use]
+    pub fn of_case(field: &FieldDescriptor) -> Option<Self> {
+        let number = Some(field.number());
+        let is_case = field.containing_oneof().as_ref() == Some(&schema().event_of);
+        number.filter(|_| is_case).map(Self)
+    }
+
     /// The type of a stored event name; unknown names are [`TypeKey::UNKNOWN`].
     #[must_use]
     pub fn of_name(name: &str) -> Self {
@@ -92,7 +98,7 @@ const FIRST_WEBHOOK: u32 = 1 << 30;
 
 /// Event names by field number.
 static NAMES: LazyLock<BTreeMap<u32, String>> = LazyLock::new(|| {
-    SCHEMA
+    schema()
         .event_of
         .fields()
         .map(|case| (case.number(), name_of_case(case.name())))
@@ -136,23 +142,9 @@ impl Tally {
         tally
     }
 
-    /// Counts the events of an encoded `event.Events`. Bytes that are not one give
-    /// what was read up to there.
-    #[must_use]
-    pub fn of_request(bytes: &[u8]) -> Self {
-        let mut tally = Self::default();
-        let mut wire = Wire(bytes);
-        while let Some((number, value)) = wire.field() {
-            if let (EVENTS_FIELD, Some(event)) = (number, value) {
-                tally.add(type_of(event), 1);
-            }
-        }
-        tally
-    }
-
     /// Counts decoded events.
     #[must_use]
-    pub fn of_events(events: &[DynamicMessage]) -> Self {
+    pub fn of_events<'a>(events: impl IntoIterator<Item = &'a DynamicMessage>) -> Self {
         let mut tally = Self::default();
         for event in events {
             tally.add(TypeKey::of(&EventType::of(event)), 1);
@@ -232,7 +224,7 @@ pub(super) fn type_of(event: &[u8]) -> TypeKey {
     while let Some((number, _)) = wire.field() {
         if NAMES.contains_key(&number) {
             key = TypeKey(number);
-        } else if key == TypeKey::NONE && SCHEMA.event.get_field(number).is_none() {
+        } else if key == TypeKey::NONE && schema().event.get_field(number).is_none() {
             key = TypeKey::UNKNOWN;
         }
     }
@@ -316,58 +308,18 @@ impl<'a> Wire<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::split;
-    use proptest::prelude::*;
 
-    fn event(fields: &[u32]) -> Vec<u8> {
-        let mut bytes = b"\x22\x01a\x2a\x011".to_vec();
-        for number in fields {
-            let mut tag = (number << 3) | 2;
-            while tag >= 0x80 {
-                bytes.push(tag as u8 | 0x80);
-                tag >>= 7;
-            }
-            bytes.extend([tag as u8, 0]);
+    fn of(counts: &[(TypeKey, u64)]) -> Tally {
+        let mut tally = Tally::default();
+        for (key, count) in counts {
+            tally.add(*key, *count);
         }
-        bytes
-    }
-
-    fn request(events: &[Vec<u32>]) -> Vec<u8> {
-        let mut bytes = b"\x22\x03\x42\x01d".to_vec();
-        for fields in events {
-            let event = event(fields);
-            bytes.extend([0x2a, event.len() as u8]);
-            bytes.extend(event);
-        }
-        bytes
-    }
-
-    proptest! {
-        #[test]
-        fn a_tally_agrees_with_the_split(
-            events in proptest::collection::vec(
-                proptest::collection::vec(prop_oneof![9u32..70, 200u32..230], 0..3), 0..20)
-        ) {
-            let bytes = request(&events);
-            let mut expected = Tally::default();
-            for group in split::split(&bytes, 10, None).unwrap() {
-                for event in split::events_of(&group.batch) {
-                    expected.add(TypeKey::of(&EventType::of(&event)), 1);
-                }
-            }
-            prop_assert_eq!(Tally::of_request(&bytes), expected);
-        }
-
-        #[test]
-        fn foreign_bytes_end_the_count(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let tally = Tally::of_request(&bytes);
-            prop_assert!(tally.total() <= bytes.len() as u64);
-        }
+        tally
     }
 
     #[test]
     fn tallies_add_and_subtract() {
-        let mut a = Tally::of_request(&request(&[vec![9], vec![9], vec![10], vec![]]));
+        let mut a = of(&[(TypeKey(9), 2), (TypeKey(10), 1), (TypeKey::NONE, 1)]);
         assert_eq!(a.total(), 4);
         assert_eq!(a.get(TypeKey::of_name("LaunchEvent")), 2);
         assert_eq!(a.get(TypeKey::NONE), 1);
@@ -405,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_tally_survives_its_file_form() {
-        let tally = Tally::of_request(&request(&[vec![9], vec![200], vec![]]));
+        let tally = of(&[(TypeKey(9), 1), (TypeKey::UNKNOWN, 1), (TypeKey::NONE, 1)]);
         let config = bincode::config::standard();
         let bytes = bincode::serde::encode_to_vec(&tally, config).unwrap();
         let (back, _): (Tally, usize) = bincode::serde::decode_from_slice(&bytes, config).unwrap();

@@ -6,6 +6,7 @@ use crate::event::documents::{DOCUMENTS, DOCUMENTS_HEADER};
 use crate::event::identity::{HostId, Seq};
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
+use crate::event::scan;
 use crate::event::tally::Tally;
 use crate::event::webhook::Source;
 use crate::journal::{Kind, Record};
@@ -58,7 +59,8 @@ fn of_bytes(seq: u64, kind: Kind, reason: Option<&str>, content: Vec<u8>) -> Rec
         received_at_ms: 1_700_000_000_000,
         kind,
         reason: reason.map(str::to_owned),
-        events: Tally::of_request(&content),
+        events: scan::request(&content, usize::MAX)
+            .map_or_else(|_| Tally::default(), |found| found.tally),
         content: content.into(),
     }
 }

@@ -151,7 +151,7 @@ impl Template {
     fn add_group(&self, record: &Record, part: usize, group: &Group, prepared: &mut Prepared) {
         let indexes = format_indexes(&group.indexes);
         let events = match record.kind {
-            Kind::Dispatch => Tally::of_events(&split::events_of(&group.batch)),
+            Kind::Dispatch => Tally::of_events(split::events_in(&group.batch)),
             Kind::Rejected | Kind::Webhook(_) => record.events.clone(),
         };
         let (content_type, body) = match envelope::encode(group) {
@@ -186,8 +186,8 @@ impl Template {
                 });
             }
             Route::Error(reason) => {
-                let name = split::events_of(&group.batch)
-                    .first()
+                let name = split::events_in(&group.batch)
+                    .next()
                     .map_or_else(String::new, |event| EventType::of(event).name());
                 message.routing_key = name;
                 let errors = self.errors(&message, reason);

@@ -3,7 +3,7 @@
 //! named by its hash (`tests/fuzz keep`), and former findings, if there are any.
 
 use super::seeds_amqp::messages;
-use crate::event::descriptor::SCHEMA;
+use crate::event::descriptor::schema;
 use crate::event::json;
 use prost::Message as _;
 use ring::hmac;
@@ -42,7 +42,7 @@ fn field(number: u32, value: &[u8]) -> Vec<u8> {
 
 fn requests() -> Vec<Seed> {
     let encoded = |text: &str| {
-        let batch = json::parse(&SCHEMA.events, text.as_bytes()).unwrap();
+        let batch = json::parse(&schema().events, text.as_bytes()).unwrap();
         batch.encode_to_vec()
     };
     let header = field(4, &field(8, b"d"));

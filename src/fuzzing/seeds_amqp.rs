@@ -4,7 +4,7 @@ use super::rows::HANDLERS;
 use super::seeds::{RICH, Seed, seed};
 use crate::config::Handler;
 use crate::consume::handlers::tests::SAMPLES;
-use crate::event::descriptor::SCHEMA;
+use crate::event::descriptor::schema;
 use crate::event::json;
 use prost::Message as _;
 
@@ -113,7 +113,7 @@ pub(super) fn messages() -> Vec<Seed> {
             ),
         ),
     ];
-    let batch = json::parse(&SCHEMA.events, RICH.as_bytes()).unwrap();
+    let batch = json::parse(&schema().events, RICH.as_bytes()).unwrap();
     let bytes = batch.encode_to_vec();
     seeds.push(seed(
         "amqp_message",

@@ -16,7 +16,6 @@ use super::refusal::Refusal;
 use crate::port::{Peer, Place, Places, Short};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use std::pin::Pin;
@@ -69,7 +68,7 @@ impl Bodies {
         door: &Door,
         who: Who,
         request: Request,
-        next: Next,
+        next: impl AsyncFnOnce(http::Request<Watched>) -> Response,
         answer: fn(&Refusal) -> Response,
     ) -> Response {
         let peer = request.extensions().get::<Peer>();
@@ -88,16 +87,16 @@ impl Bodies {
         let end = Instant::now() + self.time;
         let mut request = request.map(|body| {
             let charge = charge.clone();
-            Body::new(Watched {
+            Watched {
                 body,
                 charge,
                 end,
                 timer: None,
-            })
+            }
         });
         request.extensions_mut().insert(charge.clone());
         request.extensions_mut().insert(caller);
-        let response = next.run(request).await;
+        let response = next(request).await;
         match charge.cut() {
             Some(refusal) => answer(&door.refused(refusal)),
             None => response,
@@ -146,7 +145,7 @@ impl Charge {
 }
 
 /// A body that counts and has its time.
-struct Watched {
+pub(super) struct Watched {
     body: Body,
     charge: Charge,
     end: Instant,

@@ -230,9 +230,8 @@ impl Door {
         if events == 0 {
             return Ok(Accepted { seq: None, events });
         }
-        let tally = Tally::of_request(&bytes);
-        caller.admit(&tally)?;
-        let record = record(Kind::Dispatch, None, tally, bytes);
+        caller.admit(&found.tally)?;
+        let record = record(Kind::Dispatch, None, found.tally, bytes);
         let seq = self.0.journal.append(record, deadline).await?;
         Ok(Accepted {
             seq: Some(seq),

@@ -12,10 +12,10 @@ use super::figures::Figures;
 use super::health::Health;
 use super::refusal::Refusal;
 use super::webhooks::{self, Lane};
-use crate::event::descriptor::SCHEMA;
+use crate::event::descriptor::schema;
 use crate::event::json::{self, Excess};
 use crate::event::scan::{FIELDS_MAX, ScanError};
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -85,6 +85,7 @@ async fn watch(
     next: Next,
 ) -> Response {
     let answer = |refusal: &Refusal| refuse(refusal, 0);
+    let next = async |request: http::Request<_>| next.run(request.map(Body::new)).await;
     bodies
         .watch(&door, Who::Clients, request, next, answer)
         .await
@@ -181,7 +182,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
             Excess::Depth => bad(excess.to_string()),
         })?;
         json::keys_are_unique(text).map_err(|error| bad(error.to_string()))?;
-        let batch = json::parse(&SCHEMA.events, text).map_err(|error| bad(error.to_string()))?;
+        let batch = json::parse(&schema().events, text).map_err(|error| bad(error.to_string()))?;
         batches.push(batch.encode_to_vec());
     }
     if batches.is_empty() {

@@ -12,6 +12,7 @@
 
 mod bodies;
 mod callers;
+mod calls;
 pub mod codec;
 mod door;
 mod figures;
@@ -27,7 +28,7 @@ pub use bodies::Bodies;
 pub use callers::{Caller, Callers, unknown_events};
 pub use door::{Accepted, Door, DoorLimits};
 pub use figures::Figures;
-pub use grpc::routes as grpc_routes;
+pub use grpc::GrpcRoutes;
 pub use health::Health;
 pub use http::routes as http_routes;
 pub use refusal::Refusal;

@@ -19,7 +19,6 @@ use super::peer::Peer;
 use super::places::{Place, Places, Short, Whose};
 use super::tls::{Clients, Tls};
 use crate::telemetry::{FOLLOWS_PANIC, Metrics, News};
-use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -40,7 +39,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tower::Service as _;
+use tower::Service;
 
 /// What a port is called, and how it treats its connections.
 #[derive(Debug, Clone)]
@@ -64,21 +63,45 @@ pub struct Encryption {
     pub clients: Clients,
 }
 
+/// What answers the requests of a port: a router, or something in front of one.
+pub trait Answers:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Answers for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// What all connections of a port share.
-struct Shared {
+struct Shared<A> {
     port: Port,
-    router: Router,
+    answers: A,
     http: Builder<TokioExecutor>,
     stop: CancellationToken,
 }
 
 /// Serves until the stop, and then until the last connection has ended. Dropped, it ends all
 /// of them at once.
-pub async fn serve(listener: TcpListener, router: Router, port: Port, stop: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    answers: impl Answers,
+    port: Port,
+    stop: CancellationToken,
+) {
     let places = Places::new(port.bounds.connections_max, port.bounds.per_address_max);
     let shared = Arc::new(Shared {
         http: http(),
-        router,
+        answers,
         stop: stop.clone(),
         port,
     });
@@ -118,14 +141,14 @@ pub async fn serve(listener: TcpListener, router: Router, port: Port, stop: Canc
 }
 
 /// The place of a connection, whose end shows at once.
-struct Counted {
+struct Counted<A> {
     place: Option<Place>,
     places: Places,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<A>>,
 }
 
-impl Counted {
-    fn new(place: Place, places: &Places, shared: &Arc<Shared>) -> Self {
+impl<A> Counted<A> {
+    fn new(place: Place, places: &Places, shared: &Arc<Shared<A>>) -> Self {
         let port = &shared.port;
         port.metrics.connections(port.name, places.taken());
         Self {
@@ -136,7 +159,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl<A> Drop for Counted<A> {
     fn drop(&mut self) {
         self.place = None;
         let port = &self.shared.port;
@@ -215,7 +238,11 @@ fn http() -> Builder<TokioExecutor> {
 }
 
 /// Serves one connection; how it ended, for the metrics.
-async fn connection(place: Counted, stream: TcpStream, address: SocketAddr) -> &'static str {
+async fn connection(
+    place: Counted<impl Answers>,
+    stream: TcpStream,
+    address: SocketAddr,
+) -> &'static str {
     let shared = &place.shared;
     let bounds = &shared.port.bounds;
     let start = Instant::now();
@@ -263,7 +290,7 @@ async fn handshake(encryption: &Encryption, stream: TcpStream) -> io::Result<Tls
 
 /// Serves the requests of a connection.
 async fn requests<S>(
-    shared: &Shared,
+    shared: &Shared<impl Answers>,
     stream: S,
     peer: Peer,
     activity: &Arc<Activity>,
@@ -274,12 +301,13 @@ where
     let bounds = &shared.port.bounds;
     let stream = Watched::new(stream, Arc::clone(activity), bounds.write_time);
     let answers = {
-        let (activity, router, peer) = (Arc::clone(activity), shared.router.clone(), peer.clone());
+        let (activity, answers, peer) =
+            (Arc::clone(activity), shared.answers.clone(), peer.clone());
         service_fn(move |request: Request<Incoming>| {
             let in_work = activity.begin();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer.clone());
-            let answer = router.clone().call(request);
+            let answer = answers.clone().call(request);
             async move {
                 let answer: Response<Body> = answer.await?;
                 Ok::<_, Infallible>(answer.map(|body| Answer {

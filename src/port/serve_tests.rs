@@ -1,6 +1,7 @@
 //! A port on a loopback address, with clients that behave badly.
 
 use super::*;
+use axum::Router;
 use axum::routing::get;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

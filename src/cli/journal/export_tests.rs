@@ -2,7 +2,7 @@
 //! be sent again.
 
 use super::*;
-use crate::event::descriptor::SCHEMA;
+use crate::event::descriptor::schema;
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
 use crate::event::tally::Tally;
@@ -75,7 +75,7 @@ fn ids(lines: &[u8]) -> Vec<Vec<String>> {
     lines
         .filter(|line| !line.is_empty())
         .map(|line| {
-            let batch = json::parse(&SCHEMA.events, line).unwrap();
+            let batch = json::parse(&schema().events, line).unwrap();
             let events = split::events_of(&batch);
             events.iter().map(|e| split::text(e, "id")).collect()
         })
@@ -197,7 +197,7 @@ fn a_time_ahead_of_the_clock_is_written_as_the_time_of_receipt() {
     Export::new(&args)
         .record(&record(1, batch), &mut out)
         .unwrap();
-    let batch = json::parse(&SCHEMA.events, out.trim_ascii()).unwrap();
+    let batch = json::parse(&schema().events, out.trim_ascii()).unwrap();
     let times: Vec<_> = split::events_of(&batch)
         .iter()
         .map(|event| split::text(event, "timestamp"))

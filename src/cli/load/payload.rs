@@ -9,7 +9,7 @@
 
 use super::plan::Plan;
 use crate::app::arrivals::{RUN_CHARS, Sent};
-use crate::event::descriptor::{SCHEMA, name_of_case};
+use crate::event::descriptor::{name_of_case, schema};
 use bytes::BufMut;
 use prost::Message as _;
 use prost::encoding::{self, WireType};
@@ -92,7 +92,7 @@ impl Requests {
             random: StdRng::seed_from_u64(plan.seed),
             event_bytes: plan.event_bytes,
         };
-        let mut cases: Vec<_> = SCHEMA.event_of.fields().collect();
+        let mut cases: Vec<_> = schema().event_of.fields().collect();
         cases.retain(|case| plan.types.contains(&name_of_case(case.name())));
         cases.shuffle(&mut maker.random);
         let request_bytes = plan.batch_events * plan.event_bytes;

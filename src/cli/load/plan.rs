@@ -10,9 +10,9 @@ use crate::event::descriptor::event_names;
 use crate::event::limits;
 use std::time::Duration;
 
-/// Connections: one host's clients; more than these are other limits' business than a
+/// Connections: those of many hosts; more than these are other limits' business than a
 /// collector's, such as the host's ports.
-pub(super) const CONNECTIONS_MAX: u16 = 256;
+pub(super) const CONNECTIONS_MAX: u16 = 1024;
 
 /// Calls in flight: each is a task with a request of its own. No collector answers sooner
 /// for having more of them wait.
@@ -241,7 +241,7 @@ pub(super) mod tests {
     #[test]
     fn every_option_is_bounded() {
         for (good, bad) in [
-            ("--in-flight 256 --connections 256", "--connections 257"),
+            ("--in-flight 1024 --connections 1024", "--connections 1025"),
             ("--connections 1", "--connections 0"),
             ("--in-flight 16384", "--in-flight 16385"),
             ("--in-flight 8", "--in-flight 7"),
@@ -280,7 +280,7 @@ pub(super) mod tests {
     fn a_run_cannot_have_more_events_than_are_remembered() {
         for options in [
             "",
-            "--connections 256 --in-flight 256 --batch-events 10000 --event-bytes 64",
+            "--connections 1024 --in-flight 1024 --batch-events 10000 --event-bytes 64",
         ] {
             let plan = of(options).unwrap();
             let calls = plan.calls_of_connection_max() * plan.connections;

@@ -9,7 +9,7 @@
 //!   that databases refuse (NUL) is replaced.
 
 use super::{Item, NewRow};
-use crate::event::descriptor::{EventType, SCHEMA};
+use crate::event::descriptor::{EventType, schema};
 use crate::event::envelope::Origins;
 use crate::event::identity::Content;
 use crate::event::reject::Invalid;
@@ -168,7 +168,7 @@ pub fn error_rows(
     // A reason that several events share quotes none of them.
     let quotes_none = reason == Invalid::BadTimestamps.to_string();
     let mut head = Head::of(header_in(batch));
-    let none = DynamicMessage::new(SCHEMA.event.clone());
+    let none = DynamicMessage::new(schema().event.clone());
     let mut events: Vec<_> = events_in(batch).collect();
     if events.is_empty() {
         events.push(&none);

@@ -13,7 +13,7 @@ use super::verdict::{Fault, Finding};
 use super::world::World;
 use super::{image, recorder};
 use holdfast::clock::now_ms;
-use holdfast::event::tally::Tally;
+use holdfast::event::scan;
 use holdfast::journal::{Journal, Kind, NewRecord};
 use rand::Rng as _;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ pub fn live(image: &Path) {
             kind: Kind::Dispatch,
             received_at_ms: now_ms(),
             reason: None,
-            events: Tally::of_request(&request.content),
+            events: scan::request(&request.content, usize::MAX).unwrap().tally,
             content: request.content.into(),
         };
         let seq = runtime.block_on(journal.append(record, None)).unwrap();

@@ -2,7 +2,7 @@
 //! of their ranges, and beside each event what its row must hold. Built from the
 //! descriptor, field by field, without the collector's own JSON code.
 
-use holdfast::event::descriptor::{SCHEMA, name_of_case};
+use holdfast::event::descriptor::{name_of_case, schema};
 use holdfast::event::proto::Events;
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Kind, MapKey, MessageDescriptor, Value};
@@ -157,7 +157,7 @@ impl Visitor {
             events.push(Value::Message(event));
             rows.push((id, row));
         }
-        let mut batch = DynamicMessage::new(SCHEMA.events.clone());
+        let mut batch = DynamicMessage::new(schema().events.clone());
         batch.set_field_by_name("header", Value::Message(header));
         batch.set_field_by_name("events", Value::List(events));
         Batch {
@@ -167,7 +167,7 @@ impl Visitor {
     }
 
     fn next_case(&mut self) -> String {
-        let cases: Vec<_> = SCHEMA.event_of.fields().collect();
+        let cases: Vec<_> = schema().event_of.fields().collect();
         let at = self.made;
         self.made += 1;
         if at % 3 == 2 {
@@ -179,7 +179,7 @@ impl Visitor {
     }
 
     fn header(&mut self) -> (DynamicMessage, Map<String, Json>, String) {
-        let field = SCHEMA.events.get_field_by_name("header").unwrap();
+        let field = schema().events.get_field_by_name("header").unwrap();
         let Kind::Message(descriptor) = field.kind() else {
             panic!("header is a message");
         };
@@ -219,12 +219,12 @@ impl Visitor {
         } else {
             String::new()
         };
-        let field = SCHEMA.event.get_field_by_name(case).unwrap();
+        let field = schema().event.get_field_by_name(case).unwrap();
         let Kind::Message(descriptor) = field.kind() else {
             panic!("{case} is a message");
         };
         let (body, params) = self.fill(&descriptor);
-        let mut event = DynamicMessage::new(SCHEMA.event.clone());
+        let mut event = DynamicMessage::new(schema().event.clone());
         event.set_field_by_name("id", Value::String(id.clone()));
         event.set_field_by_name("timestamp", Value::String(timestamp_ms.to_string()));
         event.set_field_by_name("currentURL", Value::String(url.clone()));
