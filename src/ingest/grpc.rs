@@ -130,3 +130,42 @@ pub(super) fn cors() -> CorsLayer {
         .allow_credentials(true)
         .expose_headers(EXPOSED_HEADERS.map(HeaderName::from_static))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    #[test]
+    fn only_dispatches_that_need_no_layer_go_past_them() {
+        let is_native = |version, path: &str, content_type: &str, origin: Option<&str>| {
+            let mut request = http::Request::post(format!("http://edge{path}"))
+                .version(version)
+                .header(CONTENT_TYPE, content_type);
+            if let Some(origin) = origin {
+                request = request.header(ORIGIN, origin);
+            }
+            is_native_dispatch(&request.body(Body::empty()).unwrap())
+        };
+        let http2 = Version::HTTP_2;
+        for content_type in ["application/grpc", "application/grpc+proto"] {
+            assert!(is_native(http2, DISPATCH, content_type, None));
+            let of_a_browser = Some("https://shop.example");
+            assert!(!is_native(http2, DISPATCH, content_type, of_a_browser));
+            assert!(!is_native(Version::HTTP_11, DISPATCH, content_type, None));
+            let health = "/grpc.health.v1.Health/Check";
+            assert!(!is_native(http2, health, content_type, None));
+        }
+        for content_type in [
+            "application/grpc-web",
+            "application/grpc-web-text",
+            "application/grpc-web+proto",
+            "application/json",
+        ] {
+            assert!(
+                !is_native(http2, DISPATCH, content_type, None),
+                "{content_type}"
+            );
+        }
+    }
+}
