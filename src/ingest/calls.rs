@@ -3,8 +3,8 @@
 //!
 //! # Invariants
 //! - Who may not send is refused before its body is read (`bodies`).
-//! - A request over the bound is OUT_OF_RANGE, which no client tries again (tests/it/limits,
-//!   hostile).
+//! - A request over the bound is OUT_OF_RANGE, which no client tries again (tests/it/hostile,
+//!   bad_input).
 
 use super::bodies::{Bodies, Charge, Watched, Who};
 use super::callers::Caller;
