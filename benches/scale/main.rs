@@ -15,7 +15,7 @@
 //! - `scale_batch_1k`, `_64k`, `_1m`: calls of so many bytes (3, 213 and 3,400 events), with as
 //!   many in flight as make 16 MiB, at most 256;
 //! - `scale_one_type`: events of one type, where the usual ones are of all in turn;
-//! - `scale_backlog`: beside a log that waits in 800 parts. That is what 50 GiB are, and here the
+//! - `scale_backlog`: beside a log that waits in some 800 parts. That is what 50 GiB are, and here the
 //!   parts are small: what could grow is what is done for each part, and for each look at all.
 
 #![allow(
@@ -173,7 +173,8 @@ async fn fill(collector: &Collector) {
     };
     append_all(&journal, 64, give).await;
     let parts = journal.stats().generations;
-    assert!(parts > PARTS / 2, "only {parts} parts");
+    eprintln!("{parts} parts");
+    assert!(parts >= PARTS * 4 / 5, "only {parts} parts");
     journal.close();
 }
 

@@ -38,8 +38,8 @@ pub struct Schema {
 }
 
 /// Copies of the schema. prost-reflect counts the holders of one in one place, with each look at
-/// a field: threads that share it wait for that count for longer than they work. More than there
-/// are threads at such work; a copy takes some hundred KiB, once it is used.
+/// a field: two threads that share it do half of what they do with one each. About as many as
+/// there are threads at such work; a copy takes 1.5 MiB and 2 ms, once it is used.
 const COPIES: usize = 16;
 
 static SCHEMAS: [LazyLock<Schema>; COPIES] = [const { LazyLock::new(load) }; COPIES];

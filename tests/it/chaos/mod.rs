@@ -5,8 +5,8 @@
 //! Short form: one seed, some faults, and some seconds of all at once. Full form
 //! (`tests/campaign chaos`): all faults, one after the other, for HOLDFAST_TEST_SEEDS seeds
 //! in a row, each with the verdict on its own events; then all at random together for
-//! HOLDFAST_TEST_STORM_MINUTES, with a verdict every ten. HOLDFAST_TEST_FAULT chooses by a part of their name, and
-//! HOLDFAST_TEST_SEED replays one.
+//! HOLDFAST_TEST_STORM_MINUTES, with a verdict every ten. HOLDFAST_TEST_FAULT chooses by a part
+//! of their name, and HOLDFAST_TEST_SEED replays one.
 
 mod clickhouse;
 mod cluster;
