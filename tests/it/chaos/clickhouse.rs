@@ -5,11 +5,11 @@
 
 use super::Subject;
 use super::site::SERVER_DISK_BYTES;
-use crate::support::Scratch;
 use crate::support::collector::send;
 use crate::support::judge::query_clickhouse;
 use crate::support::servers::{Kind, Server};
 use crate::support::small_disk::{Hog, SmallDisk};
+use crate::support::{Scratch, eventually};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use std::time::Duration;
@@ -101,6 +101,13 @@ impl Subject for ClickHouse {
                 // A merge that meets a full disk ruins rows that were committed long ago: the
                 // engine gives the merged part its name though a file of it is empty.
                 self.run("SYSTEM STOP MERGES events").await;
+                // It stops those that run, and does not wait for them.
+                let sql = "SELECT 1 FROM system.merges WHERE table = 'events' LIMIT 1";
+                eventually("no merge runs", Duration::from_secs(30), || async {
+                    let running = query_clickhouse(&self.server, sql).await;
+                    running.is_ok_and(|rows| rows.is_empty())
+                })
+                .await;
                 let mut hog = Hog::new(&self.disk);
                 hog.fill();
                 self.hog = Some(hog);

@@ -201,6 +201,18 @@ impl Cluster {
         })
     }
 
+    /// The queues with something in them: what waits, what is out, for how many consumers.
+    pub fn filled_queues(&self) -> String {
+        let columns = "name messages_ready messages_unacknowledged consumers state leader";
+        let list: Vec<_> = ["-q", "list_queues"]
+            .into_iter()
+            .chain(columns.split(' '))
+            .collect();
+        let text = self.nodes[1].ctl(&list);
+        let filled = text.lines().filter(|line| !line.contains("\t0\t0\t"));
+        filled.collect::<Vec<_>>().join("\n")
+    }
+
     fn some(&self, random: &mut StdRng) -> usize {
         random.random_range(0..self.nodes.len())
     }

@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use super::collector::Host;
 use super::postgres::Postgres;
 use crate::support::Scratch;
-use crate::support::collector::Collector;
+use crate::support::collector::{Collector, get};
 use crate::support::judge::{
     Verdict, judge_clickhouse_book, judge_postgres_book, query_clickhouse,
 };
@@ -137,14 +137,22 @@ impl Site {
         let mut connection = None;
         while clickhouse.is_none() || postgres.is_none() {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            if clickhouse.is_none() && self.is_in_clickhouse(&id).await {
-                clickhouse = Some(since.elapsed());
+            let mut said = None;
+            if clickhouse.is_none() {
+                match self.is_in_clickhouse(&id).await {
+                    Ok(true) => clickhouse = Some(since.elapsed()),
+                    Ok(false) => {}
+                    Err(error) => said = Some(error),
+                }
             }
             if postgres.is_none() && self.is_in_postgres(&mut connection, &id).await {
                 postgres = Some(since.elapsed());
             }
+            if since.elapsed() >= limit {
+                self.tell();
+            }
             within(&format!(
-                "stored: ClickHouse {clickhouse:?}, Postgres {postgres:?}"
+                "stored: ClickHouse {clickhouse:?} ({said:?}), Postgres {postgres:?}"
             ));
         }
         Stall {
@@ -154,10 +162,27 @@ impl Site {
         }
     }
 
-    async fn is_in_clickhouse(&self, id: &str) -> bool {
+    /// Where what is not stored may be.
+    fn tell(&self) {
+        eprintln!("{}", self.cluster.filled_queues());
+        let metrics = get(self.host.collector.http, "/metrics");
+        let metrics = metrics.map_or(String::new(), |(_, text)| text);
+        for line in metrics.lines().filter(|line| {
+            let is_told = [
+                "holdfast_journal_backlog",
+                "holdfast_consumer",
+                "holdfast_sink",
+            ];
+            is_told.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0")
+        }) {
+            eprintln!("{line}");
+        }
+    }
+
+    async fn is_in_clickhouse(&self, id: &str) -> Result<bool, String> {
         let sql = format!("SELECT event_id FROM events WHERE event_id = '{id}' LIMIT 1");
         let rows = query_clickhouse(&self.clickhouse.server, &sql).await;
-        rows.is_ok_and(|rows| !rows.is_empty())
+        rows.map(|rows| !rows.is_empty())
     }
 
     async fn is_in_postgres(&self, kept: &mut Option<PgConnection>, id: &str) -> bool {
