@@ -32,7 +32,7 @@
 //! - [`dlq`]: an operator's look at error queues and dead letters, replay and purge.
 //! - [`app`]: wiring and the order of a stop. [`cli`]: the commands.
 //! - Leaves: [`config`], [`telemetry`], [`retry`], [`clock`], [`pace`], [`drill`],
-//!   [`trust`].
+//!   [`trust`], [`pem`].
 //!
 //! # Architecture invariants
 //!
@@ -65,6 +65,7 @@ pub mod fuzzing;
 pub mod ingest;
 pub mod journal;
 pub mod pace;
+pub mod pem;
 pub mod port;
 pub mod retry;
 pub mod sink;

@@ -8,20 +8,13 @@
 //!   client always adds them.
 //! - A host without authorities starts all the same (test
 //!   `no_authorities_are_no_error_until_one_is_needed`).
-//! - No error has a byte of a key (test `each_broken_file_is_named`).
+//! - Each file that cannot be used is named (test `each_broken_file_is_named`).
 
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use crate::pem::{self, PemError};
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Bytes of one file: the authorities of a whole system have 250 KiB.
-const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Where the files are of one server's section; none: the system's authorities, and nobody.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,20 +37,12 @@ pub struct ClientIdentity {
 /// Why the files cannot be used; retrying helps once they are others.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// A file cannot be read.
-    #[error("{0}: {1}")]
-    Read(PathBuf, io::Error),
-    /// A file does not hold what it should.
-    #[error("{0}: {1}")]
-    Content(PathBuf, String),
-    /// The certificate belongs to another key.
-    #[error("the key {key} does not belong to the certificate {certificate}")]
-    Mismatch {
-        /// The key's file.
-        key: PathBuf,
-        /// The certificate's file.
-        certificate: PathBuf,
-    },
+    /// They do not hold what they should.
+    #[error(transparent)]
+    Files(#[from] PemError),
+    /// An authority that is none.
+    #[error("{0}: not an authority: {1}")]
+    Authority(PathBuf, String),
     /// There is nobody to trust.
     #[error(
         "tls_ca is not set, and the system has no certificate authorities (package ca-certificates)"
@@ -112,10 +97,10 @@ impl TrustFiles {
             tracing::debug!(unread, "authorities of the system were left out");
             return Ok(store);
         };
-        for certificate in certificates(path)? {
-            store.add(certificate).map_err(|error| {
-                TrustError::Content(path.clone(), format!("not an authority: {error}"))
-            })?;
+        for certificate in pem::certificates(path)? {
+            store
+                .add(certificate)
+                .map_err(|error| TrustError::Authority(path.clone(), error.to_string()))?;
         }
         Ok(store)
     }
@@ -123,7 +108,9 @@ impl TrustFiles {
     fn config(&self, authorities: RootCertStore) -> Result<Arc<ClientConfig>, TrustError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let identity = self.identity.as_ref();
-        let identity = identity.map(|files| files.read(&provider)).transpose()?;
+        let identity = identity
+            .map(|files| pem::certified(&files.certificate, &files.key, &provider))
+            .transpose()?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(authorities);
@@ -136,54 +123,11 @@ impl TrustFiles {
     }
 }
 
-impl ClientIdentity {
-    fn read(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TrustError> {
-        let chain = certificates(&self.certificate)?;
-        // The parser's words may quote the file.
-        let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?).map_err(|_| {
-            TrustError::Content(self.key.clone(), "no private key in it as PEM".to_owned())
-        })?;
-        CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => TrustError::Mismatch {
-                key: self.key.clone(),
-                certificate: self.certificate.clone(),
-            },
-            error => TrustError::Content(
-                self.certificate.clone(),
-                format!("cannot be used with its key: {error}"),
-            ),
-        })
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TrustError> {
-    let failed = |error| TrustError::Read(path.to_owned(), error);
-    let mut bytes = Vec::new();
-    let mut file = File::open(path).map_err(failed)?.take(FILE_BYTES_MAX + 1);
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        let text = format!("larger than {FILE_BYTES_MAX} bytes");
-        return Err(TrustError::Content(path.to_owned(), text));
-    }
-    Ok(bytes)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let wrong = |text: String| TrustError::Content(path.to_owned(), text);
-    let pem = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    // The parser's words may quote the file, which may be a key by mistake.
-    let found = found.map_err(|_| wrong("not PEM".to_owned()))?;
-    if found.is_empty() {
-        return Err(wrong("no certificate in it".to_owned()));
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::path::Path;
 
     #[test]
     fn each_broken_file_is_named() {
@@ -206,7 +150,6 @@ mod tests {
         good.read().unwrap();
         let broken = file("broken.pem", "-----BEGIN SECRET hunter2");
         let foreign = file("foreign.pem", &other.signing_key.serialize_pem());
-        let huge = file("huge.pem", &"#".repeat(FILE_BYTES_MAX as usize + 1));
         let no_ca = file(
             "no_ca.pem",
             "-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n",
@@ -228,7 +171,6 @@ mod tests {
         };
         let ca = good.ca.as_deref().unwrap();
         assert!(of(&missing, None, None).contains("missing.pem: No such file"));
-        assert!(of(&huge, None, None).contains("huge.pem: larger than"));
         assert!(of(&broken, None, None).contains("broken.pem: "));
         assert!(of(&foreign, None, None).contains("foreign.pem: no certificate in it"));
         assert!(of(&no_ca, None, None).contains("no_ca.pem: not an authority"));

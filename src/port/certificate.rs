@@ -6,14 +6,12 @@
 //!   name and never with a byte of the key (test `each_broken_file_is_named`).
 
 use super::peer::ClientCertificate;
+use crate::pem::{self, PemError};
 use ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_parser::extensions::GeneralName;
@@ -33,20 +31,12 @@ pub struct TlsFiles {
 /// Why the files cannot be used; retrying helps once they are others.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read.
+    /// They do not hold what they should.
+    #[error(transparent)]
+    Files(#[from] PemError),
+    /// What they hold cannot be used here.
     #[error("{0}: {1}")]
-    Read(PathBuf, io::Error),
-    /// A file does not hold what it should.
-    #[error("{0}: {1}")]
-    Content(PathBuf, String),
-    /// The certificate belongs to another key.
-    #[error("the key {key} does not belong to the certificate {certificate}")]
-    Mismatch {
-        /// The key's file.
-        key: PathBuf,
-        /// The certificate's file.
-        certificate: PathBuf,
-    },
+    Unusable(PathBuf, String),
     /// The issuers cannot verify clients.
     #[error("{0}: {1}")]
     Issuers(PathBuf, String),
@@ -61,45 +51,19 @@ pub(super) struct Identity {
     pub(super) expires_at_s: u64,
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| TlsError::Read(path.to_owned(), error))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let wrong = |text: String| TlsError::Content(path.to_owned(), text);
-    let pem = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let found = found.map_err(|error| wrong(format!("not PEM: {error}")))?;
-    if found.is_empty() {
-        return Err(wrong("no certificate in it".to_owned()));
-    }
-    Ok(found)
-}
-
 impl Identity {
     /// Reads all files.
     ///
     /// # Errors
     /// See [`TlsError`].
     pub(super) fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<Self, TlsError> {
-        let chain = certificates(&files.certificate)?;
-        let wrong = |text: String| TlsError::Content(files.certificate.clone(), text);
-        let (_, parsed) = X509Certificate::from_der(&chain[0])
-            .map_err(|error| wrong(format!("not a certificate: {error}")))?;
-        let expires_at_s = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
-        let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?);
-        // The parser's words may quote the file.
-        let key = key.map_err(|_| {
-            TlsError::Content(files.key.clone(), "no private key in it as PEM".to_owned())
+        let certified = pem::certified(&files.certificate, &files.key, provider)?;
+        let parsed = certified.end_entity_cert().ok();
+        let parsed = parsed.and_then(|own| X509Certificate::from_der(own).ok());
+        let (_, parsed) = parsed.ok_or_else(|| {
+            TlsError::Unusable(files.certificate.clone(), "not a certificate".to_owned())
         })?;
-        let certified =
-            CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
-                rustls::Error::InconsistentKeys(_) => TlsError::Mismatch {
-                    key: files.key.clone(),
-                    certificate: files.certificate.clone(),
-                },
-                error => wrong(format!("cannot be used with its key: {error}")),
-            })?;
+        let expires_at_s = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
         let issuers = files.client_ca.as_deref().map(issuers).transpose()?;
         Ok(Self {
             certified: Arc::new(certified),
@@ -111,7 +75,7 @@ impl Identity {
 
 fn issuers(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut store = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in pem::certificates(path)? {
         store
             .add(certificate)
             .map_err(|error| TlsError::Issuers(path.to_owned(), error.to_string()))?;
@@ -157,6 +121,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
 pub(super) mod tests {
     use super::*;
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+    use std::fs;
     use tempfile::TempDir;
 
     fn provider() -> CryptoProvider {

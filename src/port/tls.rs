@@ -102,7 +102,7 @@ fn configs(
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_safe_default_protocol_versions();
         let builder = builder
-            .map_err(|error| TlsError::Content(files.certificate.clone(), error.to_string()))?;
+            .map_err(|error| TlsError::Unusable(files.certificate.clone(), error.to_string()))?;
         let builder = match verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),

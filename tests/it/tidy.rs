@@ -26,6 +26,7 @@ const LAYERS: [&[&str]; 7] = [
         "pace",
         "drill",
         "trust",
+        "pem",
     ],
 ];
 
