@@ -1,7 +1,8 @@
 //! Compiles `proto/eventservice.proto` with protox, so that no `protoc` needs to
 //! be installed. Writes into OUT_DIR: `event.rs` (message types and a client),
-//! `event.EventService.rs` (the server, which receives the request's raw bytes)
-//! and `file_descriptor_set.bin` (for names, JSON and server reflection).
+//! `event.serde.rs` (the JSON of headers), `event.EventService.rs` (the server, which
+//! receives the request's raw bytes) and `file_descriptor_set.bin` (for names, JSON and
+//! server reflection).
 
 use prost::Message as _;
 use std::error::Error;
@@ -13,10 +14,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
 
     let descriptors = protox::compile([proto], ["proto"])?;
-    std::fs::write(
-        out.join("file_descriptor_set.bin"),
-        descriptors.encode_to_vec(),
-    )?;
+    let encoded = descriptors.encode_to_vec();
+    pbjson_build::Builder::new()
+        .register_descriptors(&encoded)?
+        .preserve_proto_field_names()
+        .build(&[".event.Header"])?;
+    std::fs::write(out.join("file_descriptor_set.bin"), encoded)?;
     tonic_prost_build::configure()
         .build_client(true)
         .build_server(false)

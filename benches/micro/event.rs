@@ -3,8 +3,9 @@
 use super::payload::{BATCH_EVENTS, request};
 use criterion::{BatchSize, Criterion, Throughput};
 use holdfast::event::descriptor::schema;
+use holdfast::event::group::Group;
 use holdfast::event::proto::Events;
-use holdfast::event::split::{Group, split};
+use holdfast::event::split::split;
 use holdfast::event::{envelope, scan};
 use prost::Message as _;
 use prost_reflect::DynamicMessage;

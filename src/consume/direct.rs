@@ -13,10 +13,11 @@ use super::webhooks::{self, Taker};
 use crate::clock::now_ms;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{self, Origins, PROTOBUF};
+use crate::event::group::{Group, Route};
 use crate::event::identity::Content;
 use crate::event::limits;
 use crate::event::parcel::Destination;
-use crate::event::split::{self, Route};
+use crate::event::split;
 use crate::event::tally::Tally;
 use crate::event::webhook;
 use crate::journal::{Cursor, Journal, Kind, Passed, Record};
@@ -25,7 +26,6 @@ use crate::retry::Backoff;
 use crate::sink::Sink;
 use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
 use crate::telemetry::{Metrics, News};
-use prost_reflect::ReflectMessage as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +79,7 @@ struct Rows {
 enum Source {
     /// A group's batch and the event's place there.
     Event {
-        batch: Arc<split::Group>,
+        batch: Arc<Group>,
         origins: Arc<Origins>,
         kind: Kind,
         at: usize,
@@ -264,7 +264,7 @@ impl Direct {
         &self,
         record: &Record,
         content: &Content<'_>,
-        group: split::Group,
+        group: Group,
         rows: &mut Rows,
         passed: &mut Outcome,
         stop: &CancellationToken,
@@ -276,13 +276,13 @@ impl Direct {
         });
         let group = Arc::new(group);
         let items: Vec<Item> = match &group.route {
-            Route::Type(_) => handlers::rows(&group.batch, &origins, now_ms()),
+            Route::Type(_) => handlers::rows(group.parts(), &origins, now_ms()),
             Route::Error(reason) => {
-                handlers::error_rows(&group.batch, &origins, reason, content, now_ms())
+                handlers::error_rows(group.parts(), &origins, reason, content, now_ms())
             }
         };
         // The sources keep it until its rows are written.
-        rows.bytes += prost::Message::encoded_len(&group.batch);
+        rows.bytes += group.encoded_len();
         for (at, item) in items.into_iter().enumerate() {
             let source = Source::Event {
                 batch: Arc::clone(&group),
@@ -347,8 +347,7 @@ impl Direct {
                 return Ok(());
             }
         };
-        let batch = &group.batch;
-        let event = split::events_in(batch).nth(at);
+        let event = group.events.get(at);
         let name = event.map(crate::event::descriptor::EventType::of);
         let counted = match kind {
             Kind::Dispatch => Tally::of_events(event),
@@ -365,19 +364,11 @@ impl Direct {
                 reason: Some(reason.clone()),
             },
         };
-        let one = split::Group {
-            route: group.route.clone(),
-            batch: split::batch_of(
-                batch.descriptor(),
-                split::header_of(batch),
-                event.cloned().into_iter().collect(),
-            ),
-            indexes: vec![origins.index(at)],
-        };
+        let one = group.single(at);
         let (content_type, body) = match envelope::encode(&one) {
             Ok(encoded) => encoded,
             // No JSON form: the bytes say all.
-            Err(_) => (PROTOBUF, prost::Message::encode_to_vec(&one.batch)),
+            Err(_) => (PROTOBUF, one.protobuf()),
         };
         let letter = DeadLetter {
             event_name: name.map(|name| name.name()).unwrap_or_default(),

@@ -81,10 +81,10 @@ fn rows(
             let (table, items): (_, Vec<Item>) = if name == ERROR_EVENTS.name {
                 let reason = reason.as_deref().unwrap_or(&letter.reason);
                 let content = Content::new(&letter.body);
-                let items = handlers::error_rows(&batch, &origins, reason, &content, now_ms);
+                let items = handlers::error_rows(batch.parts(), &origins, reason, &content, now_ms);
                 (&ERROR_EVENTS, items)
             } else {
-                (&EVENTS, handlers::rows(&batch, &origins, now_ms))
+                (&EVENTS, handlers::rows(batch.parts(), &origins, now_ms))
             };
             if items.is_empty() {
                 return Err("the letter has no events".to_owned());

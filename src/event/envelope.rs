@@ -1,12 +1,13 @@
 //! The form in which a group travels through the broker: body, content type and
 //! the headers that carry its origin. Written by `forward`, read by `consume`.
 
+use super::batch::{self, Batch, Pieces};
+use super::descriptor::schema;
+use super::group::Group;
 use super::identity::{format_indexes, parse_indexes};
 use super::limits::EVENTS_PER_MESSAGE_MAX;
-use super::split::Group;
 use super::{json, split};
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, ReflectMessage as _};
 
 /// Header: the host whose journal took the request.
 pub const HOST_HEADER: &str = "x-holdfast-host";
@@ -101,17 +102,10 @@ pub enum BodyError {
 /// # Errors
 /// [`BodyError::Encode`].
 pub fn encode(group: &Group) -> Result<(&'static str, Vec<u8>), BodyError> {
-    encode_batch(&group.batch, group.needs_protobuf())
-}
-
-fn encode_batch(
-    batch: &DynamicMessage,
-    protobuf: bool,
-) -> Result<(&'static str, Vec<u8>), BodyError> {
-    if protobuf {
-        Ok((PROTOBUF, batch.encode_to_vec()))
+    if group.needs_protobuf() {
+        Ok((PROTOBUF, group.protobuf()))
     } else {
-        Ok((JSON, json::encode(batch)?))
+        Ok((JSON, group.json()?))
     }
 }
 
@@ -120,12 +114,15 @@ fn encode_batch(
 ///
 /// # Errors
 /// When it is neither.
-pub fn decode(content_type: Option<&str>, body: &[u8]) -> Result<DynamicMessage, BodyError> {
+pub fn decode(content_type: Option<&str>, body: &[u8]) -> Result<Batch, BodyError> {
     if content_type == Some(PROTOBUF) {
-        Ok(split::decode(body)?)
-    } else {
-        Ok(json::parse(&super::descriptor::schema().events, body)?)
+        return Ok(Batch::decode(body)?);
     }
+    if let Some(batch) = json::read_batch(body) {
+        return Ok(batch);
+    }
+    let message = json::parse(&schema().events, body)?;
+    Ok(Batch::decode(&message.encode_to_vec())?)
 }
 
 /// A body with one event of another body, in the same encoding. `None` where the other
@@ -138,16 +135,101 @@ pub fn single(
     body: &[u8],
     at: usize,
 ) -> Result<Option<Vec<u8>>, BodyError> {
-    let batch = decode(content_type, body)?;
-    let events = split::events_of(&batch);
+    if content_type == Some(PROTOBUF) {
+        let pieces = Pieces::read(body)?;
+        let event = pieces.events.get(at).copied();
+        let one = batch::encode(pieces.header.as_deref(), event);
+        return Ok((pieces.events.len() > 1).then_some(one));
+    }
+    let Batch { header, mut events } = decode(content_type, body)?;
     if events.len() < 2 {
         return Ok(None);
     }
-    let event = events.into_iter().nth(at);
-    let one = split::batch_of(
-        batch.descriptor(),
-        split::header_of(&batch),
-        event.into_iter().collect(),
-    );
-    Ok(Some(encode_batch(&one, content_type == Some(PROTOBUF))?.1))
+    let event: Vec<_> = events.drain(..).nth(at).into_iter().collect();
+    let header = header.as_ref().map(json::encode_header).transpose()?;
+    Ok(Some(json::encode_batch(header.as_deref(), &event)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(batch: &Batch) -> Vec<Vec<u8>> {
+        batch.events.iter().map(|e| e.encode_to_vec()).collect()
+    }
+
+    #[test]
+    fn what_is_read_at_once_is_what_the_library_reads() {
+        let header = |fields: &str| format!("{{\"header\":{{{fields}}}}}");
+        let number = |text: &str| header(&format!("\"deviceId\":\"d\",\"userId\":{text}"));
+        let event = r#"{"id":"e","timestamp":"1","launchEvent":{"appLaunchCount":"7"}}"#;
+        let mut at_once = 0;
+        for text in [
+            "{}".to_owned(),
+            " {\"events\": [] }\n".to_owned(),
+            header(""),
+            header("\"deviceId\":null"),
+            header("\"deviceId\":7"),
+            header("\"device_id\":\"d\""),
+            header("\"deviceId\":\"a\",\"deviceId\":\"b\""),
+            header("\"deviceId\":\"\\ud800\""),
+            header("\"other\":1"),
+            number("7"),
+            number("\"7\""),
+            number("\"9223372036854775807\""),
+            number("9223372036854775808"),
+            number("-9223372036854775808"),
+            number("7.0"),
+            number("7.5"),
+            number("7e2"),
+            number("\"7e2\""),
+            number("\"7.0\""),
+            number("\"+7\""),
+            number("\"-0\""),
+            number("\"007\""),
+            number("\" 7\""),
+            number("\"\""),
+            number("true"),
+            number("null"),
+            "{\"header\":null,\"events\":null}".to_owned(),
+            "{\"header\":{},\"header\":{}}".to_owned(),
+            "{\"events\":[null]}".to_owned(),
+            "{\"events\":{}}".to_owned(),
+            "{\"more\":1}".to_owned(),
+            "[]".to_owned(),
+            "null".to_owned(),
+            "{} {}".to_owned(),
+            format!("{{\"events\":[{event},{event}],\"header\":{{\"userId\":\"7\"}}}}"),
+            format!("{{\"events\":[{event}],\"events\":[{event}]}}"),
+            "{\"events\":[{\"id\":\"e\",\"other\":1}]}".to_owned(),
+        ] {
+            let library = json::parse(&schema().events, text.as_bytes());
+            let library = library.map(|m| Batch::decode(&m.encode_to_vec()).unwrap());
+            let whole = decode(None, text.as_bytes());
+            assert_eq!(whole.is_ok(), library.is_ok(), "{text}");
+            let read = json::read_batch(text.as_bytes());
+            at_once += u32::from(read.is_some());
+            for batch in [read, whole.ok()].into_iter().flatten() {
+                let library = library.as_ref().unwrap();
+                assert_eq!(batch.header, library.header, "{text}");
+                assert_eq!(bytes(&batch), bytes(library), "{text}");
+            }
+        }
+        assert!(at_once > 10, "{at_once}");
+    }
+
+    #[test]
+    fn one_event_of_a_body_keeps_what_stood_beside_it() {
+        let unknown = b"\xc2\x0c\x02hi";
+        let event = |id: &[u8]| [b"\x22\x01", id, unknown].concat();
+        let header = [b"\x42\x01d", &unknown[..]].concat();
+        let body = batch::encode(Some(&header), [event(b"a"), event(b"b")]);
+        let one = single(Some(PROTOBUF), &body, 1).unwrap().unwrap();
+        assert_eq!(one, batch::encode(Some(&header), [event(b"b")]));
+        assert_eq!(single(Some(PROTOBUF), &one, 0).unwrap(), None);
+        let body = br#"{"header":{"deviceId":"d","userId":7},"events":[{"id":"a"},{"id":"b"}]}"#;
+        let one = single(None, body, 1).unwrap().unwrap();
+        let text = r#"{"header":{"userId":"7","deviceId":"d"},"events":[{"id":"b"}]}"#;
+        assert_eq!(String::from_utf8(one).unwrap(), text);
+    }
 }

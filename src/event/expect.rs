@@ -72,9 +72,10 @@ fn of_event(event: &[u8], index: u32, received_at_ms: i64, rejected: bool) -> Ex
 mod tests {
     use super::*;
     use crate::event::descriptor::EventType;
+    use crate::event::group::Route;
     use crate::event::proto::event::EventOf;
     use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
-    use crate::event::split::{self, Route};
+    use crate::event::split;
     use proptest::prelude::*;
     use prost::Message as _;
 
@@ -113,7 +114,7 @@ mod tests {
             let mut made = Vec::new();
             for group in split::split(&bytes, received_at_ms, reason).unwrap() {
                 let refused = matches!(group.route, Route::Error(_));
-                for (event, index) in split::events_of(&group.batch).iter().zip(&group.indexes) {
+                for (event, index) in group.events.iter().zip(&group.indexes) {
                     let timestamp = validate::timestamp_ms(&split::text(event, "timestamp"));
                     let id = split::text(event, "id");
                     made.push(Expected {

@@ -7,7 +7,11 @@
 //!   names as in the .proto. Any language's protobuf JSON parser reads it.
 //! - Params form: the same, but int64 as JSON numbers with every digit.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use super::batch::Batch;
+use super::descriptor::schema;
+use super::proto::Header;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use std::collections::HashSet;
 use std::fmt;
 
@@ -34,11 +38,54 @@ pub struct EncodeError(#[from] serde_json::Error);
 /// When a nested well-known type holds a value without JSON form; none of the
 /// contract's messages has one.
 pub fn encode(message: &DynamicMessage) -> Result<Vec<u8>, EncodeError> {
-    let options = SerializeOptions::new()
+    let mut text = Vec::with_capacity(256);
+    write(message, &queue_form(), &mut text)?;
+    Ok(text)
+}
+
+/// Encodes a header in the same form.
+///
+/// # Errors
+/// None that is known.
+pub fn encode_header(header: &Header) -> Result<Vec<u8>, EncodeError> {
+    Ok(serde_json::to_vec(header)?)
+}
+
+/// Encodes an `event.Events` of a header that was encoded before and these events: the text is
+/// that of [`encode`] for the whole.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_batch(
+    header: Option<&[u8]>,
+    events: &[DynamicMessage],
+) -> Result<Vec<u8>, EncodeError> {
+    let header_bytes = header.map_or(0, <[u8]>::len);
+    let mut text = Vec::with_capacity(header_bytes + 512 * events.len() + 32);
+    text.push(b'{');
+    if let Some(header) = header {
+        text.extend(b"\"header\":");
+        text.extend(header);
+    }
+    let options = queue_form();
+    for (at, event) in events.iter().enumerate() {
+        if at > 0 || header.is_some() {
+            text.push(b',');
+        }
+        if at == 0 {
+            text.extend(b"\"events\":[");
+        }
+        write(event, &options, &mut text)?;
+    }
+    text.extend(if events.is_empty() { &b"}"[..] } else { b"]}" });
+    Ok(text)
+}
+
+fn queue_form() -> SerializeOptions {
+    SerializeOptions::new()
         .use_proto_field_name(true)
         .stringify_64_bit_integers(true)
-        .skip_default_fields(true);
-    write(message, &options)
+        .skip_default_fields(true)
 }
 
 /// Parses protobuf JSON (either spelling of field names, numbers or text for
@@ -55,6 +102,37 @@ pub fn parse(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessa
         return read(descriptor, &text);
     }
     result
+}
+
+/// Reads an `event.Events` as [`encode_batch`] writes one, and what is near to it; `None` where
+/// [`parse`] is to be asked. What it reads is what that would read (fuzzed: `json_events`).
+#[must_use]
+pub fn read_batch(text: &[u8]) -> Option<Batch> {
+    // Of structs serde's derive takes lists of their fields, too.
+    let is_object = text.trim_ascii_start().starts_with(b"{");
+    let form: BatchForm = is_object.then(|| serde_json::from_slice(text).ok())??;
+    Some(Batch {
+        header: form.header,
+        events: form.events.into_iter().map(|event| event.0).collect(),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BatchForm {
+    #[serde(default)]
+    header: Option<Header>,
+    #[serde(default)]
+    events: Vec<EventForm>,
+}
+
+struct EventForm(DynamicMessage);
+
+impl<'de> Deserialize<'de> for EventForm {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let event_type = schema().event.clone();
+        DynamicMessage::deserialize_with_options(event_type, from, &all_of_it()).map(Self)
+    }
 }
 
 /// Levels of a JSON text: as many as the parsers take on every way from here to the tables.
@@ -208,11 +286,15 @@ fn read(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, P
         source,
     };
     let mut from = serde_json::Deserializer::from_slice(text);
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let message = DynamicMessage::deserialize_with_options(descriptor.clone(), &mut from, &options)
-        .map_err(fail)?;
+    let message =
+        DynamicMessage::deserialize_with_options(descriptor.clone(), &mut from, &all_of_it())
+            .map_err(fail)?;
     from.end().map_err(fail)?;
     Ok(message)
+}
+
+fn all_of_it() -> DeserializeOptions {
+    DeserializeOptions::new().deny_unknown_fields(true)
 }
 
 /// Whether JSON carries all of a message: the mapping has no place for fields that
@@ -243,21 +325,24 @@ pub fn params(event: &DynamicMessage) -> Result<String, EncodeError> {
         .use_proto_field_name(true)
         .stringify_64_bit_integers(false)
         .skip_default_fields(true);
-    let text = String::from_utf8(write(body, &options)?);
+    let mut text = Vec::with_capacity(256);
+    write(body, &options, &mut text)?;
+    let text = String::from_utf8(text);
     Ok(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-fn write(message: &DynamicMessage, options: &SerializeOptions) -> Result<Vec<u8>, EncodeError> {
-    let mut text = Vec::with_capacity(256);
-    let mut to = serde_json::Serializer::new(&mut text);
-    message.serialize_with_options(&mut to, options)?;
-    Ok(text)
+fn write(
+    message: &DynamicMessage,
+    options: &SerializeOptions,
+    to: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let mut to = serde_json::Serializer::new(to);
+    Ok(message.serialize_with_options(&mut to, options)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::descriptor::schema;
 
     #[test]
     fn a_key_twice_is_found_wherever_it_is() {

@@ -7,11 +7,13 @@
 //!   code (test `every_contract_type_has_its_name_and_fields`).
 //! - The same request bytes always split into the same messages, rows and ids.
 
+pub mod batch;
 pub mod descriptor;
 pub mod documents;
 pub mod envelope;
 pub mod expect;
 pub mod fields;
+pub mod group;
 pub mod history;
 pub mod identity;
 pub mod json;
@@ -29,4 +31,6 @@ pub mod webhook;
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod proto {
     tonic::include_proto!("event");
+    // Headers as protobuf JSON.
+    include!(concat!(env!("OUT_DIR"), "/event.serde.rs"));
 }

@@ -7,21 +7,18 @@
 //! - Bounded: routes by the known types, [`UNKNOWN_TYPES_MAX`] and three reasons; what is
 //!   kept between the looks is some bytes for each event, and few decoded events.
 
-use super::descriptor::{EventType, Schema, schema};
+use super::batch::Pieces;
+use super::descriptor::{EventType, schema};
+use super::group::SharedHeader;
 use super::limits::{
     DECODED_BYTES_MAX, DECODED_EVENTS_MAX, EVENTS_PER_MESSAGE_MAX, HEADER_COPIES_BYTES_MAX,
     HEADER_ROWS_FACTOR, MESSAGE_BYTES_SOFT_MAX, MESSAGE_ROWS_BYTES_SOFT_MAX, UNKNOWN_TYPES_MAX,
 };
 use super::reject::Invalid;
 use super::split::{DecodeError, SplitError, text};
-use super::tally::EVENTS_FIELD;
-use super::{json, validate};
-use prost::Message as _;
-use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
-use prost_reflect::{DynamicMessage, Value};
-
-/// `Events.header`.
-const HEADER_FIELD: u32 = 4;
+use super::validate;
+use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
+use std::sync::Arc;
 
 /// Stands for several numbers of unknown types in a message's routing key: no field has
 /// it. Each row has its event's own.
@@ -45,13 +42,14 @@ pub(super) struct Planned {
     pub(super) indexes: Vec<u32>,
     /// For bad timestamps: the text that all of them have, as far as it is quoted.
     pub(super) timestamp: Option<String>,
+    /// Its events' bytes in the request.
     encoded_bytes: usize,
 }
 
 /// A request as it was read.
 #[derive(Debug)]
 pub(super) struct Request<'a> {
-    pub(super) header: Option<DynamicMessage>,
+    pub(super) header: Option<Arc<SharedHeader>>,
     /// The header's bytes in the larger of its forms.
     header_bytes: usize,
     bytes: usize,
@@ -59,7 +57,7 @@ pub(super) struct Request<'a> {
     /// The first events, as far as they are kept decoded.
     decoded: Vec<Option<DynamicMessage>>,
     /// Of which all of them are.
-    pub(super) schema: &'static Schema,
+    event_type: MessageDescriptor,
     received_at_ms: i64,
     is_rejected: bool,
 }
@@ -71,38 +69,16 @@ impl<'a> Request<'a> {
         received_at_ms: i64,
         is_rejected: bool,
     ) -> Result<Self, DecodeError> {
-        let schema = schema();
-        let mut header: Option<DynamicMessage> = None;
-        let mut events = Vec::new();
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let before = rest;
-            let (number, wire_type) = decode_key(&mut rest)?;
-            let key_bytes = before.len() - rest.len();
-            // Checks it as well, so that what follows cannot reach beyond it.
-            skip_field(wire_type, number, &mut rest, DecodeContext::default())?;
-            if number != HEADER_FIELD && number != EVENTS_FIELD {
-                continue;
-            }
-            prost::encoding::check_wire_type(WireType::LengthDelimited, wire_type)?;
-            let mut value = &before[key_bytes..before.len() - rest.len()];
-            prost::encoding::decode_varint(&mut value)?;
-            if number == EVENTS_FIELD {
-                events.push(value);
-            } else {
-                // A field that comes again adds to what came before.
-                header
-                    .get_or_insert_with(|| DynamicMessage::new(schema.header.clone()))
-                    .merge(value)?;
-            }
-        }
+        let pieces = Pieces::read(bytes)?;
+        let header = pieces.header()?.zip(pieces.header);
+        let header = header.map(|(fields, bytes)| Arc::new(SharedHeader::new(fields, bytes)));
         Ok(Self {
-            header_bytes: header.as_ref().map_or(0, size),
+            header_bytes: header.as_ref().map_or(0, |header| header.bytes()),
             header,
             bytes: bytes.len(),
-            events,
+            events: pieces.events,
             decoded: Vec::new(),
-            schema,
+            event_type: schema().event.clone(),
             received_at_ms,
             is_rejected,
         })
@@ -122,7 +98,7 @@ impl<'a> Request<'a> {
 
     /// Decodes an event and says where it goes, with a bad timestamp's text.
     fn look(&self, bytes: &[u8]) -> Result<(DynamicMessage, Key, Option<String>), DecodeError> {
-        let mut event = DynamicMessage::decode(self.schema.event.clone(), bytes)?;
+        let mut event = DynamicMessage::decode(self.event_type.clone(), bytes)?;
         if self.is_rejected {
             return Ok((event, Key::Rejected, None));
         }
@@ -148,13 +124,6 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The bytes of a header in a message or its rows: the larger of its forms.
-pub(super) fn size(header: &DynamicMessage) -> usize {
-    // Without a JSON form it travels in no JSON message.
-    let json_bytes = json::encode(header).map_or(0, |json| json.len());
-    header.encoded_len().max(json_bytes)
-}
-
 /// Plans the groups of a request.
 pub(super) fn make(request: &mut Request<'_>) -> Result<Vec<Planned>, SplitError> {
     let copies_max = request.bytes.saturating_mul(HEADER_ROWS_FACTOR);
@@ -170,7 +139,7 @@ pub(super) fn make(request: &mut Request<'_>) -> Result<Vec<Planned>, SplitError
         let (event, key, timestamp) = request.look(bytes)?;
         let group = place(&mut open, key);
         let group = &mut open[group];
-        group.push(at, event.encoded_len(), timestamp);
+        group.push(at, bytes.len(), timestamp);
         if group.is_full(request.header_bytes) {
             let next = Planned::new(group.key.clone());
             closed.push(std::mem::replace(group, next));

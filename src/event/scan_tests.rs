@@ -82,9 +82,10 @@ proptest! {
         }
         let mut expected = Tally::default();
         for group in split::split(&bytes, 10, None).unwrap() {
-            for event in split::events_of(&group.batch) {
-                expected.add(TypeKey::of(&EventType::of(&event)), 1);
+            for event in &group.events {
+                expected.add(TypeKey::of(&EventType::of(event)), 1);
             }
+            prop_assert_eq!(Tally::of_group(&group), Tally::of_events(&group.events));
         }
         prop_assert_eq!(request(&bytes, MANY).unwrap().tally, expected);
     }

@@ -11,14 +11,17 @@
 //!   own, new types do so up to a bound, and a header that would be copied too often is an
 //!   error (tests in `split_hostile_tests`). Groups are made one at a time.
 
-use super::descriptor::{EventType, schema};
+use super::batch::Parts;
+use super::descriptor::schema;
+use super::group::{Group, Route};
 use super::identity::format_index_range;
+use super::json;
 use super::limits::MESSAGE_HEADERS_BYTES_MAX;
 use super::plan::{self, Key, Planned, Request};
 use super::reject::Invalid;
 use bytes::Buf;
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
+use prost_reflect::{DynamicMessage, Value};
 
 /// A header's JSON is at most so many times as large as its protobuf: the name of a field with
 /// a byte of text, `"androidAdvertisingId":"\u0001",`, stands for three bytes.
@@ -60,54 +63,6 @@ impl SplitError {
     }
 }
 
-/// Where a group goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Route {
-    /// To the consumers of this event type.
-    Type(EventType),
-    /// To the error exchange, for this reason.
-    Error(String),
-}
-
-/// Events of one request that travel together.
-#[derive(Debug, Clone)]
-pub struct Group {
-    /// Where they go.
-    pub route: Route,
-    /// An `event.Events` with the request's header and these events.
-    pub batch: DynamicMessage,
-    /// Each event's place in the request; ascending, one for each event.
-    pub indexes: Vec<u32>,
-}
-
-impl Group {
-    /// Whether JSON would lose events: the JSON mapping has no place for a type
-    /// that this build does not know, so such a group travels as protobuf.
-    #[must_use]
-    pub fn needs_protobuf(&self) -> bool {
-        match &self.route {
-            Route::Type(event_type) => matches!(event_type, EventType::Unknown(_)),
-            Route::Error(_) => {
-                events_in(&self.batch).any(|e| matches!(EventType::of(e), EventType::Unknown(_)))
-            }
-        }
-    }
-}
-
-/// The events of an `event.Events`, where they are.
-pub fn events_in(batch: &DynamicMessage) -> impl Iterator<Item = &DynamicMessage> {
-    let list = set_in(batch, "events").and_then(Value::as_list);
-    list.unwrap_or_default()
-        .iter()
-        .filter_map(Value::as_message)
-}
-
-/// The header of an `event.Events`, where it is, when it has one.
-#[must_use]
-pub fn header_in(batch: &DynamicMessage) -> Option<&DynamicMessage> {
-    set_in(batch, "header").and_then(Value::as_message)
-}
-
 /// A field that is set.
 fn set_in<'a>(message: &'a DynamicMessage, name: &str) -> Option<&'a Value> {
     let mut fields = message.fields();
@@ -117,13 +72,15 @@ fn set_in<'a>(message: &'a DynamicMessage, name: &str) -> Option<&'a Value> {
 /// The events of an `event.Events`, copied.
 #[must_use]
 pub fn events_of(batch: &DynamicMessage) -> Vec<DynamicMessage> {
-    events_in(batch).cloned().collect()
+    let list = set_in(batch, "events").and_then(Value::as_list);
+    let events = list.unwrap_or_default().iter();
+    events.filter_map(Value::as_message).cloned().collect()
 }
 
 /// The header of an `event.Events`, copied, when it has one.
 #[must_use]
 pub fn header_of(batch: &DynamicMessage) -> Option<DynamicMessage> {
-    header_in(batch).cloned()
+    set_in(batch, "header").and_then(Value::as_message).cloned()
 }
 
 /// A text field of a message; empty when unset.
@@ -133,23 +90,6 @@ pub fn text(message: &DynamicMessage, field: &str) -> String {
         Some(Value::String(text)) => text.clone(),
         _ => String::new(),
     }
-}
-
-/// An `event.Events` with this header and these events. Its type is that of the batch which they
-/// are of.
-#[must_use]
-pub fn batch_of(
-    batch_type: MessageDescriptor,
-    header: Option<DynamicMessage>,
-    events: Vec<DynamicMessage>,
-) -> DynamicMessage {
-    let mut batch = DynamicMessage::new(batch_type);
-    if let Some(header) = header {
-        batch.set_field_by_name("header", Value::Message(header));
-    }
-    let list = events.into_iter().map(Value::Message).collect();
-    batch.set_field_by_name("events", Value::List(list));
-    batch
 }
 
 /// Decodes a request's bytes.
@@ -185,9 +125,9 @@ pub fn split<'a>(
 ///
 /// # Errors
 /// [`SplitError::Header`].
-pub fn check_rows(batch: &DynamicMessage) -> Result<(), SplitError> {
-    let events = events_in(batch).count();
-    let Some(header) = header_in(batch).filter(|_| events > 1) else {
+pub fn check_rows(batch: Parts<'_>) -> Result<(), SplitError> {
+    let events = batch.events.len();
+    let Some(header) = batch.header.filter(|_| events > 1) else {
         return Ok(());
     };
     // Whether it is far too small is seen without writing it as JSON.
@@ -195,7 +135,8 @@ pub fn check_rows(batch: &DynamicMessage) -> Result<(), SplitError> {
     if bytes_at_most.saturating_mul(events) <= MESSAGE_HEADERS_BYTES_MAX {
         return Ok(());
     }
-    let header_bytes = plan::size(header);
+    let json_bytes = json::encode_header(header).map_or(0, |json| json.len());
+    let header_bytes = header.encoded_len().max(json_bytes);
     if header_bytes.saturating_mul(events) > MESSAGE_HEADERS_BYTES_MAX {
         return Err(SplitError::Header {
             header_bytes,
@@ -232,11 +173,8 @@ impl Iterator for Groups<'_> {
         let events = events.collect();
         Some(Group {
             route,
-            batch: batch_of(
-                self.request.schema.events.clone(),
-                self.request.header.clone(),
-                events,
-            ),
+            header: self.request.header.clone(),
+            events,
             indexes: planned.indexes,
         })
     }

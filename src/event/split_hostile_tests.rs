@@ -2,6 +2,8 @@
 //! are: what they become is bounded by what they were.
 
 use super::*;
+use crate::event::batch::Batch;
+use crate::event::descriptor::EventType;
 use crate::event::envelope;
 use crate::event::limits::{
     EVENTS_PER_MESSAGE_MAX, HEADER_COPIES_BYTES_MAX, MESSAGE_BYTES_SOFT_MAX,
@@ -105,7 +107,7 @@ fn numbers_that_a_sender_makes_up_share_a_message() {
     assert_eq!(groups.iter().filter(own).count(), UNKNOWN_TYPES_MAX);
     for group in &groups {
         assert!(group.needs_protobuf());
-        for (event, at) in events_of(&group.batch).iter().zip(&group.indexes) {
+        for (event, at) in group.events.iter().zip(&group.indexes) {
             assert_eq!(EventType::of(event), EventType::Unknown(1000 + at));
         }
     }
@@ -217,7 +219,7 @@ fn no_header_is_larger_as_json_than_is_reckoned_with() {
             kind => panic!("{kind:?} has a worst case of its own"),
         };
         header.set_field(&field, value);
-        let json = crate::event::json::encode(&header).unwrap();
+        let json = json::encode(&header).unwrap();
         assert!(
             json.len() <= JSON_FACTOR_MAX * header.encoded_len(),
             "{}",
@@ -231,7 +233,7 @@ fn a_foreign_message_is_not_repeated_in_its_rows_beyond_memory() {
     let good = |at: u32| event(&format!("event-{at}"), "1", None);
     let foreign = |header_bytes, events| {
         let bytes = request(header_bytes, (0..events).map(good));
-        check_rows(&decode(&bytes[..]).unwrap())
+        check_rows(Batch::decode(&bytes).unwrap().parts())
     };
     assert!(foreign(2 << 10, 30_000).is_ok());
     assert!(foreign(15 << 20, 1).is_ok());
@@ -243,7 +245,7 @@ fn a_foreign_message_is_not_repeated_in_its_rows_beyond_memory() {
     for (header_bytes, events) in [(15 << 20, 2), (300 << 10, 100), (3 << 10, 3000)] {
         let bytes = request(header_bytes, (0..events).map(good));
         for group in split(&bytes, NOW_MS, None).unwrap() {
-            check_rows(&group.batch).unwrap();
+            check_rows(group.parts()).unwrap();
         }
     }
 }
@@ -259,7 +261,7 @@ fn events_are_the_same_whether_kept_decoded_or_not() {
     };
     let bytes = request(0, (0..3000).map(long));
     for group in split(&bytes, NOW_MS, None).unwrap() {
-        for (event, at) in events_of(&group.batch).iter().zip(&group.indexes) {
+        for (event, at) in group.events.iter().zip(&group.indexes) {
             assert_eq!(text(event, "id"), at.to_string());
             let expected = (1_699_999_999_999 + i64::from(*at)).min(NOW_MS);
             assert_eq!(text(event, "timestamp"), expected.to_string());
@@ -299,9 +301,6 @@ fn what_is_no_batch_is_told_before_any_group() {
     };
     let bytes = [&good[..], &more.encode_to_vec(), b"\x9a\x06\x01x"].concat();
     let group = split(&bytes, NOW_MS, None).unwrap().next().unwrap();
-    let header = header_of(&group.batch).unwrap();
-    assert_eq!(
-        (text(&header, "deviceId"), text(&header, "os")),
-        ("d".into(), "o".into())
-    );
+    let header = group.parts().header.unwrap();
+    assert_eq!((&header.device_id[..], &header.os[..]), ("d", "o"));
 }

@@ -6,6 +6,7 @@
 //!   types count as one, so that a client cannot make a tally grow.
 
 use super::descriptor::{EventType, NO_TYPE_NAME, name_of_case, schema};
+use super::group::{Group, Route};
 use super::webhook::Source;
 use prost_reflect::{DynamicMessage, FieldDescriptor};
 use serde::ser::SerializeMap as _;
@@ -150,6 +151,20 @@ impl Tally {
             tally.add(TypeKey::of(&EventType::of(event)), 1);
         }
         tally
+    }
+
+    /// Counts the events of a group.
+    #[must_use]
+    pub fn of_group(group: &Group) -> Self {
+        match &group.route {
+            Route::Type(event_type) => {
+                let mut tally = Self::default();
+                tally.add(TypeKey::of(event_type), group.events.len() as u64);
+                tally
+            }
+            // Of any types.
+            Route::Error(_) => Self::of_events(&group.events),
+        }
     }
 
     /// Adds events of one type.

@@ -8,10 +8,11 @@ use crate::event::documents::Document;
 use crate::event::envelope::{
     self, INDEXES_HEADER, PROTOBUF, REASON_HEADER, ROUTING_KEY_HEADER, WEBHOOK,
 };
+use crate::event::group::{Group, Route};
 use crate::event::identity::{HostId, Seq, format_indexes};
 use crate::event::limits;
 use crate::event::parcel::{Destination, Parcel};
-use crate::event::split::{self, Group, Route};
+use crate::event::split;
 use crate::event::tally::Tally;
 use crate::event::webhook::{Receipt, Source, Stored};
 use crate::journal::{Kind, Record};
@@ -151,13 +152,13 @@ impl Template {
     fn add_group(&self, record: &Record, part: usize, group: &Group, prepared: &mut Prepared) {
         let indexes = format_indexes(&group.indexes);
         let events = match record.kind {
-            Kind::Dispatch => Tally::of_events(split::events_in(&group.batch)),
+            Kind::Dispatch => Tally::of_group(group),
             Kind::Rejected | Kind::Webhook(_) => record.events.clone(),
         };
         let (content_type, body) = match envelope::encode(group) {
             Ok(encoded) => encoded,
             Err(error) => {
-                let body = prost::Message::encode_to_vec(&group.batch);
+                let body = group.protobuf();
                 let letter = DeadLetter {
                     reason: limits::reason(&error.to_string()),
                     indexes,
@@ -186,9 +187,8 @@ impl Template {
                 });
             }
             Route::Error(reason) => {
-                let name = split::events_in(&group.batch)
-                    .next()
-                    .map_or_else(String::new, |event| EventType::of(event).name());
+                let first = group.events.first();
+                let name = first.map_or_else(String::new, |event| EventType::of(event).name());
                 message.routing_key = name;
                 let errors = self.errors(&message, reason);
                 prepared

@@ -2,9 +2,11 @@
 
 use super::{NOW_MS, rows};
 use crate::consume::handlers;
+use crate::event::batch::Batch;
 use crate::event::descriptor::{EventType, event_names, schema};
 use crate::event::envelope::{self, Origins};
 use crate::event::expect::{self, Expected};
+use crate::event::group::{Group, Route};
 use crate::event::identity::{Content, HostId, format_indexes, parse_indexes};
 use crate::event::limits::{
     EVENTS_PER_MESSAGE_MAX, HEADER_COPIES_BYTES_MAX, MESSAGE_BYTES_SOFT_MAX,
@@ -12,11 +14,12 @@ use crate::event::limits::{
 };
 use crate::event::proto::Events;
 use crate::event::scan::{self, FIELDS_MAX, ScanError};
-use crate::event::split::{self, Group, Route, SplitError, events_of, header_of, text};
+use crate::event::split::{self, SplitError, events_of, header_of, text};
 use crate::event::tally::{Tally, TypeKey};
 use crate::event::{json, validate};
 use crate::sink::schema::{ERROR_EVENTS, EVENTS};
 use prost::Message as _;
+use prost_reflect::DynamicMessage;
 
 /// `ingest.max_request_events` where nothing is said.
 const EVENTS_MAX: usize = 10_000;
@@ -79,10 +82,9 @@ fn taken_apart(data: &[u8], events: usize, rejected: Option<&str>) {
         count += 1;
         assert!(group.indexes.len() <= EVENTS_PER_MESSAGE_MAX);
         assert!(group.indexes.is_sorted());
-        split::check_rows(&group.batch).expect("messages from here have bounded rows");
-        let events = events_of(&group.batch);
-        assert_eq!(events.len(), group.indexes.len());
-        for (event, index) in events.iter().zip(&group.indexes) {
+        split::check_rows(group.parts()).expect("messages from here have bounded rows");
+        assert_eq!(group.events.len(), group.indexes.len());
+        for (event, index) in group.events.iter().zip(&group.indexes) {
             let id = text(event, "id");
             let timestamp = validate::event(&id, &text(event, "timestamp"));
             made.push(Expected {
@@ -118,12 +120,17 @@ fn taken_apart(data: &[u8], events: usize, rejected: Option<&str>) {
 fn travels(group: &Group) {
     let (kind, body) = envelope::encode(group).expect("every group has a form");
     let read = envelope::decode(Some(kind), &body).expect("a consumer can read it");
-    assert_eq!(events_of(&read).len(), group.indexes.len());
+    assert_eq!(read.events.len(), group.indexes.len());
+    let whole = group.protobuf();
     if kind == envelope::PROTOBUF {
-        assert_eq!(read.encoded_len(), group.batch.encoded_len());
+        assert_eq!(body, whole);
     } else {
-        let again = json::encode(&read).expect("it had one before");
-        assert_same_json(&body, &again);
+        let message = split::decode(&whole[..]).expect("its parts were read");
+        assert_same_json(
+            &body,
+            &json::encode(&message).expect("its parts have a form"),
+        );
+        reads_as_the_library(&body);
     }
     let single = envelope::single(Some(kind), &body, 0).expect("it was read before");
     assert_eq!(single.is_some(), group.indexes.len() > 1);
@@ -143,18 +150,33 @@ fn into_rows(data: &[u8], group: &Group) {
     let events = group.indexes.len();
     match &group.route {
         Route::Type(_) => {
-            let items = handlers::rows(&group.batch, &origins, NOW_MS);
+            let items = handlers::rows(group.parts(), &origins, NOW_MS);
             assert_eq!(items.len(), events);
             rows::check(&EVENTS, &items);
         }
         Route::Error(reason) => {
             let content = Content::new(data);
-            let items = handlers::error_rows(&group.batch, &origins, reason, &content, NOW_MS);
+            let items = handlers::error_rows(group.parts(), &origins, reason, &content, NOW_MS);
             assert_eq!(items.len(), events.max(1));
             assert!(items.iter().all(Result::is_ok), "a refused event is a row");
             rows::check(&ERROR_EVENTS, &items);
         }
     }
+}
+
+/// What is read of a text without the library's parser of all is what that reads.
+fn reads_as_the_library(text: &[u8]) {
+    let Some(batch) = json::read_batch(text) else {
+        return;
+    };
+    let message = json::parse(&schema().events, text).expect("it was read");
+    let same = Batch::decode(&message.encode_to_vec()).expect("it was encoded from one");
+    assert_eq!(batch.header, same.header);
+    let bytes = |batch: &Batch| -> Vec<_> {
+        let events = batch.events.iter();
+        events.map(DynamicMessage::encode_to_vec).collect()
+    };
+    assert_eq!(bytes(&batch), bytes(&same));
 }
 
 /// Maps have no order.
@@ -166,6 +188,8 @@ fn assert_same_json(one: &[u8], other: &[u8]) {
 /// A body of `POST /events`: batches that both doors' checks take, and that say in JSON
 /// what was said.
 pub(super) fn json_events(data: &[u8]) {
+    data.split(|byte| *byte == b'\n')
+        .for_each(reads_as_the_library);
     let Ok(batches) = crate::ingest::fuzzing::parse(data) else {
         return;
     };

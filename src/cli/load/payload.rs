@@ -282,8 +282,9 @@ mod tests {
     use super::super::plan::tests::plan;
     use super::*;
     use crate::event::descriptor::event_names;
+    use crate::event::group::Route;
     use crate::event::proto::Events;
-    use crate::event::split::{self, Route};
+    use crate::event::split;
     use std::collections::{BTreeMap, HashSet};
 
     const NOW_MS: i64 = 1_764_000_000_123;

@@ -9,135 +9,73 @@
 //!   that databases refuse (NUL) is replaced.
 
 use super::{Item, NewRow};
+use crate::event::batch::Parts;
 use crate::event::descriptor::{EventType, schema};
 use crate::event::envelope::Origins;
 use crate::event::identity::Content;
+use crate::event::proto::Header;
 use crate::event::reject::Invalid;
-use crate::event::split::{events_in, header_in, text};
+use crate::event::split::text;
 use crate::event::{json, limits, validate};
 use crate::sink::schema::ERROR_EVENTS;
 use crate::sink::{Row, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, Value as Field};
+use prost_reflect::DynamicMessage;
 
-/// Header fields in the order of the columns from `session_id` to `pp_id`; `current_url`, which
-/// events may have of their own, is one of them.
-const HEADER_FIELDS: [&str; 20] = [
-    "sessionId",
-    "bbDeviceId",
-    "userId",
-    "deviceId",
-    "androidAdvertisingId",
-    "clientId",
-    "channel",
-    "os",
-    "clientType",
-    "appLanguage",
-    "appVersion",
-    "appVersionCode",
-    URL_FIELD,
-    "merchantId",
-    "utmReferrer",
-    "utmPlatform",
-    "utmSource",
-    "utmMedium",
-    "utmCampaign",
-    "ppId",
-];
-/// Those of them that are whole numbers.
-const HEADER_NUMBERS: [&str; 2] = ["bbDeviceId", "userId"];
-const DEVICE_FIELD: &str = "deviceId";
+/// Columns of a row that come from the header: from `session_id` to `pp_id`.
+const HEADER_COLUMNS: usize = 20;
+/// What events may have of their own.
 const URL_FIELD: &str = "currentURL";
 
-/// The cells of a row that come from the header, read once for all rows of a batch.
-struct Head {
-    cells: [Value; HEADER_FIELDS.len()],
-    is_there: bool,
-    has_device: bool,
-}
-
-impl Head {
-    fn of(header: Option<&DynamicMessage>) -> Self {
-        let mut head = Self {
-            cells: HEADER_FIELDS.map(|name| {
-                if HEADER_NUMBERS.contains(&name) {
-                    Value::Int(0)
-                } else {
-                    Value::Text(String::new())
-                }
-            }),
-            is_there: header.is_some(),
-            has_device: false,
-        };
-        for (field, value) in header.into_iter().flat_map(DynamicMessage::fields) {
-            let at = HEADER_FIELDS.iter().position(|name| *name == field.name());
-            let Some(cell) = at.map(|at| &mut head.cells[at]) else {
-                continue;
-            };
-            match (cell, value) {
-                (Value::Text(text), Field::String(value)) => {
-                    text.clone_from(value);
-                    head.has_device |= field.name() == DEVICE_FIELD && !value.is_empty();
-                }
-                (Value::Int(number), Field::I64(value)) => *number = *value,
-                _ => {}
-            }
-        }
-        head
-    }
-
-    /// The cells of a row; those of the last may be taken.
-    fn cells(&mut self, event: &DynamicMessage, is_last: bool) -> [Value; HEADER_FIELDS.len()] {
-        let mut cells = if is_last {
-            std::mem::replace(
-                &mut self.cells,
-                [const { Value::Null }; HEADER_FIELDS.len()],
-            )
-        } else {
-            self.cells.clone()
-        };
-        let own_url = text(event, URL_FIELD);
-        if !own_url.is_empty()
-            && let Some(at) = HEADER_FIELDS.iter().position(|name| *name == URL_FIELD)
-        {
-            cells[at] = Value::Text(own_url);
-        }
-        cells
-    }
+/// The cells of a row that come from the header, in the order of the columns.
+fn head(header: &Header, event: &DynamicMessage) -> [Value; HEADER_COLUMNS] {
+    let cell = |text: &String| Value::Text(text.clone());
+    let own_url = text(event, URL_FIELD);
+    let url = if own_url.is_empty() {
+        header.current_url.clone()
+    } else {
+        own_url
+    };
+    [
+        cell(&header.session_id),
+        Value::Int(header.bb_device_id),
+        Value::Int(header.user_id),
+        cell(&header.device_id),
+        cell(&header.android_advertising_id),
+        cell(&header.client_id),
+        cell(&header.channel),
+        cell(&header.os),
+        cell(&header.client_type),
+        cell(&header.app_language),
+        cell(&header.app_version),
+        cell(&header.app_version_code),
+        Value::Text(url),
+        cell(&header.merchant_id),
+        cell(&header.utm_referrer),
+        cell(&header.utm_platform),
+        cell(&header.utm_source),
+        cell(&header.utm_medium),
+        cell(&header.utm_campaign),
+        cell(&header.pp_id),
+    ]
 }
 
 /// Rows of `events`; an event that breaks a rule gives its reason instead.
 #[must_use]
-pub fn rows(batch: &DynamicMessage, origins: &Origins, now_ms: i64) -> Vec<Item> {
-    let mut head = Head::of(header_in(batch));
-    let mut events = events_in(batch).enumerate().peekable();
-    let mut items = Vec::with_capacity(events_in(batch).count());
-    while let Some((at, event)) = events.next() {
-        let is_last = events.peek().is_none();
-        items.push(row(
-            &mut head,
-            event,
-            Place { origins, at },
-            is_last,
-            now_ms,
-        ));
-    }
-    items
+pub fn rows(batch: Parts<'_>, origins: &Origins, now_ms: i64) -> Vec<Item> {
+    let events = batch.events.iter().enumerate();
+    events
+        .map(|(at, event)| row(batch.header, event, Place { origins, at }, now_ms))
+        .collect()
 }
 
-fn row(
-    head: &mut Head,
-    event: &DynamicMessage,
-    place: Place<'_>,
-    is_last: bool,
-    now_ms: i64,
-) -> Item {
-    if !head.is_there {
+fn row(header: Option<&Header>, event: &DynamicMessage, place: Place<'_>, now_ms: i64) -> Item {
+    let Some(header) = header else {
         return Err("incomplete event: the batch has no header".to_owned());
-    }
-    if !head.has_device {
+    };
+    if header.device_id.is_empty() {
         return Err("incomplete event: header.deviceId is empty".to_owned());
     }
     let id = text(event, "id");
@@ -151,7 +89,7 @@ fn row(
         timestamp: Value::TimeMs(timestamp_ms),
         now_ms,
     };
-    let values = values(stamp, event_type.name(), head.cells(event, is_last), params);
+    let values = values(stamp, event_type.name(), head(header, event), params);
     Ok(place.row(values, identity))
 }
 
@@ -159,7 +97,7 @@ fn row(
 /// is what they came in.
 #[must_use]
 pub fn error_rows(
-    batch: &DynamicMessage,
+    batch: Parts<'_>,
     origins: &Origins,
     reason: &str,
     content: &Content<'_>,
@@ -167,15 +105,15 @@ pub fn error_rows(
 ) -> Vec<Item> {
     // A reason that several events share quotes none of them.
     let quotes_none = reason == Invalid::BadTimestamps.to_string();
-    let mut head = Head::of(header_in(batch));
-    let none = DynamicMessage::new(schema().event.clone());
-    let mut events: Vec<_> = events_in(batch).collect();
-    if events.is_empty() {
-        events.push(&none);
-    }
-    let last = events.len() - 1;
+    let no_header = Header::default();
+    let header = batch.header.unwrap_or(&no_header);
+    let no_event = DynamicMessage::new(schema().event.clone());
+    let events = match batch.events {
+        [] => std::slice::from_ref(&no_event),
+        events => events,
+    };
     events
-        .into_iter()
+        .iter()
         .enumerate()
         .map(|(at, event)| {
             let mut id = text(event, "id");
@@ -195,7 +133,7 @@ pub fn error_rows(
             let params = params(event, &event_type).unwrap_or_else(|_| {
                 serde_json::json!({ "errorEventParams": format!("{event:?}") }).to_string()
             });
-            let cells = head.cells(event, at == last);
+            let cells = head(header, event);
             let identity = format!(
                 "{id}/{}/{}/{}",
                 origins.host,
@@ -243,12 +181,7 @@ struct Stamp {
 }
 
 /// The values up to `event_params`.
-fn values(
-    stamp: Stamp,
-    name: String,
-    head: [Value; HEADER_FIELDS.len()],
-    params: String,
-) -> Vec<Value> {
+fn values(stamp: Stamp, name: String, head: [Value; HEADER_COLUMNS], params: String) -> Vec<Value> {
     let mut values = Vec::with_capacity(ERROR_EVENTS.columns.len());
     values.push(Value::Text(stamp.id));
     values.push(Value::Text(name));

@@ -29,6 +29,7 @@ pub use bots::Bots;
 pub use events::{error_rows, rows};
 
 use crate::config::{Consumer, Handler};
+use crate::event::batch::Batch;
 use crate::event::envelope::{self, Origins};
 use crate::event::identity::Content;
 use crate::event::limits;
@@ -148,7 +149,7 @@ pub fn run(
 ) -> Result<Vec<Item>, String> {
     let row = match handler {
         Handler::Events => {
-            let items = rows(&batch(input)?, &input.origins, now_ms);
+            let items = rows(batch(input)?.parts(), &input.origins, now_ms);
             if items.is_empty() {
                 return Err("the message has no events".to_owned());
             }
@@ -158,7 +159,7 @@ pub fn run(
             let reason = input.reason.as_deref().unwrap_or_default();
             let batch = batch(input)?;
             return Ok(error_rows(
-                &batch,
+                batch.parts(),
                 &input.origins,
                 reason,
                 &Content::new(input.body),
@@ -217,10 +218,10 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         .unwrap_or_else(|_| Err("the handler panicked on this message".to_owned()))
 }
 
-fn batch(input: &Input<'_>) -> Result<prost_reflect::DynamicMessage, String> {
+fn batch(input: &Input<'_>) -> Result<Batch, String> {
     let batch = envelope::decode(input.content_type, input.body)
         .map_err(|error| limits::reason(&error.to_string()))?;
-    split::check_rows(&batch).map_err(|error| error.to_string())?;
+    split::check_rows(batch.parts()).map_err(|error| error.to_string())?;
     Ok(batch)
 }
 
