@@ -178,6 +178,19 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn as_protobuf_a_group_keeps_what_its_header_has_beyond_this_build() {
+        let unknown = b"\xc2\x0c\x02hi";
+        let header = [b"\x42\x01d", &unknown[..]].concat();
+        let event = [b"\x22\x01a\x2a\x011", &unknown[..]].concat();
+        let request = batch::encode(Some(&header), [&event]);
+        let mut groups = split(&request, 1_700_000_000_000, None).unwrap();
+        let group = groups.next().unwrap();
+        assert!(group.needs_protobuf());
+        assert_eq!(group.protobuf(), request);
+        assert_eq!(group.encoded_len(), header.len() + event.len());
+    }
+
     proptest! {
         #[test]
         fn a_group_is_written_as_its_batch_would_be(
