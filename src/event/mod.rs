@@ -22,6 +22,7 @@ pub mod parcel;
 mod plan;
 pub mod reject;
 pub mod scan;
+pub mod shape;
 pub mod split;
 pub mod tally;
 pub mod validate;

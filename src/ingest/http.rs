@@ -13,8 +13,9 @@ use super::health::Health;
 use super::refusal::Refusal;
 use super::webhooks::{self, Lane};
 use crate::event::descriptor::schema;
-use crate::event::json::{self, Excess};
+use crate::event::json;
 use crate::event::scan::{FIELDS_MAX, ScanError};
+use crate::event::shape::{self, Excess};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
@@ -177,11 +178,11 @@ pub(super) fn parse(body: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
         let bad = |error: String| Refusal::Malformed(format!("document {}: {error}", at + 1));
         let document = document.map_err(|error| bad(error.to_string()))?;
         let text = document.get().as_bytes();
-        json::bounded(text, FIELDS_MAX).map_err(|excess| match excess {
+        shape::bounded(text, FIELDS_MAX).map_err(|excess| match excess {
             Excess::Values(max) => ScanError::TooManyFields(max).into(),
             Excess::Depth => bad(excess.to_string()),
         })?;
-        json::keys_are_unique(text).map_err(|error| bad(error.to_string()))?;
+        shape::keys_are_unique(text).map_err(|error| bad(error.to_string()))?;
         let batch = json::parse(&schema().events, text).map_err(|error| bad(error.to_string()))?;
         batches.push(batch.encode_to_vec());
     }

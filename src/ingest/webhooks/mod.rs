@@ -13,8 +13,8 @@ pub use verify::Verifier;
 
 use super::door::Door;
 use super::refusal::Refusal;
-use crate::event::json;
 use crate::event::scan::FIELDS_MAX;
+use crate::event::shape;
 use crate::event::webhook::{Source, Stored};
 use axum::Router;
 use axum::body::Bytes;
@@ -78,7 +78,7 @@ impl Lane {
         if !self.verifier.is_genuine(self.source, &parts.headers, &body) {
             return Err(Refusal::Unverified);
         }
-        let bounded = json::bounded(&body, FIELDS_MAX);
+        let bounded = shape::bounded(&body, FIELDS_MAX);
         bounded.map_err(|excess| Refusal::BadWebhook(excess.to_string()))?;
         let stored = self.stored(&parts.headers, body);
         let stored = stored.map_err(Refusal::BadWebhook)?;
