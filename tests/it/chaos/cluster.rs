@@ -201,6 +201,15 @@ impl Cluster {
         })
     }
 
+    /// What goes from where to which queue, in any order that is always the same.
+    pub fn bindings(&self) -> Vec<String> {
+        let columns = ["source_name", "routing_key", "destination_name"];
+        let text = self.nodes[0].ctl(&[&["-q", "list_bindings"], &columns[..]].concat());
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
     /// The queues with something in them: what waits, what is out, for how many consumers.
     pub fn filled_queues(&self) -> String {
         let columns = "name messages_ready messages_unacknowledged consumers state leader";

@@ -26,8 +26,9 @@ const QUEUES: [&str; 2] = ["grpc_clickhouse_event_q", "grpc_postgres_event_q"];
 /// Meets it; since when it is over.
 pub async fn meet(site: &mut Site, fault: Fault) -> Instant {
     site.judge().await;
+    let bindings = site.cluster.bindings();
     match fault {
-        Fault::Deleted => deleted(site).await,
+        Fault::Deleted => deleted(site, &bindings).await,
         Fault::DeclaredOtherwise => {
             assert!(site.host.collector.terminate().success());
             let url = &site.cluster.urls()[0];
@@ -53,35 +54,37 @@ pub async fn meet(site: &mut Site, fault: Fault) -> Instant {
             let begun = Instant::now();
             site.clients.start();
             site.stall(begun, STALL_MAX).await;
-            are_there(site, "classic").await;
+            are_there(site, "classic", &bindings).await;
             // And goes on so.
             site.stall(Instant::now(), STALL_MAX).await;
             site.judge().await;
-            deleted(site).await
+            deleted(site, &bindings).await
         }
     }
 }
 
 /// Deletes both, and waits until the collector has made them again; since when that is over.
-async fn deleted(site: &mut Site) -> Instant {
+async fn deleted(site: &mut Site, bindings: &[String]) -> Instant {
     for queue in QUEUES {
         site.cluster.delete_queue(queue);
     }
     let over = Instant::now();
-    are_there(site, "quorum").await;
+    are_there(site, "quorum", bindings).await;
     site.clients.start();
     over
 }
 
-/// Waits until the collector has both queues, of that kind.
-async fn are_there(site: &Site, kind: &str) {
+/// Waits until the collector has both queues, of that kind, and all that binds them: what is
+/// published before the last binding is there goes to the other queue alone.
+async fn are_there(site: &Site, kind: &str, bindings: &[String]) {
     eventually(
-        &format!("both queues are there, {kind}"),
+        &format!("both queues are there, {kind}, and bound"),
         STALL_MAX,
         || async {
             QUEUES
                 .iter()
                 .all(|queue| site.cluster.has_queue(queue, kind))
+                && site.cluster.bindings() == bindings
         },
     )
     .await;
