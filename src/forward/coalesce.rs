@@ -2,9 +2,8 @@
 //! each message, and that of a small batch is a small message. Pure; called by `reading` on a
 //! blocking thread.
 //!
-//! Nothing waits to be joined: what is grouped is what one read of the journal found. Under a
-//! low load that is one request, and its messages go as they always went; what piles up while
-//! the broker has its hands full goes in few.
+//! What is grouped is what one read of the journal found. Under a low load that is one request,
+//! and its messages go as they always went; what gathers between two reads (`gather`) goes in few.
 //!
 //! # Invariants
 //! - Every group is in one message, in the order of the log; each message is within its bounds,

@@ -20,6 +20,7 @@
 mod coalesce;
 mod depth;
 mod flight;
+mod gather;
 mod landing;
 mod lanes;
 mod outgoing;

@@ -3,6 +3,7 @@
 
 use super::coalesce::Coalescing;
 use super::depth::Watch;
+use super::gather::Gather;
 use super::lanes::Lanes;
 use super::outgoing::{ErrorRoute, NAME, Outgoing, Template};
 use super::sent::Sent;
@@ -86,6 +87,7 @@ pub(super) struct Run<'a> {
     pub(super) backlog: Reader,
     /// Reads the fresh lane, while there is one.
     pub(super) fresh: Reader,
+    pub(super) gather: Gather,
     /// Messages not published yet, of each lane.
     pub(super) ready: [VecDeque<Outgoing>; 2],
     /// Messages of the backlog among the published.
@@ -200,6 +202,7 @@ impl Forwarder {
             pacer,
             backlog: self.journal.reader(next),
             fresh: self.journal.reader(next),
+            gather: Gather::default(),
             ready: [VecDeque::new(), VecDeque::new()],
             backlog_published: 0,
             published: Sent::default(),
@@ -242,6 +245,10 @@ impl Run<'_> {
         loop {
             let due = self.publish_ready(stop).await?;
             let wants = [Lane::Fresh, Lane::Backlog].map(|lane| self.wants_more(lane));
+            let gathers = [Lane::Fresh, Lane::Backlog].map(|lane| self.gathers(lane));
+            let reads = [0, 1].map(|at| wants[at] && gathers[at].is_none());
+            let gathered = [0, 1].into_iter().filter(|at| wants[*at]);
+            let gathered = gathered.filter_map(|at| gathers[at]).min();
             tokio::select! {
                 () = stop.cancelled() => return Ok(End::Stopped),
                 _ = moves.changed() => {
@@ -257,14 +264,15 @@ impl Run<'_> {
                     self.waiting.remove(again.message.body.len());
                     self.queue(again.lane).push_back(again);
                 }
-                more = self.fresh.wait(), if wants[0] => {
+                more = self.fresh.wait(), if reads[0] => {
                     more.map_err(|_| End::Stopped)?;
                     self.read(Lane::Fresh, stop).await?;
                 }
-                more = self.backlog.wait(), if wants[1] => {
+                more = self.backlog.wait(), if reads[1] => {
                     more.map_err(|_| End::Stopped)?;
                     self.read(Lane::Backlog, stop).await?;
                 }
+                () = sleep_until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => {}
                 () = sleep_until(due.map_or_else(Instant::now, Instant::from_std)), if due.is_some() => {}
                 _ = settings.changed() => {}
                 full = changed(&mut self.depth) => match full {

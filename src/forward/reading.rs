@@ -15,6 +15,7 @@ use crate::event::identity::Seq;
 use crate::journal::Record;
 use crate::pace::Lane;
 use std::sync::Arc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes of records taken from the journal at a time.
@@ -67,6 +68,19 @@ impl Run<'_> {
             && self.lanes.in_flight(is_fresh) < FLIGHT_MAX
     }
 
+    /// Until when more may gather in a lane before it is read; `None`: it may be read.
+    pub(super) fn gathers(&self, lane: Lane) -> Option<Instant> {
+        if self.forwarder.options.coalescing.borrow().documents < 2 {
+            return None;
+        }
+        let reader = match lane {
+            Lane::Fresh => &self.fresh,
+            Lane::Backlog => &self.backlog,
+        };
+        let behind = reader.durable_end().0.saturating_sub(reader.position().0);
+        self.gather.until(lane, behind, Instant::now())
+    }
+
     pub(super) async fn read(&mut self, lane: Lane, stop: &CancellationToken) -> Result<(), End> {
         let is_fresh = lane == Lane::Fresh;
         let (reader, to) = match lane {
@@ -91,6 +105,7 @@ impl Run<'_> {
             }
         };
         let position = reader.position();
+        self.gather.read(lane, Instant::now());
         let template = Arc::clone(&self.template);
         // Encoding a read's worth of events takes milliseconds.
         let by = *self.forwarder.options.coalescing.borrow();

@@ -15,6 +15,8 @@ use crate::support::{Scratch, eventually, load_events, seed};
 use holdfast::broker::{Broker, Message, Options, Outcome, Publisher, Session, Subscription};
 use holdfast::event::documents::{DOCUMENTS, DOCUMENTS_HEADER, Document};
 use holdfast::event::identity::Seq;
+use holdfast::event::proto::event::EventOf;
+use holdfast::event::proto::{Event, Events, Header, TestEvent};
 use prost::Message as _;
 use serde_json::Value as Json;
 use std::collections::HashMap;
@@ -108,6 +110,48 @@ async fn rows_are_the_same_whether_documents_share_messages_or_not() {
             assert_eq!(one, other);
         }
     }
+}
+
+/// However fast the forwarder is, what comes one by one shares messages; but the first, which
+/// found it idle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_one_by_one_gathers() {
+    const EVENTS: usize = 300;
+    let scratch = Scratch::new("coalesced_gathers");
+    let mut server = Server::new(Kind::RabbitMq, &scratch);
+    server.start().await;
+    let more = format!("[rabbitmq]\nurls = [\"{}\"]\n{ON}", server.amqp_url());
+    let mut collector = Collector::new(&scratch, &more);
+    collector.start().await;
+    connected(&collector).await;
+    let caller = Caller::connect(&collector.address()).await;
+    for at in 0..EVENTS {
+        let batch = Events {
+            header: Some(Header {
+                device_id: "d".to_owned(),
+                ..Header::default()
+            }),
+            events: vec![Event {
+                id: format!("e-{at}"),
+                timestamp: NOW_MS.to_string(),
+                event_of: Some(EventOf::TestEvent(TestEvent::default())),
+                ..Event::default()
+            }],
+        };
+        caller.dispatch(batch.encode_to_vec()).await.unwrap();
+        if at == 0 {
+            eventually("the first went alone", ARRIVAL, || async {
+                confirmed(&collector) == 1.0
+            })
+            .await;
+        }
+    }
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    let (messages, documents) = (confirmed(&collector), documents(&collector));
+    eprintln!("{documents} documents in {messages} messages");
+    assert_eq!(documents, EVENTS as f64);
+    assert!(messages * 3.0 < documents, "{messages} messages");
+    assert!(collector.terminate().success());
 }
 
 /// A document's body: one event.
