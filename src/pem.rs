@@ -89,9 +89,18 @@ fn read(path: &Path) -> Result<Vec<u8>, PemError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::fs;
+
+    /// A certificate that is signed by itself, and its key: NAME.pem and NAME.key.
+    pub(crate) fn pair(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let made = rcgen::generate_simple_self_signed(vec!["edge.example".to_owned()]).unwrap();
+        let [certificate, key] = ["pem", "key"].map(|end| dir.join(format!("{name}.{end}")));
+        fs::write(&certificate, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        (certificate, key)
+    }
 
     #[test]
     fn a_file_is_named_and_never_quoted() {
@@ -101,11 +110,8 @@ mod tests {
             fs::write(&path, text).unwrap();
             path
         };
-        let made = || rcgen::generate_simple_self_signed(vec!["edge.example".to_owned()]).unwrap();
-        let (one, other) = (made(), made());
-        let certificate = file("cert.pem", &one.cert.pem());
-        let key = file("key.pem", &one.signing_key.serialize_pem());
-        let foreign = file("foreign.pem", &other.signing_key.serialize_pem());
+        let (certificate, key) = pair(dir.path(), "own");
+        let (_, foreign) = pair(dir.path(), "foreign");
         let secret = "hunter2";
         // Of a key whose line ends were lost on the way.
         let joined = file("joined.pem", &format!("-----BEGIN PRIVATE KEY {secret}"));
@@ -127,7 +133,7 @@ mod tests {
             (&joined, "joined.pem: not PEM"),
             (&no_base64, "no_base64.pem: not PEM"),
             (&endless, "endless.pem: not PEM"),
-            (&foreign, "foreign.pem: no certificate in it"),
+            (&foreign, "foreign.key: no certificate in it"),
             (&huge, "huge.pem: larger than"),
             (&missing, "missing.pem: No such file"),
         ] {
@@ -138,7 +144,7 @@ mod tests {
                 "{error}"
             );
             let error = of(&certificate, bad).unwrap_err();
-            assert!(error.contains("pem"), "{error}");
+            assert!(error.contains(".pem") || error.contains(".key"), "{error}");
             assert!(
                 !error.contains(secret) && !error.contains(quoted),
                 "{error}"

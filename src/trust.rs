@@ -126,35 +126,27 @@ impl TrustFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pem::tests::pair;
     use std::fs;
     use std::path::Path;
 
     #[test]
     fn each_broken_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| {
-            let path = dir.path().join(name);
-            fs::write(&path, text).unwrap();
-            path
-        };
-        let made = || rcgen::generate_simple_self_signed(vec!["edge.example".to_owned()]).unwrap();
-        let (one, other) = (made(), made());
+        let (certificate, key) = pair(dir.path(), "own");
+        let (_, foreign) = pair(dir.path(), "foreign");
         let good = TrustFiles {
-            ca: Some(file("ca.pem", &one.cert.pem())),
-            identity: Some(ClientIdentity {
-                certificate: file("cert.pem", &one.cert.pem()),
-                key: file("key.pem", &one.signing_key.serialize_pem()),
-            }),
+            ca: Some(certificate.clone()),
+            identity: Some(ClientIdentity { certificate, key }),
         };
         good.check().unwrap();
         good.read().unwrap();
-        let broken = file("broken.pem", "-----BEGIN SECRET hunter2");
-        let foreign = file("foreign.pem", &other.signing_key.serialize_pem());
-        let no_ca = file(
-            "no_ca.pem",
-            "-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n",
-        );
-        let missing = dir.path().join("missing.pem");
+        let [broken, no_ca, missing] =
+            ["broken.pem", "no_ca.pem", "missing.pem"].map(|name| dir.path().join(name));
+        fs::write(&broken, "-----BEGIN SECRET hunter2").unwrap();
+        let no_certificate =
+            "-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n";
+        fs::write(&no_ca, no_certificate).unwrap();
         let of = |ca: &Path, certificate: Option<&Path>, key: Option<&Path>| {
             let own = good.identity.clone().unwrap();
             let files = TrustFiles {
@@ -172,7 +164,7 @@ mod tests {
         let ca = good.ca.as_deref().unwrap();
         assert!(of(&missing, None, None).contains("missing.pem: No such file"));
         assert!(of(&broken, None, None).contains("broken.pem: "));
-        assert!(of(&foreign, None, None).contains("foreign.pem: no certificate in it"));
+        assert!(of(&foreign, None, None).contains("foreign.key: no certificate in it"));
         assert!(of(&no_ca, None, None).contains("no_ca.pem: not an authority"));
         assert!(of(ca, Some(&missing), None).contains("missing.pem: No such file"));
         assert!(of(ca, None, Some(&broken)).contains("broken.pem: no private key"));
