@@ -7,7 +7,8 @@
 //! # Invariants
 //! - Only where messages are joined, and after a read: what comes to an idle forwarder goes at
 //!   once (test `what_comes_alone_goes_at_once`).
-//! - Nothing waits longer than [`GATHER_TIME`], or behind [`GATHER_REQUESTS`].
+//! - Nothing waits longer than [`GATHER_TIME`], and nothing after a full read, behind which
+//!   more may wait, however few and large (test `after_a_full_read_nothing_waits`).
 
 use crate::pace::Lane;
 use std::time::Duration;
@@ -17,23 +18,20 @@ use tokio::time::Instant;
 /// of small requests it gathers some hundred at the rates at which joining begins to matter.
 const GATHER_TIME: Duration = Duration::from_millis(50);
 
-/// Requests that are read without waiting: more than one read takes.
-const GATHER_REQUESTS: u64 = 500;
-
-/// When each lane was read last.
+/// When each lane was read last, where it was not a full read.
 #[derive(Debug, Default)]
 pub(super) struct Gather([Option<Instant>; 2]);
 
 impl Gather {
     /// The lane was read.
-    pub(super) fn read(&mut self, lane: Lane, now: Instant) {
-        self.0[lane as usize] = Some(now);
+    pub(super) fn read(&mut self, lane: Lane, is_full: bool, now: Instant) {
+        self.0[lane as usize] = (!is_full).then_some(now);
     }
 
-    /// When a lane that is so many requests behind may be read; `None` for now.
-    pub(super) fn until(&self, lane: Lane, behind: u64, now: Instant) -> Option<Instant> {
+    /// When a lane may be read; `None` for now.
+    pub(super) fn until(&self, lane: Lane, now: Instant) -> Option<Instant> {
         let until = self.0[lane as usize]? + GATHER_TIME;
-        (behind < GATHER_REQUESTS && now < until).then_some(until)
+        (now < until).then_some(until)
     }
 }
 
@@ -45,15 +43,21 @@ mod tests {
     fn what_comes_alone_goes_at_once() {
         let now = Instant::now();
         let mut gather = Gather::default();
-        assert_eq!(gather.until(Lane::Fresh, 1, now), None);
-        gather.read(Lane::Fresh, now);
+        assert_eq!(gather.until(Lane::Fresh, now), None);
+        gather.read(Lane::Fresh, false, now);
         let until = now + GATHER_TIME;
-        for behind in [0, 1, GATHER_REQUESTS - 1] {
-            assert_eq!(gather.until(Lane::Fresh, behind, now), Some(until));
-            assert_eq!(gather.until(Lane::Fresh, behind, until), None);
-            // Each lane for itself.
-            assert_eq!(gather.until(Lane::Backlog, behind, now), None);
-        }
-        assert_eq!(gather.until(Lane::Fresh, GATHER_REQUESTS, now), None);
+        assert_eq!(gather.until(Lane::Fresh, now), Some(until));
+        assert_eq!(gather.until(Lane::Fresh, until), None);
+        // Each lane for itself.
+        assert_eq!(gather.until(Lane::Backlog, now), None);
+    }
+
+    #[test]
+    fn after_a_full_read_nothing_waits() {
+        let now = Instant::now();
+        let mut gather = Gather::default();
+        gather.read(Lane::Backlog, false, now);
+        gather.read(Lane::Backlog, true, now);
+        assert_eq!(gather.until(Lane::Backlog, now), None);
     }
 }

@@ -87,6 +87,7 @@ pub(super) struct Run<'a> {
     pub(super) backlog: Reader,
     /// Reads the fresh lane, while there is one.
     pub(super) fresh: Reader,
+    /// When each lane was read, where messages are joined.
     pub(super) gather: Gather,
     /// Messages not published yet, of each lane.
     pub(super) ready: [VecDeque<Outgoing>; 2],

@@ -73,12 +73,7 @@ impl Run<'_> {
         if self.forwarder.options.coalescing.borrow().documents < 2 {
             return None;
         }
-        let reader = match lane {
-            Lane::Fresh => &self.fresh,
-            Lane::Backlog => &self.backlog,
-        };
-        let behind = reader.durable_end().0.saturating_sub(reader.position().0);
-        self.gather.until(lane, behind, Instant::now())
+        self.gather.until(lane, Instant::now())
     }
 
     pub(super) async fn read(&mut self, lane: Lane, stop: &CancellationToken) -> Result<(), End> {
@@ -105,7 +100,8 @@ impl Run<'_> {
             }
         };
         let position = reader.position();
-        self.gather.read(lane, Instant::now());
+        let bytes: usize = records.iter().map(|record| record.content.len()).sum();
+        self.gather.read(lane, bytes >= READ_BYTES, Instant::now());
         let template = Arc::clone(&self.template);
         // Encoding a read's worth of events takes milliseconds.
         let by = *self.forwarder.options.coalescing.borrow();
