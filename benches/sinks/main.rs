@@ -218,6 +218,7 @@ fn clickhouse(server: &Server) -> Arc<dyn Sink> {
         user: CLICKHOUSE_USER.to_owned(),
         password: CLICKHOUSE_PASSWORD.to_owned(),
         trust: TrustFiles::default(),
+        min_free_disk_bytes: 0,
     };
     Arc::new(ClickHouse::new(options).unwrap())
 }

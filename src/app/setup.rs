@@ -66,6 +66,7 @@ pub fn sinks(config: &Config) -> Result<BTreeMap<SinkKind, Arc<dyn Sink>>, Optio
             user: section.user.clone(),
             password: section.password.expose().to_owned(),
             trust: trust(&section.tls_ca, &section.tls_certificate, &section.tls_key),
+            min_free_disk_bytes: section.min_free_disk_bytes.bytes(),
         })?;
         sinks.insert(SinkKind::ClickHouse, Arc::new(sink));
     }

@@ -4,7 +4,7 @@
 
 use super::Config;
 use super::secret::Secret;
-use super::units::Span;
+use super::units::{Size, Span};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -79,6 +79,9 @@ pub struct ClickHouse {
     pub tls_certificate: Option<PathBuf>,
     /// Its key, as PEM.
     pub tls_key: Option<PathBuf>,
+    /// While less is left on its disk, inserts are refused and wait; 0 never refuses. Default
+    /// 1 GiB: more than others write to the disk while an insert is under way.
+    pub min_free_disk_bytes: Size,
 }
 
 /// `[postgres]`
@@ -128,6 +131,7 @@ impl Default for ClickHouse {
             tls_ca: None,
             tls_certificate: None,
             tls_key: None,
+            min_free_disk_bytes: Size::gib(1),
         }
     }
 }

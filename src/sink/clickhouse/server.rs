@@ -82,9 +82,14 @@ const SETTINGS_OF_BINARY_IF_KNOWN: &[(&str, &str)] = &[
     (JSON_AS_TEXT, "1"),
 ];
 
+/// Has the server refuse an insert while less is left on its disk, where it knows it (from 24.10
+/// on). A table's own setting counts before this.
+const MIN_FREE_DISK: &str = "min_free_disk_bytes_to_perform_insert";
+
 /// A server and who we are there.
 pub(super) struct Server {
     client: Client,
+    min_free_disk_bytes: u64,
 }
 
 impl Server {
@@ -123,7 +128,10 @@ impl Server {
         if !options.password.is_empty() {
             client = client.with_password(&options.password);
         }
-        Ok(Self { client })
+        Ok(Self {
+            client,
+            min_free_disk_bytes: options.min_free_disk_bytes,
+        })
     }
 
     /// Runs a query and answers its rows as lines of JSON arrays of strings.
@@ -162,7 +170,9 @@ impl Server {
         let settings: Vec<_> = [SETTINGS_OF_JSON_IF_KNOWN, SETTINGS_OF_BINARY_IF_KNOWN]
             .into_iter()
             .flatten()
-            .map(|(name, _)| literal(name))
+            .map(|(name, _)| *name)
+            .chain([MIN_FREE_DISK])
+            .map(literal)
             .collect();
         let sql = format!(
             "SELECT 'column', name, type FROM system.columns WHERE database = {0} AND table = {1} \
@@ -201,6 +211,10 @@ impl Server {
             .with_setting("insert_deduplication_token", token);
         for (name, value) in settings(form, layout) {
             insert = insert.with_setting(name, value);
+        }
+        // None of ours leaves the server's own as it is.
+        if self.min_free_disk_bytes > 0 && layout.knows(MIN_FREE_DISK) {
+            insert = insert.with_setting(MIN_FREE_DISK, self.min_free_disk_bytes.to_string());
         }
         // Dropping an insert that is not ended aborts it: nothing is written then.
         bounded(SEND_TIMEOUT, async {

@@ -4,7 +4,7 @@
 //! - A fault's end returns once the server answers again.
 
 use super::Subject;
-use super::site::SERVER_DISK_BYTES;
+use super::site::{MIN_FREE_DISK_BYTES, SERVER_DISK_BYTES};
 use crate::support::collector::send;
 use crate::support::judge::query_clickhouse;
 use crate::support::servers::{Kind, Server};
@@ -63,6 +63,17 @@ impl ClickHouse {
         assert_eq!(status, 200, "{mode}");
     }
 
+    /// Waits until a table of the system has no row that is so.
+    async fn runs_no(&self, what: &str, is: &str) {
+        let sql = format!("SELECT 1 FROM system.{what} WHERE {is} LIMIT 1");
+        let none = format!("no {what} where {is}");
+        eventually(&none, Duration::from_secs(30), || async {
+            let running = query_clickhouse(&self.server, &sql).await;
+            running.is_ok_and(|rows| rows.is_empty())
+        })
+        .await;
+    }
+
     async fn run(&self, sql: &str) {
         query_clickhouse(&self.server, sql).await.unwrap();
     }
@@ -102,13 +113,12 @@ impl Subject for ClickHouse {
                 // engine gives the merged part its name though a file of it is empty.
                 self.run("SYSTEM STOP MERGES events").await;
                 // It stops those that run, and does not wait for them.
-                let sql = "SELECT 1 FROM system.merges WHERE table = 'events' LIMIT 1";
-                eventually("no merge runs", Duration::from_secs(30), || async {
-                    let running = query_clickhouse(&self.server, sql).await;
-                    running.is_ok_and(|rows| rows.is_empty())
-                })
-                .await;
+                self.runs_no("merges", "table = 'events'").await;
                 let mut hog = Hog::new(&self.disk);
+                // An insert, too, is acknowledged whose files are empty: those that it has let in
+                // end first, and no other is.
+                hog.fill_to(&self.disk, MIN_FREE_DISK_BYTES);
+                self.runs_no("processes", "query_kind = 'Insert'").await;
                 hog.fill();
                 self.hog = Some(hog);
             }

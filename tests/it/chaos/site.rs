@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// The disk of a database. What it needs for a load is far less.
 pub const SERVER_DISK_BYTES: u64 = 700 << 20;
 
+/// What is left of ClickHouse's disk when it takes no more rows.
+pub const MIN_FREE_DISK_BYTES: u64 = 64 << 20;
+
 /// What the collector may hold in memory, whatever happens.
 pub const MEMORY_MAX_KIB: u64 = 512 * 1024;
 
@@ -85,7 +88,7 @@ impl Site {
         );
         let config = format!(
             "[rabbitmq]\nurls = {:?}\n\
-             [clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n\
+             [clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\nmin_free_disk_bytes = {MIN_FREE_DISK_BYTES}\n\
              [postgres]\nurl = \"{}\"\n",
             cluster.urls(),
             clickhouse.server.clickhouse_url(),

@@ -75,6 +75,7 @@ async fn a_silent_server_is_unavailable_in_bounded_time() {
         user: String::new(),
         password: String::new(),
         trust: TrustFiles::default(),
+        min_free_disk_bytes: 0,
     })
     .unwrap();
     let postgres = postgres::sink(&format!("postgres://u:hunter2@{address}/d"), "s");

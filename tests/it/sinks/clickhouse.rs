@@ -35,6 +35,7 @@ pub fn options(server: &Server, database: &str) -> Options {
         user: CLICKHOUSE_USER.into(),
         password: CLICKHOUSE_PASSWORD.into(),
         trust: TrustFiles::default(),
+        min_free_disk_bytes: 0,
     }
 }
 
@@ -95,6 +96,27 @@ async fn clickhouse_keeps_every_value() {
     let rows = vec![nul.clone()];
     ch.sink.write(&batch(&KINDS, "v", rows)).await.unwrap();
     assert_row(ch.rows().await.last().unwrap(), &nul);
+}
+
+/// What it could not write whole the engine acknowledges all the same (26.9): it is to refuse
+/// rows while there is room for those that it has let in.
+#[tokio::test]
+async fn clickhouse_takes_no_rows_onto_a_disk_that_is_nearly_full() {
+    let ch = start("nearly_full").await;
+    ch.sink.create_missing(&[&KINDS]).await.unwrap();
+    let at = |min_free_disk_bytes| {
+        let options = options(ch.server, ch.database);
+        ClickHouse::new(Options {
+            min_free_disk_bytes,
+            ..options
+        })
+    };
+    // No disk has as much.
+    let nearly_full = at(1 << 60).unwrap();
+    unavailable(nearly_full.write(&one("a")).await);
+    assert_eq!(ch.count("kinds").await, json!(0));
+    at(1 << 20).unwrap().write(&one("a")).await.unwrap();
+    assert_eq!(ch.count("kinds").await, json!(1));
 }
 
 /// A table without replicas notes a batch's token, and then gives the part its name: killed

@@ -119,6 +119,14 @@ impl Hog {
         std::fs::remove_file(disk.dir.join("hog")).unwrap();
     }
 
+    /// Writes until less than `free_bytes` are left.
+    pub fn fill_to(&mut self, disk: &SmallDisk, free_bytes: u64) {
+        let bytes = vec![7; 1 << 20];
+        while disk.free() >= free_bytes {
+            self.file.write_all(&bytes).unwrap();
+        }
+    }
+
     /// Writes until nothing more fits, to the last byte.
     pub fn fill(&mut self) {
         let bytes = vec![7; 1 << 20];
