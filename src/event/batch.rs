@@ -3,17 +3,17 @@
 //!
 //! # Invariants
 //! - A header is of the generated type, which is read and written several times as fast as a
-//!   reflected message; an event is reflected, so that nothing of it is lost that this build
-//!   does not know.
+//!   reflected message; an event's case is reflected, so that nothing of it is lost that this
+//!   build does not know.
 //! - What protobuf says of parts that come again holds: headers add up, events follow each other
 //!   (test `what_comes_again_adds_up`).
 
 use super::proto::Header;
+use super::reflected::Event;
 use super::split::DecodeError;
-use super::{descriptor::schema, tally::EVENTS_FIELD};
+use super::tally::EVENTS_FIELD;
 use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
-use prost_reflect::DynamicMessage;
 
 /// `Events.header`.
 const HEADER_FIELD: u32 = 4;
@@ -24,7 +24,7 @@ pub struct Batch {
     /// The header, if it has one.
     pub header: Option<Header>,
     /// The events.
-    pub events: Vec<DynamicMessage>,
+    pub events: Vec<Event>,
 }
 
 /// The same, where it is.
@@ -33,7 +33,7 @@ pub struct Parts<'a> {
     /// The header, if there is one.
     pub header: Option<&'a Header>,
     /// The events.
-    pub events: &'a [DynamicMessage],
+    pub events: &'a [Event],
 }
 
 impl Batch {
@@ -43,9 +43,7 @@ impl Batch {
     /// When they are not an `event.Events`.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let pieces = Pieces::read(bytes)?;
-        let event_type = &schema().event;
-        let event = |bytes: &&[u8]| DynamicMessage::decode(event_type.clone(), *bytes);
-        let events: Result<Vec<_>, _> = pieces.events.iter().map(event).collect();
+        let events: Result<Vec<_>, _> = pieces.events.iter().map(|b| Event::decode(*b)).collect();
         Ok(Self {
             header: pieces.header()?,
             events: events?,
@@ -105,7 +103,8 @@ impl<'a> Pieces<'a> {
 }
 
 /// The protobuf bytes of an `event.Events` with this header and these events.
-pub(super) fn encode<B: AsRef<[u8]>>(
+#[must_use]
+pub fn encode<B: AsRef<[u8]>>(
     header: Option<&[u8]>,
     events: impl IntoIterator<Item = B>,
 ) -> Vec<u8> {
@@ -127,7 +126,7 @@ pub(super) fn encode<B: AsRef<[u8]>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::proto::{Event, Events};
+    use crate::event::proto::{self, Events};
 
     #[test]
     fn what_comes_again_adds_up() {
@@ -136,9 +135,9 @@ mod tests {
             os: os.into(),
             ..Header::default()
         };
-        let event = |id: &str| Event {
+        let event = |id: &str| proto::Event {
             id: id.into(),
-            ..Event::default()
+            ..proto::Event::default()
         };
         let of = |header, events| Events {
             header: Some(header),

@@ -6,7 +6,8 @@
 //!   is what tables and routing keys in the field use (`otpVerifiedEvent` is
 //!   stored as `OtpVerifiedEvent`, whatever its message is called).
 
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, OneofDescriptor, Value};
+use super::reflected::Event;
+use prost_reflect::{DescriptorPool, Kind, MessageDescriptor, OneofDescriptor};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,8 +34,37 @@ pub struct Schema {
     pub event: MessageDescriptor,
     /// The oneof `EventOf` of `event.Event`.
     pub event_of: OneofDescriptor,
-    /// The stored names of its cases, by field number.
-    names: HashMap<u32, String>,
+    /// Its cases, each at its field number.
+    cases: Vec<Option<Case>>,
+    /// Their numbers, by field name.
+    numbers: HashMap<String, u32>,
+}
+
+/// A case of the oneof.
+#[derive(Debug)]
+pub struct Case {
+    /// Its field's number.
+    pub number: u32,
+    /// Its field's name.
+    pub field: String,
+    /// Its stored name.
+    pub name: String,
+    /// What it holds.
+    pub message: MessageDescriptor,
+}
+
+impl Schema {
+    /// The case of a field number.
+    #[must_use]
+    pub fn case(&self, number: u32) -> Option<&Case> {
+        self.cases.get(number as usize)?.as_ref()
+    }
+
+    /// The case of a field name, as it is in the .proto.
+    #[must_use]
+    pub fn case_of_field(&self, name: &str) -> Option<&Case> {
+        self.case(*self.numbers.get(name)?)
+    }
 }
 
 /// Copies of the schema. prost-reflect counts the holders of one in one place, with each look at
@@ -72,16 +102,29 @@ fn load() -> Schema {
         .oneofs()
         .find(|oneof| oneof.name() == "EventOf")
         .expect("Event declares the oneof EventOf");
-    let names = event_of
-        .fields()
-        .map(|case| (case.number(), name_of_case(case.name())))
-        .collect();
+    let mut cases = Vec::new();
+    let mut numbers = HashMap::new();
+    for field in event_of.fields() {
+        let Kind::Message(message) = field.kind() else {
+            continue;
+        };
+        let number = field.number() as usize;
+        cases.resize_with(cases.len().max(number + 1), || None);
+        cases[number] = Some(Case {
+            number: field.number(),
+            field: field.name().to_owned(),
+            name: name_of_case(field.name()),
+            message,
+        });
+        numbers.insert(field.name().to_owned(), field.number());
+    }
     Schema {
         events: message("event.Events"),
         header: message("event.Header"),
         event,
         event_of,
-        names,
+        cases,
+        numbers,
     }
 }
 
@@ -103,16 +146,6 @@ pub fn name_of_case(field_name: &str) -> String {
     name
 }
 
-/// The set case of a decoded `event.Event`: its stored name and its value. Looks at the fields
-/// that are set and not at all the cases, of which there are many.
-#[must_use]
-pub fn case_of(event: &DynamicMessage) -> Option<(&'static str, &Value)> {
-    event.fields().find_map(|(field, value)| {
-        let name = schema().names.get(&field.number())?;
-        Some((name.as_str(), value))
-    })
-}
-
 /// The names of all event types, in the order of their field numbers.
 #[must_use]
 pub fn event_names() -> Vec<String> {
@@ -125,7 +158,7 @@ pub fn event_names() -> Vec<String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventType {
     /// A case of the oneof that this build knows, by its stored name.
-    Known(String),
+    Known(&'static str),
     /// A field that this build does not know, by its number.
     Unknown(u32),
     /// Neither: the oneof is unset.
@@ -133,16 +166,13 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// Reads the type of a decoded `event.Event`.
+    /// The type of an event.
     #[must_use]
-    pub fn of(event: &DynamicMessage) -> Self {
-        if let Some((name, _)) = case_of(event) {
-            return Self::Known(name.to_owned());
-        }
-        // The smallest number: independent of the order on the wire.
-        match event.unknown_fields().map(|f| f.number()).min() {
-            Some(number) => Self::Unknown(number),
-            None => Self::None,
+    pub fn of(event: &Event) -> Self {
+        match (&event.body, event.unknown_field()) {
+            (Some(body), _) => Self::Known(&body.case.name),
+            (None, Some(number)) => Self::Unknown(number),
+            (None, None) => Self::None,
         }
     }
 
@@ -150,7 +180,7 @@ impl EventType {
     #[must_use]
     pub fn name(&self) -> String {
         match self {
-            Self::Known(name) => name.clone(),
+            Self::Known(name) => (*name).to_owned(),
             Self::Unknown(number) => format!("{UNKNOWN_PREFIX}{number}"),
             Self::None => NO_TYPE_NAME.to_owned(),
         }
@@ -179,5 +209,10 @@ mod tests {
     fn there_are_56_types() {
         assert_eq!(event_names().len(), 56);
         assert_eq!(event_names()[0], "LaunchEvent");
+        for field in schema().event_of.fields() {
+            let case = schema().case(field.number()).unwrap();
+            let by_name = schema().case_of_field(field.name()).unwrap();
+            assert_eq!((case.number, &case.field), (by_name.number, &by_name.field));
+        }
     }
 }

@@ -5,13 +5,10 @@
 //! - It says of each event what `split` makes of it: whether it is refused, its id, and its
 //!   time, never later than its receipt (test `what_is_expected_is_what_split_makes`).
 
+use super::reflected::{ID_FIELD, TIMESTAMP_FIELD};
 use super::tally::{EVENTS_FIELD, TypeKey, Wire, type_of};
 use super::validate;
 use serde::{Deserialize, Serialize};
-
-/// `Event.id` and `Event.timestamp`.
-const ID_FIELD: u32 = 4;
-const TIMESTAMP_FIELD: u32 = 5;
 
 /// An event that must show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,8 +112,8 @@ mod tests {
             for group in split::split(&bytes, received_at_ms, reason).unwrap() {
                 let refused = matches!(group.route, Route::Error(_));
                 for (event, index) in group.events.iter().zip(&group.indexes) {
-                    let timestamp = validate::timestamp_ms(&split::text(event, "timestamp"));
-                    let id = split::text(event, "id");
+                    let timestamp = validate::timestamp_ms(&event.timestamp);
+                    let id = event.id.clone();
                     made.push(Expected {
                         index: *index,
                         event: TypeKey::of(&EventType::of(event)),

@@ -9,8 +9,8 @@ use super::batch::{self, Parts};
 use super::descriptor::EventType;
 use super::json::{self, EncodeError};
 use super::proto::Header;
+use super::reflected::Event;
 use prost::Message as _;
-use prost_reflect::DynamicMessage;
 use std::sync::Arc;
 
 /// Where a group goes.
@@ -57,7 +57,7 @@ pub struct Group {
     /// The request's header, if it has one.
     pub header: Option<Arc<SharedHeader>>,
     /// The events.
-    pub events: Vec<DynamicMessage>,
+    pub events: Vec<Event>,
     /// Each event's place in the request; ascending, one for each event.
     pub indexes: Vec<u32>,
 }
@@ -87,10 +87,7 @@ impl Group {
     #[must_use]
     pub fn protobuf(&self) -> Vec<u8> {
         let header = self.header.as_ref().map(|header| &header.protobuf[..]);
-        batch::encode(
-            header,
-            self.events.iter().map(DynamicMessage::encode_to_vec),
-        )
+        batch::encode(header, self.events.iter().map(Event::encode_to_vec))
     }
 
     /// The same in the JSON form that queues carry.
@@ -116,7 +113,7 @@ impl Group {
             .header
             .as_ref()
             .map_or(0, |header| header.protobuf.len());
-        let events = self.events.iter().map(DynamicMessage::encoded_len);
+        let events = self.events.iter().map(Event::encoded_len);
         header_bytes + events.sum::<usize>()
     }
 
@@ -136,11 +133,11 @@ impl Group {
 mod tests {
     use super::*;
     use crate::event::proto::event::EventOf;
-    use crate::event::proto::{Event, Events, GoToPaymentsEvent, Header, LaunchEvent};
+    use crate::event::proto::{self, Events, GoToPaymentsEvent, Header, LaunchEvent};
     use crate::event::split::{decode, split};
     use proptest::prelude::*;
 
-    fn event() -> impl Strategy<Value = Event> {
+    fn event() -> impl Strategy<Value = proto::Event> {
         let case = prop_oneof![
             Just(None),
             (any::<i64>(), ".{0,8}").prop_map(|(count, link)| {
@@ -157,11 +154,11 @@ mod tests {
                 }))
             }),
         ];
-        (".{0,4}", "[0-9]{0,3}", case).prop_map(|(id, timestamp, event_of)| Event {
+        (".{0,4}", "[0-9]{0,3}", case).prop_map(|(id, timestamp, event_of)| proto::Event {
             id,
             timestamp,
             event_of,
-            ..Event::default()
+            ..proto::Event::default()
         })
     }
 

@@ -8,10 +8,10 @@
 //! - Params form: the same, but int64 as JSON numbers with every digit.
 
 use super::batch::Batch;
-use super::descriptor::schema;
+use super::form;
 use super::proto::Header;
+use super::reflected::Event;
 use serde::Deserialize;
-use serde::de::Deserializer;
 
 use prost_reflect::{
     DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions, Value,
@@ -49,15 +49,22 @@ pub fn encode_header(header: &Header) -> Result<Vec<u8>, EncodeError> {
     Ok(serde_json::to_vec(header)?)
 }
 
+/// Encodes an event in the same form.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_event(event: &Event) -> Result<Vec<u8>, EncodeError> {
+    let mut text = Vec::with_capacity(256);
+    form::write(event, &queue_form(), &mut text)?;
+    Ok(text)
+}
+
 /// Encodes an `event.Events` of a header that was encoded before and these events: the text is
 /// that of [`encode`] for the whole.
 ///
 /// # Errors
 /// As [`encode`].
-pub fn encode_batch(
-    header: Option<&[u8]>,
-    events: &[DynamicMessage],
-) -> Result<Vec<u8>, EncodeError> {
+pub fn encode_batch(header: Option<&[u8]>, events: &[Event]) -> Result<Vec<u8>, EncodeError> {
     let header_bytes = header.map_or(0, <[u8]>::len);
     let mut text = Vec::with_capacity(header_bytes + 512 * events.len() + 32);
     text.push(b'{');
@@ -73,7 +80,7 @@ pub fn encode_batch(
         if at == 0 {
             text.extend(b"\"events\":[");
         }
-        write_event(event, &options, &mut text)?;
+        form::write(event, &options, &mut text)?;
     }
     text.extend(if events.is_empty() { &b"}"[..] } else { b"]}" });
     Ok(text)
@@ -111,7 +118,7 @@ pub fn read_batch(text: &[u8]) -> Option<Batch> {
     let form: BatchForm = is_object.then(|| serde_json::from_slice(text).ok())??;
     Some(Batch {
         header: form.header,
-        events: form.events.into_iter().map(|event| event.0).collect(),
+        events: form.events,
     })
 }
 
@@ -121,16 +128,7 @@ struct BatchForm {
     #[serde(default)]
     header: Option<Header>,
     #[serde(default)]
-    events: Vec<EventForm>,
-}
-
-struct EventForm(DynamicMessage);
-
-impl<'de> Deserialize<'de> for EventForm {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let event_type = schema().event.clone();
-        DynamicMessage::deserialize_with_options(event_type, from, &all_of_it()).map(Self)
-    }
+    events: Vec<Event>,
 }
 
 /// The largest 32-bit float, as its shortest text says it, is a little over its
@@ -171,15 +169,12 @@ fn read(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessage, P
         source,
     };
     let mut from = serde_json::Deserializer::from_slice(text);
-    let message =
-        DynamicMessage::deserialize_with_options(descriptor.clone(), &mut from, &all_of_it())
-            .map_err(fail)?;
+    // Unknown keys are an error.
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    let message = DynamicMessage::deserialize_with_options(descriptor.clone(), &mut from, &options)
+        .map_err(fail)?;
     from.end().map_err(fail)?;
     Ok(message)
-}
-
-fn all_of_it() -> DeserializeOptions {
-    DeserializeOptions::new().deny_unknown_fields(true)
 }
 
 /// Whether JSON carries all of a message: the mapping has no place for fields that
@@ -202,8 +197,8 @@ pub fn carries(message: &DynamicMessage) -> bool {
 ///
 /// # Errors
 /// As [`encode`].
-pub fn params(event: &DynamicMessage) -> Result<String, EncodeError> {
-    let Some((_, Value::Message(body))) = super::descriptor::case_of(event) else {
+pub fn params(event: &Event) -> Result<String, EncodeError> {
+    let Some(body) = &event.body else {
         return Ok("{}".to_owned());
     };
     let options = SerializeOptions::new()
@@ -211,41 +206,12 @@ pub fn params(event: &DynamicMessage) -> Result<String, EncodeError> {
         .stringify_64_bit_integers(false)
         .skip_default_fields(true);
     let mut text = Vec::with_capacity(256);
-    write(body, &options, &mut text)?;
+    write(&body.message, &options, &mut text)?;
     let text = String::from_utf8(text);
     Ok(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-/// An event as [`write`] would write it, which looks at each of its fields for whether it is set:
-/// cases of the oneof are many, and one is.
-fn write_event(
-    event: &DynamicMessage,
-    options: &SerializeOptions,
-    to: &mut Vec<u8>,
-) -> Result<(), EncodeError> {
-    let begun = to.len();
-    to.push(b'{');
-    for (field, value) in event.fields() {
-        if to.len() > begun + 1 {
-            to.push(b',');
-        }
-        serde_json::to_writer(&mut *to, field.name())?;
-        to.push(b':');
-        match value {
-            Value::String(text) => serde_json::to_writer(&mut *to, text)?,
-            Value::Message(case) => write(case, options, to)?,
-            // Nothing that an event has today.
-            _ => {
-                to.truncate(begun);
-                return write(event, options, to);
-            }
-        }
-    }
-    to.push(b'}');
-    Ok(())
-}
-
-fn write(
+pub(super) fn write(
     message: &DynamicMessage,
     options: &SerializeOptions,
     to: &mut Vec<u8>,
@@ -257,6 +223,7 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::descriptor::schema;
 
     #[test]
     fn every_float_survives_the_queue() {

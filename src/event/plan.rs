@@ -8,16 +8,17 @@
 //!   kept between the looks is some bytes for each event, and few decoded events.
 
 use super::batch::Pieces;
-use super::descriptor::{EventType, schema};
+use super::descriptor::EventType;
 use super::group::SharedHeader;
 use super::limits::{
     DECODED_BYTES_MAX, DECODED_EVENTS_MAX, EVENTS_PER_MESSAGE_MAX, HEADER_COPIES_BYTES_MAX,
     HEADER_ROWS_FACTOR, MESSAGE_BYTES_SOFT_MAX, MESSAGE_ROWS_BYTES_SOFT_MAX, UNKNOWN_TYPES_MAX,
 };
+use super::reflected::Event;
 use super::reject::Invalid;
-use super::split::{DecodeError, SplitError, text};
+use super::split::{DecodeError, SplitError};
 use super::validate;
-use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
+use prost::Message as _;
 use std::sync::Arc;
 
 /// Stands for several numbers of unknown types in a message's routing key: no field has
@@ -55,9 +56,7 @@ pub(super) struct Request<'a> {
     bytes: usize,
     events: Vec<&'a [u8]>,
     /// The first events, as far as they are kept decoded.
-    decoded: Vec<Option<DynamicMessage>>,
-    /// Of which all of them are.
-    event_type: MessageDescriptor,
+    decoded: Vec<Option<Event>>,
     received_at_ms: i64,
     is_rejected: bool,
 }
@@ -78,14 +77,13 @@ impl<'a> Request<'a> {
             bytes: bytes.len(),
             events: pieces.events,
             decoded: Vec::new(),
-            event_type: schema().event.clone(),
             received_at_ms,
             is_rejected,
         })
     }
 
     /// The event at a place, as it is handed on.
-    pub(super) fn take(&mut self, at: u32) -> DynamicMessage {
+    pub(super) fn take(&mut self, at: u32) -> Event {
         let at = at as usize;
         if let Some(event) = self.decoded.get_mut(at).and_then(Option::take) {
             return event;
@@ -97,16 +95,15 @@ impl<'a> Request<'a> {
     }
 
     /// Decodes an event and says where it goes, with a bad timestamp's text.
-    fn look(&self, bytes: &[u8]) -> Result<(DynamicMessage, Key, Option<String>), DecodeError> {
-        let mut event = DynamicMessage::decode(self.event_type.clone(), bytes)?;
+    fn look(&self, bytes: &[u8]) -> Result<(Event, Key, Option<String>), DecodeError> {
+        let mut event = Event::decode(bytes)?;
         if self.is_rejected {
             return Ok((event, Key::Rejected, None));
         }
-        let (key, bad) = match validate::event(&text(&event, "id"), &text(&event, "timestamp")) {
+        let (key, bad) = match validate::event(&event.id, &event.timestamp) {
             Ok(timestamp_ms) => {
                 if timestamp_ms > self.received_at_ms {
-                    let clamped = Value::String(self.received_at_ms.to_string());
-                    event.set_field_by_name("timestamp", clamped);
+                    event.timestamp = self.received_at_ms.to_string();
                 }
                 (Key::Type(EventType::of(&event)), None)
             }

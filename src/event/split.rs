@@ -21,7 +21,7 @@ use super::plan::{self, Key, Planned, Request};
 use super::reject::Invalid;
 use bytes::Buf;
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, Value};
+use prost_reflect::DynamicMessage;
 
 /// A header's JSON is at most so many times as large as its protobuf: the name of a field with
 /// a byte of text, `"androidAdvertisingId":"\u0001",`, stands for three bytes.
@@ -63,36 +63,15 @@ impl SplitError {
     }
 }
 
-/// A field that is set.
-fn set_in<'a>(message: &'a DynamicMessage, name: &str) -> Option<&'a Value> {
-    let mut fields = message.fields();
-    fields.find_map(|(field, value)| (field.name() == name).then_some(value))
-}
-
-/// The events of an `event.Events`, copied.
-#[must_use]
-pub fn events_of(batch: &DynamicMessage) -> Vec<DynamicMessage> {
-    let list = set_in(batch, "events").and_then(Value::as_list);
-    let events = list.unwrap_or_default().iter();
-    events.filter_map(Value::as_message).cloned().collect()
-}
-
 /// The header of an `event.Events`, copied, when it has one.
 #[must_use]
 pub fn header_of(batch: &DynamicMessage) -> Option<DynamicMessage> {
-    set_in(batch, "header").and_then(Value::as_message).cloned()
+    let mut fields = batch.fields();
+    let header = fields.find_map(|(field, value)| (field.name() == "header").then_some(value))?;
+    header.as_message().cloned()
 }
 
-/// A text field of a message; empty when unset.
-#[must_use]
-pub fn text(message: &DynamicMessage, field: &str) -> String {
-    match message.get_field_by_name(field).as_deref() {
-        Some(Value::String(text)) => text.clone(),
-        _ => String::new(),
-    }
-}
-
-/// Decodes a request's bytes.
+/// Decodes a request's bytes, with all that this build does not know of them.
 ///
 /// # Errors
 /// When they are not an `event.Events`.

@@ -7,8 +7,9 @@
 
 use super::descriptor::{EventType, NO_TYPE_NAME, name_of_case, schema};
 use super::group::{Group, Route};
+use super::reflected::Event;
 use super::webhook::Source;
-use prost_reflect::{DynamicMessage, FieldDescriptor};
+use prost_reflect::FieldDescriptor;
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -44,7 +45,7 @@ impl TypeKey {
         Source::ALL.into_iter().find(|source| *source as u32 == at)
     }
 
-    /// The type of a decoded event.
+    /// The type as events have it.
     #[must_use]
     pub fn of(event_type: &EventType) -> Self {
         match event_type {
@@ -143,9 +144,9 @@ impl Tally {
         tally
     }
 
-    /// Counts decoded events.
+    /// Counts events.
     #[must_use]
-    pub fn of_events<'a>(events: impl IntoIterator<Item = &'a DynamicMessage>) -> Self {
+    pub fn of_events<'a>(events: impl IntoIterator<Item = &'a Event>) -> Self {
         let mut tally = Self::default();
         for event in events {
             tally.add(TypeKey::of(&EventType::of(event)), 1);

@@ -13,13 +13,14 @@ use crate::event::limits::{
     MESSAGE_ROWS_BYTES_SOFT_MAX, UNKNOWN_TYPES_MAX,
 };
 use crate::event::proto::Events;
+use crate::event::reflected::Event;
 use crate::event::scan::{self, FIELDS_MAX, ScanError};
-use crate::event::split::{self, SplitError, events_of, header_of, text};
+use crate::event::split::{self, SplitError, header_of};
 use crate::event::tally::{Tally, TypeKey};
 use crate::event::{json, validate};
 use crate::sink::schema::{ERROR_EVENTS, EVENTS};
 use prost::Message as _;
-use prost_reflect::DynamicMessage;
+use prost_reflect::{DynamicMessage, UnknownField};
 
 /// `ingest.max_request_events` where nothing is said.
 const EVENTS_MAX: usize = 10_000;
@@ -42,21 +43,34 @@ pub(super) fn envelope(data: &[u8]) {
     assert!(found.events <= EVENTS_MAX && found.fields <= FIELDS_MAX);
     assert!(Events::decode(data).is_ok(), "prost refuses what is taken");
     let batch = split::decode(data).expect("the scan took it");
-    let events = events_of(&batch);
-    let header = header_of(&batch);
+    assert_eq!(header_of(&batch).is_some(), found.has_header);
+    let Batch { header, events } = Batch::decode(data).expect("the scan took it");
     assert_eq!(events.len(), found.events);
     assert_eq!(header.is_some(), found.has_header);
-    let device_id = header.as_ref().map(|header| text(header, "deviceId"));
-    assert_eq!(
-        device_id.is_some_and(|id| !id.is_empty()),
-        found.has_device_id
-    );
+    let has_device_id = header.is_some_and(|header| !header.device_id.is_empty());
+    assert_eq!(has_device_id, found.has_device_id);
+    say_the_same(&events, &batch);
     assert_eq!(found.tally, Tally::of_events(&events));
     // A batch that breaks these rules is kept, and refused with the reason.
     let reason = validate::header(&found)
         .err()
         .map(|invalid| invalid.to_string());
     taken_apart(data, events.len(), reason.as_deref());
+}
+
+/// Events are what the library makes of them.
+fn say_the_same(events: &[Event], batch: &DynamicMessage) {
+    let library = batch.get_field_by_name("events").expect("it has the field");
+    let library = library.as_list().expect("it is a list");
+    assert_eq!(events.len(), library.len());
+    for (event, library) in events.iter().zip(library) {
+        let library = library.as_message().expect("of messages");
+        assert_eq!(event.encode_to_vec(), library.encode_to_vec());
+        assert_eq!(event.encoded_len(), library.encoded_len());
+        assert_eq!(event.is_known(), json::carries(library));
+        let unknown = library.unknown_fields().map(UnknownField::number);
+        assert_eq!(event.unknown_field(), unknown.min());
+    }
 }
 
 /// What the pumps and the receipts make of a request.
@@ -85,8 +99,8 @@ fn taken_apart(data: &[u8], events: usize, rejected: Option<&str>) {
         split::check_rows(group.parts()).expect("messages from here have bounded rows");
         assert_eq!(group.events.len(), group.indexes.len());
         for (event, index) in group.events.iter().zip(&group.indexes) {
-            let id = text(event, "id");
-            let timestamp = validate::event(&id, &text(event, "timestamp"));
+            let id = event.id.clone();
+            let timestamp = validate::event(&id, &event.timestamp);
             made.push(Expected {
                 index: *index,
                 event: TypeKey::of(&EventType::of(event)),
@@ -174,7 +188,7 @@ fn reads_as_the_library(text: &[u8]) {
     assert_eq!(batch.header, same.header);
     let bytes = |batch: &Batch| -> Vec<_> {
         let events = batch.events.iter();
-        events.map(DynamicMessage::encode_to_vec).collect()
+        events.map(Event::encode_to_vec).collect()
     };
     assert_eq!(bytes(&batch), bytes(&same));
 }

@@ -24,13 +24,16 @@ use crate::cli::lost;
 use crate::cli::moment::parse_moment;
 use crate::cli::site::{Place, Site};
 use crate::cli::text::count;
+use crate::event::batch::{self, Batch};
 use crate::event::descriptor::EventType;
 use crate::event::identity::Seq;
+use crate::event::reflected::Event;
+use crate::event::split::DecodeError;
 use crate::event::{json, split, validate};
 use crate::journal::{Found, Kind, Loss, Record};
 use clap::{Args as ClapArgs, ValueEnum};
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, Value};
+use prost_reflect::DynamicMessage;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -160,14 +163,15 @@ impl<'a> Export<'a> {
             }
             return Ok(());
         }
-        let batch = match split::decode(&record.content[..]) {
-            Ok(batch) => batch,
+        let content = &record.content[..];
+        let read = || Ok::<_, DecodeError>((frame(content)?, Batch::decode(content)?.events));
+        let (frame, all) = match read() {
+            Ok(read) => read,
             Err(error) => {
                 self.left_out(record.seq, "unreadable", &error.to_string(), 1);
                 return Ok(());
             }
         };
-        let all = split::events_of(&batch);
         let chosen: Vec<_> = all
             .iter()
             .enumerate()
@@ -182,8 +186,9 @@ impl<'a> Export<'a> {
                 let bytes = if chosen.len() == all.len() {
                     record.content.clone()
                 } else {
-                    let events = chosen.into_iter().map(|(_, event)| event.clone());
-                    with_events(&batch, events.collect()).encode_to_vec().into()
+                    let events = chosen.iter().map(|(_, event)| event.encode_to_vec());
+                    let events = batch::encode(None, events);
+                    [frame.encode_to_vec(), events].concat().into()
                 };
                 let mut length = Vec::new();
                 prost::encode_length_delimiter(bytes.len(), &mut length)?;
@@ -191,7 +196,7 @@ impl<'a> Export<'a> {
                 to.write_all(&bytes)?;
                 self.wrote(count);
             }
-            Format::Ndjson => self.json(record, &batch, chosen, to)?,
+            Format::Ndjson => self.json(record, &frame, chosen, to)?,
         }
         Ok(())
     }
@@ -199,16 +204,15 @@ impl<'a> Export<'a> {
     fn json(
         &mut self,
         record: &Record,
-        batch: &DynamicMessage,
-        chosen: Vec<(usize, &DynamicMessage)>,
+        frame: &DynamicMessage,
+        chosen: Vec<(usize, &Event)>,
         to: &mut impl Write,
     ) -> anyhow::Result<()> {
-        let frame = with_events(batch, Vec::new());
-        let frame_is_whole = json::carries(&frame);
+        let frame_is_whole = json::carries(frame);
         let had_events = !chosen.is_empty();
         let mut events = Vec::new();
         for (index, event) in chosen {
-            if frame_is_whole && json::carries(event) {
+            if frame_is_whole && event.is_known() {
                 events.push(as_received(event, record.received_at_ms));
             } else {
                 let name = EventType::of(event).name();
@@ -223,7 +227,9 @@ impl<'a> Export<'a> {
             return Ok(());
         }
         let count = events.len() as u64;
-        let mut line = json::encode(&with_events(batch, events))?;
+        let header = split::header_of(frame);
+        let header = header.as_ref().map(json::encode).transpose()?;
+        let mut line = json::encode_batch(header.as_deref(), &events)?;
         line.push(b'\n');
         to.write_all(&line)?;
         self.wrote(count);
@@ -272,22 +278,20 @@ impl<'a> Export<'a> {
     }
 }
 
-/// The batch with these events instead of its own; all else stays.
-fn with_events(batch: &DynamicMessage, events: Vec<DynamicMessage>) -> DynamicMessage {
-    let mut batch = batch.clone();
-    let list = events.into_iter().map(Value::Message).collect();
-    batch.set_field_by_name("events", Value::List(list));
-    batch
+/// A batch without its events; all else stays.
+fn frame(batch: &[u8]) -> Result<DynamicMessage, DecodeError> {
+    let mut frame = split::decode(batch)?;
+    frame.clear_field_by_name("events");
+    Ok(frame)
 }
 
 /// As the ways out deliver it: a time ahead of the host's clock is the time of
 /// receipt.
-fn as_received(event: &DynamicMessage, received_at_ms: i64) -> DynamicMessage {
+fn as_received(event: &Event, received_at_ms: i64) -> Event {
     let mut event = event.clone();
-    let ahead = validate::timestamp_ms(&split::text(&event, "timestamp"))
-        .is_ok_and(|at_ms| at_ms > received_at_ms);
+    let ahead = validate::timestamp_ms(&event.timestamp).is_ok_and(|at_ms| at_ms > received_at_ms);
     if ahead {
-        event.set_field_by_name("timestamp", Value::String(received_at_ms.to_string()));
+        event.timestamp = received_at_ms.to_string();
     }
     event
 }

@@ -2,9 +2,9 @@
 //! be sent again.
 
 use super::*;
-use crate::event::descriptor::schema;
+use crate::event::envelope;
 use crate::event::proto::event::EventOf;
-use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
+use crate::event::proto::{self, Events, Header, LaunchEvent, TestEvent};
 use crate::event::tally::Tally;
 use crate::event::webhook::Source;
 use clap::Parser;
@@ -25,23 +25,23 @@ const RECEIVED_MS: i64 = 1_700_000_000_000;
 /// Field 200 with the text "hi".
 const UNKNOWN: [u8; 5] = [0xc2, 0x0c, 0x02, b'h', b'i'];
 
-fn launch(id: &str, timestamp: &str) -> Event {
-    Event {
+fn launch(id: &str, timestamp: &str) -> proto::Event {
+    proto::Event {
         id: id.into(),
         timestamp: timestamp.into(),
         event_of: Some(EventOf::LaunchEvent(LaunchEvent::default())),
-        ..Event::default()
+        ..proto::Event::default()
     }
 }
 
-fn test_event(id: &str) -> Event {
-    Event {
+fn test_event(id: &str) -> proto::Event {
+    proto::Event {
         event_of: Some(EventOf::TestEvent(TestEvent::default())),
         ..launch(id, "1")
     }
 }
 
-fn request(events: Vec<Event>) -> Vec<u8> {
+fn request(events: Vec<proto::Event>) -> Vec<u8> {
     Events {
         header: Some(Header {
             device_id: "d".into(),
@@ -75,9 +75,8 @@ fn ids(lines: &[u8]) -> Vec<Vec<String>> {
     lines
         .filter(|line| !line.is_empty())
         .map(|line| {
-            let batch = json::parse(&schema().events, line).unwrap();
-            let events = split::events_of(&batch);
-            events.iter().map(|e| split::text(e, "id")).collect()
+            let batch = envelope::decode(None, line).unwrap();
+            batch.events.into_iter().map(|event| event.id).collect()
         })
         .collect()
 }
@@ -197,11 +196,8 @@ fn a_time_ahead_of_the_clock_is_written_as_the_time_of_receipt() {
     Export::new(&args)
         .record(&record(1, batch), &mut out)
         .unwrap();
-    let batch = json::parse(&schema().events, out.trim_ascii()).unwrap();
-    let times: Vec<_> = split::events_of(&batch)
-        .iter()
-        .map(|event| split::text(event, "timestamp"))
-        .collect();
+    let batch = envelope::decode(None, out.trim_ascii()).unwrap();
+    let times: Vec<_> = batch.events.into_iter().map(|e| e.timestamp).collect();
     assert_eq!(times, [RECEIVED_MS.to_string(), "7".into(), "soon".into()]);
 }
 

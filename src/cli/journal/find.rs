@@ -10,9 +10,9 @@ use crate::cli::site::{Place, Site};
 use crate::cli::text::fact;
 use crate::dead_letters::Desk;
 use crate::dlq::{DEAD_LETTERS, Letter};
+use crate::event::batch::Batch;
 use crate::event::fields::Fields;
 use crate::event::identity::Seq;
-use crate::event::split;
 use crate::event::webhook::Stored;
 use crate::journal::{Directory, Found, Kind, Record};
 use clap::Args as ClapArgs;
@@ -153,13 +153,12 @@ fn indexes(record: &Record, id: &str) -> Vec<usize> {
         });
         return is_it.then_some(0).into_iter().collect();
     }
-    let Ok(batch) = split::decode(&record.content[..]) else {
+    let Ok(batch) = Batch::decode(&record.content[..]) else {
         return Vec::new();
     };
-    let events = split::events_of(&batch);
-    let events = events.iter().enumerate();
+    let events = batch.events.iter().enumerate();
     events
-        .filter(|(_, event)| split::text(event, "id") == id)
+        .filter(|(_, event)| event.id == id)
         .map(|(at, _)| at)
         .collect()
 }

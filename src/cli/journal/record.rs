@@ -6,14 +6,16 @@
 //!   (test `an_event_that_json_cannot_carry_has_its_bytes`).
 
 use super::select::{TypeFilter, takes, takes_webhook};
+use crate::event::batch::Batch;
 use crate::event::descriptor::EventType;
+use crate::event::json::EncodeError;
+use crate::event::split::DecodeError;
 use crate::event::webhook::{Source, Stored};
 use crate::event::{json, split};
 use crate::journal::{Kind, Record};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::Message as _;
-use prost_reflect::DynamicMessage;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -40,8 +42,10 @@ pub(super) fn describe(record: &Record, types: &[TypeFilter]) -> Option<Value> {
     if let Kind::Webhook(source) = record.kind {
         return webhook(source, record, types, text);
     }
-    let batch = match split::decode(&record.content[..]) {
-        Ok(batch) => batch,
+    let content = &record.content[..];
+    let read = || Ok::<_, DecodeError>((split::decode(content)?, Batch::decode(content)?.events));
+    let (batch, all) = match read() {
+        Ok(read) => read,
         Err(error) => {
             text.insert("unreadable".into(), json!(error.to_string()));
             text.insert("bytes".into(), json!(BASE64.encode(&record.content)));
@@ -49,27 +53,27 @@ pub(super) fn describe(record: &Record, types: &[TypeFilter]) -> Option<Value> {
         }
     };
     if let Some(header) = split::header_of(&batch) {
-        text.insert("header".into(), message(&header));
+        text.insert("header".into(), shown(json::encode(&header)));
         if !json::carries(&header) {
             let bytes = BASE64.encode(header.encode_to_vec());
             text.insert("header_protobuf".into(), json!(bytes));
         }
     }
     let mut events = Vec::new();
-    for (index, event) in split::events_of(&batch).iter().enumerate() {
+    for (index, event) in all.iter().enumerate() {
         let event_type = EventType::of(event);
         if !takes(types, &event_type) {
             continue;
         }
-        let mut shown = Map::new();
-        shown.insert("index".into(), json!(index));
-        shown.insert("name".into(), json!(event_type.name()));
-        shown.insert("event".into(), message(event));
-        if !json::carries(event) {
+        let mut one = Map::new();
+        one.insert("index".into(), json!(index));
+        one.insert("name".into(), json!(event_type.name()));
+        one.insert("event".into(), shown(json::encode_event(event)));
+        if !event.is_known() {
             let bytes = BASE64.encode(event.encode_to_vec());
-            shown.insert("protobuf".into(), json!(bytes));
+            one.insert("protobuf".into(), json!(bytes));
         }
-        events.push(Value::Object(shown));
+        events.push(Value::Object(one));
     }
     if events.is_empty() && !types.is_empty() {
         return None;
@@ -105,8 +109,8 @@ fn webhook(
     Some(Value::Object(text))
 }
 
-fn message(message: &DynamicMessage) -> Value {
-    let text = json::encode(message).map_err(|error| error.to_string());
+fn shown(text: Result<Vec<u8>, EncodeError>) -> Value {
+    let text = text.map_err(|error| error.to_string());
     let value = text.and_then(|text| serde_json::from_slice(&text).map_err(|e| e.to_string()));
     value.unwrap_or_else(|error| json!({ "no JSON form": error }))
 }

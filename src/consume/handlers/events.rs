@@ -10,34 +10,27 @@
 
 use super::{Item, NewRow};
 use crate::event::batch::Parts;
-use crate::event::descriptor::{EventType, schema};
+use crate::event::descriptor::EventType;
 use crate::event::envelope::Origins;
 use crate::event::identity::Content;
 use crate::event::proto::Header;
+use crate::event::reflected::Event;
 use crate::event::reject::Invalid;
-use crate::event::split::text;
 use crate::event::{json, limits, validate};
 use crate::sink::schema::ERROR_EVENTS;
 use crate::sink::{Row, Value};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
-use prost_reflect::DynamicMessage;
 
 /// Columns of a row that come from the header: from `session_id` to `pp_id`.
 const HEADER_COLUMNS: usize = 20;
-/// What events may have of their own.
-const URL_FIELD: &str = "currentURL";
 
 /// The cells of a row that come from the header, in the order of the columns.
-fn head(header: &Header, event: &DynamicMessage) -> [Value; HEADER_COLUMNS] {
+fn head(header: &Header, event: &Event) -> [Value; HEADER_COLUMNS] {
     let cell = |text: &String| Value::Text(text.clone());
-    let own_url = text(event, URL_FIELD);
-    let url = if own_url.is_empty() {
-        header.current_url.clone()
-    } else {
-        own_url
-    };
+    let own_url = Some(&event.current_url).filter(|url| !url.is_empty());
+    let url = own_url.unwrap_or(&header.current_url);
     [
         cell(&header.session_id),
         Value::Int(header.bb_device_id),
@@ -51,7 +44,7 @@ fn head(header: &Header, event: &DynamicMessage) -> [Value; HEADER_COLUMNS] {
         cell(&header.app_language),
         cell(&header.app_version),
         cell(&header.app_version_code),
-        Value::Text(url),
+        cell(url),
         cell(&header.merchant_id),
         cell(&header.utm_referrer),
         cell(&header.utm_platform),
@@ -71,15 +64,15 @@ pub fn rows(batch: Parts<'_>, origins: &Origins, now_ms: i64) -> Vec<Item> {
         .collect()
 }
 
-fn row(header: Option<&Header>, event: &DynamicMessage, place: Place<'_>, now_ms: i64) -> Item {
+fn row(header: Option<&Header>, event: &Event, place: Place<'_>, now_ms: i64) -> Item {
     let Some(header) = header else {
         return Err("incomplete event: the batch has no header".to_owned());
     };
     if header.device_id.is_empty() {
         return Err("incomplete event: header.deviceId is empty".to_owned());
     }
-    let id = text(event, "id");
-    let timestamp_ms = validate::event(&id, &text(event, "timestamp"))
+    let id = event.id.clone();
+    let timestamp_ms = validate::event(&id, &event.timestamp)
         .map_err(|invalid| limits::reason(&invalid.to_string()))?;
     let event_type = EventType::of(event);
     let params = params(event, &event_type)?;
@@ -107,7 +100,7 @@ pub fn error_rows(
     let quotes_none = reason == Invalid::BadTimestamps.to_string();
     let no_header = Header::default();
     let header = batch.header.unwrap_or(&no_header);
-    let no_event = DynamicMessage::new(schema().event.clone());
+    let no_event = Event::default();
     let events = match batch.events {
         [] => std::slice::from_ref(&no_event),
         events => events,
@@ -116,11 +109,11 @@ pub fn error_rows(
         .iter()
         .enumerate()
         .map(|(at, event)| {
-            let mut id = text(event, "id");
+            let mut id = event.id.clone();
             if id.is_empty() {
                 id = content.derived_id(at);
             }
-            let timestamp = validate::timestamp_ms(&text(event, "timestamp"));
+            let timestamp = validate::timestamp_ms(&event.timestamp);
             let own_reason = match &timestamp {
                 Err(invalid) if quotes_none => Some(invalid.to_string()),
                 _ => None,
@@ -194,7 +187,7 @@ fn values(stamp: Stamp, name: String, head: [Value; HEADER_COLUMNS], params: Str
 
 /// The event's parameters; for a type that this build does not know its number
 /// and its bytes, so that nothing of it is lost.
-fn params(event: &DynamicMessage, event_type: &EventType) -> Result<String, String> {
+fn params(event: &Event, event_type: &EventType) -> Result<String, String> {
     if let EventType::Unknown(number) = event_type {
         let bytes = STANDARD.encode(event.encode_to_vec());
         let params = serde_json::json!({ "unknownField": number, "eventProtobuf": bytes });
