@@ -1,6 +1,6 @@
 //! Compiles `proto/eventservice.proto` with protox, so that no `protoc` needs to
 //! be installed. Writes into OUT_DIR: `event.rs` (message types and a client),
-//! `event.serde.rs` (the JSON of headers), `event.EventService.rs` (the server, which
+//! `event.serde.rs` (their JSON), `event.EventService.rs` (the server, which
 //! receives the request's raw bytes) and `file_descriptor_set.bin` (for names, JSON and
 //! server reflection).
 
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     pbjson_build::Builder::new()
         .register_descriptors(&encoded)?
         .preserve_proto_field_names()
-        .build(&[".event.Header"])?;
+        .build(&[".event"])?;
     std::fs::write(out.join("file_descriptor_set.bin"), encoded)?;
     tonic_prost_build::configure()
         .build_client(true)

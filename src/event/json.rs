@@ -27,8 +27,14 @@ pub struct ParseError {
 
 /// A message that has no JSON form.
 #[derive(Debug, thiserror::Error)]
-#[error("no JSON form: {0}")]
-pub struct EncodeError(#[from] serde_json::Error);
+pub enum EncodeError {
+    /// A value of it has none.
+    #[error("no JSON form: {0}")]
+    Value(#[from] serde_json::Error),
+    /// Its bytes are no such message.
+    #[error("no JSON form: {0}")]
+    Decode(#[from] prost::DecodeError),
+}
 
 /// Encodes in the form that queues carry.
 ///
@@ -206,7 +212,7 @@ pub fn params(event: &Event) -> Result<String, EncodeError> {
         .stringify_64_bit_integers(false)
         .skip_default_fields(true);
     let mut text = Vec::with_capacity(256);
-    write(&body.message, &options, &mut text)?;
+    write(&*body.message()?, &options, &mut text)?;
     let text = String::from_utf8(text);
     Ok(text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }

@@ -34,6 +34,6 @@ pub mod webhook;
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod proto {
     tonic::include_proto!("event");
-    // Headers as protobuf JSON.
+    // The same as protobuf JSON.
     include!(concat!(env!("OUT_DIR"), "/event.serde.rs"));
 }

@@ -20,7 +20,7 @@ use crate::event::tally::{Tally, TypeKey};
 use crate::event::{json, validate};
 use crate::sink::schema::{ERROR_EVENTS, EVENTS};
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, UnknownField};
+use prost_reflect::{DynamicMessage, ReflectMessage as _, UnknownField};
 
 /// `ingest.max_request_events` where nothing is said.
 const EVENTS_MAX: usize = 10_000;
@@ -65,8 +65,11 @@ fn say_the_same(events: &[Event], batch: &DynamicMessage) {
     assert_eq!(events.len(), library.len());
     for (event, library) in events.iter().zip(library) {
         let library = library.as_message().expect("of messages");
-        assert_eq!(event.encode_to_vec(), library.encode_to_vec());
-        assert_eq!(event.encoded_len(), library.encoded_len());
+        let encoded = event.encode_to_vec();
+        assert_eq!(event.encoded_len(), encoded.len());
+        let same = DynamicMessage::decode(library.descriptor(), &encoded[..]);
+        let same = same.expect("its parts were read");
+        assert_eq!(same.encode_to_vec(), library.encode_to_vec());
         assert_eq!(event.is_known(), json::carries(library));
         let unknown = library.unknown_fields().map(UnknownField::number);
         assert_eq!(event.unknown_field(), unknown.min());
