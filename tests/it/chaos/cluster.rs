@@ -36,6 +36,10 @@ const TICK: &str = "4";
 /// How soon nodes answer, on a machine that does much else.
 const READY: Duration = Duration::from_secs(120);
 
+/// How soon a node answers that boots: one that does not by then hangs, and its supervisor or an
+/// operator starts it anew.
+const BOOTS: Duration = Duration::from_secs(60);
+
 /// How soon nodes find each other again by themselves, where they do: many times what they
 /// wait for one that does not answer ([`TICK`]).
 const HEALS: Duration = Duration::from_secs(30);
@@ -157,6 +161,24 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         false
+    }
+
+    /// Nodes that have not answered by then.
+    async fn silent_after(&self, limit: Duration) -> Vec<usize> {
+        let until = Instant::now() + limit;
+        let mut silent: Vec<_> = self.nodes.iter().map(|node| node.number).collect();
+        while !silent.is_empty() && Instant::now() < until {
+            let asked = silent.clone();
+            let still = move || {
+                asked
+                    .into_iter()
+                    .filter(|number| !answers(*number))
+                    .collect()
+            };
+            silent = tokio::task::spawn_blocking(still).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        silent
     }
 
     async fn answer(&self) {
@@ -355,6 +377,19 @@ impl Subject for Cluster {
         }
         let down = self.nodes.iter_mut().filter(|node| node.process.is_none());
         down.for_each(Node::launch);
+        // Seen of a node that restarts itself because it had lost the others: its log ends in the
+        // middle of its boot.
+        let hanging = self.silent_after(BOOTS).await;
+        for node in self.nodes.iter_mut() {
+            if hanging.contains(&node.number) {
+                eprintln!(
+                    "node {} hangs while it boots, and is started anew",
+                    node.number
+                );
+                node.kill();
+                node.launch();
+            }
+        }
         self.answer().await;
     }
 
