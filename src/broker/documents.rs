@@ -20,26 +20,31 @@ use bytes::Bytes;
 
 impl Message {
     /// One message of several of this host, to the same exchange under the same key, in the
-    /// order of `singles`: each with who it is. A single one stays as it is.
+    /// order of `singles`: each with who it is, which need not be told of it yet. A single one
+    /// is told of it.
     #[must_use]
-    pub fn join(singles: Vec<(Document, Self)>) -> Option<Self> {
+    pub fn join(host: &str, singles: Vec<(Document, Self)>) -> Option<Self> {
         let more = singles.len().checked_sub(1)?;
+        let mut body = Vec::new();
+        let mut entries = String::new();
+        if more > 0 {
+            let bytes = singles.iter().map(|(_, single)| single.body.len() + 1);
+            body.reserve_exact(bytes.sum());
+            for (document, single) in &singles {
+                document.add_entry(&mut entries);
+                body.extend_from_slice(&single.body);
+                body.push(b'\n');
+            }
+        }
+        let (document, mut joined) = singles.into_iter().next()?;
+        joined.tell(host, &document);
         if more == 0 {
-            return singles.into_iter().next().map(|(_, single)| single);
+            return Some(joined);
         }
-        let bytes = singles.iter().map(|(_, single)| single.body.len() + 1);
-        let mut body = Vec::with_capacity(bytes.sum());
-        let mut entries = Vec::with_capacity(singles.len());
-        for (document, single) in &singles {
-            entries.push(document.entry());
-            body.extend_from_slice(&single.body);
-            body.push(b'\n');
-        }
-        let mut joined = singles.into_iter().next().map(|(_, single)| single)?;
         for of_one in [SEQ_HEADER, INDEXES_HEADER, RECEIVED_HEADER] {
             joined.headers.remove(of_one);
         }
-        joined.headers.set(DOCUMENTS_HEADER, entries.join(";"));
+        joined.headers.set(DOCUMENTS_HEADER, entries);
         joined.message_id = joined.message_id.map(|id| format!("{id}+{more}"));
         joined.content_type = Some(DOCUMENTS.to_owned());
         joined.body = body.into();
@@ -141,7 +146,7 @@ mod tests {
             single(7, 1, "3", "{}"),
             single(9, 0, "0", "[]"),
         ];
-        Message::join(singles.into()).unwrap()
+        Message::join("edge-1", singles.into()).unwrap()
     }
 
     proptest! {
@@ -153,7 +158,7 @@ mod tests {
             let singles: Vec<_> = bodies.iter().zip(1..).map(|(body, at)| {
                 single(at * step, u32::try_from(at % 3).unwrap(), "0-4,9", body)
             }).collect();
-            let joined = Message::join(singles.clone()).unwrap();
+            let joined = Message::join("edge-1", singles.clone()).unwrap();
             prop_assert_eq!(joined.has_documents(), singles.len() > 1);
             if singles.len() == 1 {
                 prop_assert_eq!(&joined, &singles[0].1);
@@ -176,7 +181,7 @@ mod tests {
             joined.headers.text(DOCUMENTS_HEADER).unwrap(),
             "7:0:1700000000007:0-2;7:1:1700000000007:3;9:0:1700000000009:0"
         );
-        assert_eq!(Message::join(Vec::new()), None);
+        assert_eq!(Message::join("edge-1", Vec::new()), None);
     }
 
     #[test]

@@ -54,9 +54,10 @@ pub struct Message {
     pub other: OtherProperties,
 }
 
-/// AMQP properties that are carried along but not understood (encoding, correlation id, type, …).
+/// AMQP properties that are carried along but not understood (encoding, correlation id, type, …):
+/// seldom any, and as large as all else of a message.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct OtherProperties(BasicProperties);
+pub struct OtherProperties(Option<Box<BasicProperties>>);
 
 /// A header's value.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +81,7 @@ pub struct Opaque(pub(super) AMQPValue);
 
 /// A message's headers, ordered by name (lapin sends and keeps them so).
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Headers(pub(super) BTreeMap<String, HeaderValue>);
+pub struct Headers(pub(super) BTreeMap<Cow<'static, str>, HeaderValue>);
 
 impl Headers {
     /// The value with this exact name.
@@ -125,7 +126,7 @@ impl Headers {
     /// Sets a header, and returns the value it had.
     pub fn set(
         &mut self,
-        name: impl Into<String>,
+        name: impl Into<Cow<'static, str>>,
         value: impl Into<HeaderValue>,
     ) -> Option<HeaderValue> {
         self.0.insert(name.into(), value.into())
@@ -138,7 +139,7 @@ impl Headers {
 
     /// About how many bytes the headers take on the wire; `overhead` is added for each value.
     pub(super) fn encoded_len(&self, overhead: usize) -> usize {
-        let each = |(name, value): (&String, &HeaderValue)| {
+        let each = |(name, value): (&Cow<'static, str>, &HeaderValue)| {
             let value = match value {
                 HeaderValue::Text(text) => text.len(),
                 HeaderValue::Int(_) | HeaderValue::Bool(_) => 0,
@@ -152,7 +153,7 @@ impl Headers {
 
     /// All headers, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &HeaderValue)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.0.iter().map(|(name, value)| (&**name, value))
     }
 }
 
@@ -277,17 +278,15 @@ impl Message {
     pub(super) fn to_properties(&self, number: u64) -> Result<BasicProperties, String> {
         let mut table = BTreeMap::new();
         for (name, value) in &self.headers.0 {
-            let name_is = |names: &[&str]| names.contains(&name.as_str());
+            let name_is = |names: &[&str]| names.contains(&&**name);
             if !name_is(&ROUTING_HEADERS) && !name_is(&BROKER_HEADERS) {
                 table.insert(short("a header's name", name)?, value.to_wire());
             }
         }
         // i64 lasts for longer than any channel: at a million a second for 292,000 years.
         table.insert(PUBLISH_NUMBER.into(), AMQPValue::LongLongInt(number as i64));
-        let mut properties = self
-            .other
-            .0
-            .clone()
+        let other = self.other.0.as_deref().cloned().unwrap_or_default();
+        let mut properties = other
             .with_headers(FieldTable::from(table))
             .with_delivery_mode(PERSISTENT);
         if let Some(id) = &self.message_id {
@@ -320,7 +319,7 @@ impl Message {
             headers: Headers(
                 headers
                     .filter(|(name, _)| name.as_str() != PUBLISH_NUMBER)
-                    .map(|(name, value)| (name.to_string(), HeaderValue::from_wire(value)))
+                    .map(|(name, value)| (name.to_string().into(), HeaderValue::from_wire(value)))
                     .collect(),
             ),
             body: body.into(),
@@ -354,7 +353,7 @@ impl OtherProperties {
         if let Some(value) = all.cluster_id() {
             kept = kept.with_cluster_id(value.clone());
         }
-        Self(kept)
+        Self((kept != BasicProperties::default()).then(|| Box::new(kept)))
     }
 }
 

@@ -54,7 +54,7 @@ impl Message {
                 ),
                 Json::Null | Json::Object(_) => return None,
             };
-            Some((name, value))
+            Some((name.into(), value))
         };
         Self {
             exchange: parcel.exchange,

@@ -39,7 +39,7 @@ fn joined(bodies: &[String]) -> Message {
         message.tell("edge-1", &document);
         (document, message)
     };
-    Message::join(bodies.iter().zip(1..).map(single).collect()).unwrap()
+    Message::join("edge-1", bodies.iter().zip(1..).map(single).collect()).unwrap()
 }
 
 fn delivered(message: Message, number: u64) -> Delivery {

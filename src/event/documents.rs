@@ -20,6 +20,7 @@
 use super::identity::{Seq, parse_indexes};
 use super::limits::EVENTS_PER_MESSAGE_MAX;
 use serde::Serialize;
+use std::fmt::Write as _;
 use std::ops::Range;
 
 /// Header: who the documents of a message are.
@@ -93,16 +94,25 @@ pub struct Document {
 }
 
 impl Document {
-    /// Its entry in the header.
-    #[must_use]
-    pub fn entry(&self) -> String {
+    /// Adds its entry to those of a header.
+    pub fn add_entry(&self, to: &mut String) {
         let Self {
             seq,
             part,
             received_at_ms,
             indexes,
         } = self;
-        format!("{seq}:{part}:{received_at_ms}:{indexes}")
+        if !to.is_empty() {
+            to.push(';');
+        }
+        write!(to, "{seq}:{part}:{received_at_ms}:{indexes}").expect("a text takes any more");
+    }
+
+    /// What its entry has in a header at most, with what divides it from the next one.
+    #[must_use]
+    pub fn entry_bytes_max(&self) -> usize {
+        const NUMBERS: usize = "18446744073709551615:4294967295:-9223372036854775808:;".len();
+        NUMBERS + self.indexes.len()
     }
 
     /// The events that its entry has places for.
@@ -223,8 +233,13 @@ mod tests {
     }
 
     fn text(documents: &[Document]) -> String {
-        let entries: Vec<_> = documents.iter().map(Document::entry).collect();
-        entries.join(";")
+        let mut entries = String::new();
+        for document in documents {
+            let before = entries.len();
+            document.add_entry(&mut entries);
+            assert!(entries.len() - before <= document.entry_bytes_max());
+        }
+        entries
     }
 
     proptest! {

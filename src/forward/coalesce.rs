@@ -18,6 +18,7 @@ use super::outgoing::Outgoing;
 use crate::broker::Message;
 use crate::event::documents::{DOCUMENTS_MAX, HEADER_BYTES_MAX};
 use crate::event::envelope::JSON;
+use crate::event::identity::HostId;
 use std::collections::HashMap;
 
 /// How much one message may hold.
@@ -37,20 +38,17 @@ struct Open {
     header_bytes: usize,
 }
 
-/// Joins messages of one read, in the order of the log.
-pub(super) fn coalesce(singles: Vec<Outgoing>, by: Coalescing) -> Vec<Outgoing> {
-    if by.documents < 2 {
-        return singles;
-    }
+/// Joins messages of one read, in the order of the log, and tells each where it came from.
+pub(super) fn coalesce(host: &HostId, singles: Vec<Outgoing>, by: Coalescing) -> Vec<Outgoing> {
     let mut groups: Vec<Vec<Outgoing>> = Vec::with_capacity(singles.len());
     let mut open: HashMap<(String, String), Open> = HashMap::new();
     for single in singles {
-        let Some(entry_bytes) = may_share(&single) else {
+        let Some(entry_bytes) = may_share(&single).filter(|_| by.documents > 1) else {
             groups.push(vec![single]);
             continue;
         };
         // With what divides it from the next one.
-        let (bytes, entry_bytes) = (single.message.body.len() + 1, entry_bytes + 1);
+        let bytes = single.message.body.len() + 1;
         let found = open.get_mut(&single.meant_for).filter(|open| {
             groups[open.at].len() < by.documents.min(DOCUMENTS_MAX)
                 && open.bytes + bytes <= by.bytes
@@ -71,19 +69,20 @@ pub(super) fn coalesce(singles: Vec<Outgoing>, by: Coalescing) -> Vec<Outgoing> 
         open.insert(single.meant_for.clone(), begun);
         groups.push(vec![single]);
     }
+    let join = |group| join(host.as_str(), group);
     groups.into_iter().filter_map(join).collect()
 }
 
-/// The bytes of its entry, where a message may be one of several documents.
+/// The bytes that its entry takes at most, where a message may be one of several documents.
 fn may_share(single: &Outgoing) -> Option<usize> {
     let [part] = single.parts.as_slice() else {
         return None;
     };
     let is_json = single.message.content_type.as_deref() == Some(JSON);
-    (is_json && !single.is_error).then(|| part.document.entry().len())
+    (is_json && !single.is_error).then(|| part.document.entry_bytes_max())
 }
 
-fn join(group: Vec<Outgoing>) -> Option<Outgoing> {
+fn join(host: &str, group: Vec<Outgoing>) -> Option<Outgoing> {
     let mut parts = Vec::with_capacity(group.len());
     let mut singles = Vec::with_capacity(group.len());
     let mut first = None;
@@ -95,7 +94,7 @@ fn join(group: Vec<Outgoing>) -> Option<Outgoing> {
         first.get_or_insert(single);
     }
     Some(Outgoing {
-        message: Message::join(singles)?,
+        message: Message::join(host, singles)?,
         parts,
         ..first?
     })

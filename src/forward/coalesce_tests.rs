@@ -19,9 +19,13 @@ const ROOMY: Coalescing = Coalescing {
     bytes: 1 << 20,
 };
 
+fn host() -> HostId {
+    HostId::parse("edge-1").unwrap()
+}
+
 fn template() -> Template {
     Template {
-        host: HostId::parse("edge-1").unwrap(),
+        host: host(),
         exchange: "grpc_event.tx".into(),
         error_routes: vec![ErrorRoute {
             exchange: "grpc_event_error.dx".into(),
@@ -65,10 +69,16 @@ fn of_bytes(seq: u64, kind: Kind, reason: Option<&str>, content: Vec<u8>) -> Rec
     }
 }
 
+/// Messages of one group each, as they go where nothing is joined.
 fn singles(records: &[Record]) -> Vec<Outgoing> {
     let template = template();
     let prepared = records.iter().map(|record| template.prepare(record));
-    prepared.flat_map(|prepared| prepared.messages).collect()
+    let mut singles: Vec<_> = prepared.flat_map(|prepared| prepared.messages).collect();
+    for single in &mut singles {
+        let document = single.parts[0].document.clone();
+        single.message.tell(template.host.as_str(), &document);
+    }
+    singles
 }
 
 /// What each message carries, and the message.
@@ -88,7 +98,7 @@ proptest! {
     ) {
         let records: Vec<_> = requests.iter().zip(1..).map(|(numbers, seq)| record(seq, numbers)).collect();
         let before = singles(&records);
-        let joined = coalesce(before.clone(), Coalescing { documents, bytes });
+        let joined = coalesce(&host(), before.clone(), Coalescing { documents, bytes });
         for out in &joined {
             prop_assert!(out.parts.len() <= documents.max(1));
             prop_assert!(out.parts.len() == 1 || out.message.body.len() <= bytes);
@@ -109,15 +119,15 @@ proptest! {
 fn what_is_alone_stays_as_it_was() {
     let alone = singles(&[record(1, &[0, 1])]);
     assert_eq!(alone.len(), 2, "two types");
-    assert_eq!(seen(&coalesce(alone.clone(), ROOMY)), seen(&alone));
+    assert_eq!(seen(&coalesce(&host(), alone.clone(), ROOMY)), seen(&alone));
     // And all do, where nothing is switched on.
     let many = singles(&[record(1, &[0]), record(2, &[0]), record(3, &[0])]);
     let off = Coalescing {
         documents: 1,
         ..ROOMY
     };
-    assert_eq!(seen(&coalesce(many.clone(), off)), seen(&many));
-    let on = coalesce(many, ROOMY);
+    assert_eq!(seen(&coalesce(&host(), many.clone(), off)), seen(&many));
+    let on = coalesce(&host(), many, ROOMY);
     assert_eq!(on.len(), 1);
     let message = &on[0].message;
     assert_eq!(message.content_type.as_deref(), Some(DOCUMENTS));
@@ -158,7 +168,10 @@ fn only_events_of_a_known_type_share() {
         let records = [1, 2].map(|seq| of_bytes(seq, kind, reason, content.clone()));
         let before = singles(&records);
         assert_eq!(before.len(), 2, "{kind:?}");
-        assert_eq!(seen(&coalesce(before.clone(), ROOMY)), seen(&before));
+        assert_eq!(
+            seen(&coalesce(&host(), before.clone(), ROOMY)),
+            seen(&before)
+        );
     }
 }
 
@@ -171,7 +184,7 @@ fn the_header_is_bounded_whatever_the_places_are() {
         documents: 1000,
         bytes: usize::MAX,
     };
-    let joined = coalesce(singles(&records), by);
+    let joined = coalesce(&host(), singles(&records), by);
     let mut largest = 0;
     for out in &joined {
         let header = out.message.headers.text(DOCUMENTS_HEADER);

@@ -115,7 +115,8 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// Makes the messages of a record.
+    /// Makes the messages of a record. Where those came from that may be joined is not in them
+    /// yet: `coalesce` tells them.
     pub(super) fn prepare(&self, record: &Record) -> Prepared {
         let mut prepared = Prepared {
             seq: record.seq,
@@ -170,10 +171,12 @@ impl Template {
                 return;
             }
         };
-        let (mut message, document) = self.message(record, part, indexes);
-        let part = Part { document, events };
-        message.content_type = Some(content_type.to_owned());
-        message.body = body.into();
+        let document = document(record, part, indexes);
+        let mut message = Message {
+            content_type: Some(content_type.to_owned()),
+            body: body.into(),
+            ..Message::default()
+        };
         match &group.route {
             Route::Type(event_type) => {
                 message.exchange.clone_from(&self.exchange);
@@ -181,7 +184,7 @@ impl Template {
                 prepared.messages.push(Outgoing {
                     lane: Lane::Fresh,
                     message,
-                    parts: vec![part],
+                    parts: vec![Part { document, events }],
                     meant_for: (self.exchange.clone(), event_type.name()),
                     is_error: false,
                 });
@@ -190,7 +193,9 @@ impl Template {
                 let first = group.events.first();
                 let name = first.map_or_else(String::new, |event| EventType::of(event).name());
                 message.routing_key = name;
+                message.tell(self.host.as_str(), &document);
                 let errors = self.errors(&message, reason);
+                let part = Part { document, events };
                 prepared
                     .messages
                     .extend(errors.into_iter().map(|message| Outgoing {
@@ -227,9 +232,11 @@ impl Template {
                 return;
             }
         };
-        let (mut message, document) = self.message(record, 0, "0".to_owned());
+        let document = document(record, 0, "0".to_owned());
+        let mut message = Message::default();
+        message.tell(self.host.as_str(), &document);
         for (name, value) in ready.headers {
-            message.headers.set(&name, value);
+            message.headers.set(name, value);
         }
         message.content_type = Some(envelope::JSON.to_owned());
         message.body = ready.body.into();
@@ -245,19 +252,6 @@ impl Template {
             message,
             is_error: true,
         });
-    }
-
-    /// A message with what tells where it came from.
-    fn message(&self, record: &Record, part: usize, indexes: String) -> (Message, Document) {
-        let document = Document {
-            seq: record.seq,
-            part: u32::try_from(part).unwrap_or(u32::MAX),
-            received_at_ms: record.received_at_ms,
-            indexes,
-        };
-        let mut message = Message::default();
-        message.tell(self.host.as_str(), &document);
-        (message, document)
     }
 
     /// The message for each error route, with its reason.
@@ -315,5 +309,15 @@ impl Template {
             body: Vec::new(),
             destination: Destination::Nowhere,
         }
+    }
+}
+
+/// Which document a group of a record is.
+fn document(record: &Record, part: usize, indexes: String) -> Document {
+    Document {
+        seq: record.seq,
+        part: u32::try_from(part).unwrap_or(u32::MAX),
+        received_at_ms: record.received_at_ms,
+        indexes,
     }
 }

@@ -179,5 +179,5 @@ fn prepare(
         (parts, prepared)
     };
     let prepared = records.iter().map(of_record).collect();
-    (prepared, coalesce(messages, by))
+    (prepared, coalesce(&template.host, messages, by))
 }

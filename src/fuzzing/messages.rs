@@ -10,7 +10,7 @@ use crate::broker::fuzzing::received;
 use crate::config::Handler;
 use crate::consume::fuzzing::{input, part};
 use crate::event::documents::{DOCUMENTS, DOCUMENTS_MAX};
-use crate::event::envelope::{JSON, PROTOBUF};
+use crate::event::envelope::{HOST_HEADER, JSON, PROTOBUF};
 use crate::sink::schema::Table;
 
 /// Content types that producers set, and none.
@@ -75,7 +75,8 @@ fn several(message: &Message, handler: (Handler, &'static Table)) {
         alone(single, handler);
     }
     // Written again, it is read as the same.
-    let joined = Message::join(documents.clone()).expect("there are documents");
+    let host = message.headers.text(HOST_HEADER).expect("it was read");
+    let joined = Message::join(&host, documents.clone()).expect("there are documents");
     let again = match joined.has_documents() {
         true => joined.documents().expect("it was joined"),
         false => vec![(documents[0].0.clone(), joined)],

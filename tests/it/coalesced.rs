@@ -183,7 +183,7 @@ fn message_of(host: &str, bodies: &[String]) -> Message {
         message.tell(host, &document);
         (document, message)
     };
-    Message::join(bodies.iter().zip(1..).map(single).collect()).unwrap()
+    Message::join(host, bodies.iter().zip(1..).map(single).collect()).unwrap()
 }
 
 async fn session(server: &Server) -> Session {
