@@ -69,14 +69,19 @@ fn of_bytes(seq: u64, kind: Kind, reason: Option<&str>, content: Vec<u8>) -> Rec
     }
 }
 
-/// Messages of one group each, as they go where nothing is joined.
-fn singles(records: &[Record]) -> Vec<Outgoing> {
+/// Messages of one group each, as they are prepared.
+fn prepared(records: &[Record]) -> Vec<Outgoing> {
     let template = template();
     let prepared = records.iter().map(|record| template.prepare(record));
-    let mut singles: Vec<_> = prepared.flat_map(|prepared| prepared.messages).collect();
+    prepared.flat_map(|prepared| prepared.messages).collect()
+}
+
+/// The same as they go alone.
+fn singles(records: &[Record]) -> Vec<Outgoing> {
+    let mut singles = prepared(records);
     for single in &mut singles {
         let document = single.parts[0].document.clone();
-        single.message.tell(template.host.as_str(), &document);
+        single.message.tell(host().as_str(), &document);
     }
     singles
 }
@@ -98,7 +103,7 @@ proptest! {
     ) {
         let records: Vec<_> = requests.iter().zip(1..).map(|(numbers, seq)| record(seq, numbers)).collect();
         let before = singles(&records);
-        let joined = coalesce(&host(), before.clone(), Coalescing { documents, bytes });
+        let joined = coalesce(&host(), prepared(&records), Coalescing { documents, bytes });
         for out in &joined {
             prop_assert!(out.parts.len() <= documents.max(1));
             prop_assert!(out.parts.len() == 1 || out.message.body.len() <= bytes);
@@ -117,17 +122,19 @@ proptest! {
 
 #[test]
 fn what_is_alone_stays_as_it_was() {
-    let alone = singles(&[record(1, &[0, 1])]);
-    assert_eq!(alone.len(), 2, "two types");
-    assert_eq!(seen(&coalesce(&host(), alone.clone(), ROOMY)), seen(&alone));
+    let alone = [record(1, &[0, 1])];
+    assert_eq!(singles(&alone).len(), 2, "two types");
+    let on = coalesce(&host(), prepared(&alone), ROOMY);
+    assert_eq!(seen(&on), seen(&singles(&alone)));
     // And all do, where nothing is switched on.
-    let many = singles(&[record(1, &[0]), record(2, &[0]), record(3, &[0])]);
+    let many = [record(1, &[0]), record(2, &[0]), record(3, &[0])];
     let off = Coalescing {
         documents: 1,
         ..ROOMY
     };
-    assert_eq!(seen(&coalesce(&host(), many.clone(), off)), seen(&many));
-    let on = coalesce(&host(), many, ROOMY);
+    let alone = coalesce(&host(), prepared(&many), off);
+    assert_eq!(seen(&alone), seen(&singles(&many)));
+    let on = coalesce(&host(), prepared(&many), ROOMY);
     assert_eq!(on.len(), 1);
     let message = &on[0].message;
     assert_eq!(message.content_type.as_deref(), Some(DOCUMENTS));
@@ -184,7 +191,7 @@ fn the_header_is_bounded_whatever_the_places_are() {
         documents: 1000,
         bytes: usize::MAX,
     };
-    let joined = coalesce(&host(), singles(&records), by);
+    let joined = coalesce(&host(), prepared(&records), by);
     let mut largest = 0;
     for out in &joined {
         let header = out.message.headers.text(DOCUMENTS_HEADER);
