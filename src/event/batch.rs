@@ -5,6 +5,8 @@
 //! - A header is of the generated type, which is read and written several times as fast as a
 //!   reflected message; an event's case is reflected, so that nothing of it is lost that this
 //!   build does not know.
+//! - A batch is read whole: one with a case that is none is no batch (test
+//!   `a_case_that_is_none_makes_no_batch`).
 //! - What protobuf says of parts that come again holds: headers add up, events follow each other
 //!   (test `what_comes_again_adds_up`).
 
@@ -43,7 +45,8 @@ impl Batch {
     /// When they are not an `event.Events`.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let pieces = Pieces::read(bytes)?;
-        let events: Result<Vec<_>, _> = pieces.events.iter().map(|b| Event::decode(*b)).collect();
+        let event = |bytes: &&[u8]| Event::decode(*bytes)?.read();
+        let events: Result<Vec<_>, _> = pieces.events.iter().map(event).collect();
         Ok(Self {
             header: pieces.header()?,
             events: events?,
@@ -163,5 +166,13 @@ mod tests {
             Events::decode(&bytes[..]).unwrap()
         );
         assert_eq!(Batch::decode(b"").unwrap(), Batch::default());
+    }
+
+    #[test]
+    fn a_case_that_is_none_makes_no_batch() {
+        // A launch whose link is not UTF-8.
+        let bytes = encode(None, [b"\x22\x01a\x4a\x03\x32\x01\xff"]);
+        assert!(Events::decode(&bytes[..]).is_err());
+        assert!(Batch::decode(&bytes).is_err());
     }
 }

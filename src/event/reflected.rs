@@ -7,6 +7,8 @@
 //! - It says what prost-reflect says of the same bytes, at a fraction of the cost: a reflected
 //!   event looks at all 56 cases whenever one is set, and who hands an event on needs none of its
 //!   case (the same test; fuzzed: `envelope`).
+//! - Reading takes as long as there are bytes, however they are divided into fields (test
+//!   `an_event_of_very_many_fields_is_read_at_once`).
 
 use super::descriptor::{Case, schema};
 use super::json;
@@ -33,7 +35,7 @@ pub struct Event {
     pub current_url: String,
     /// What happened; `None` where this build knows no such type.
     pub body: Option<Body>,
-    /// In the order of their numbers.
+    /// In the order in which they came.
     unknown: Vec<UnknownField>,
 }
 
@@ -82,11 +84,14 @@ impl Body {
     pub(super) fn field(&self) -> Cow<'_, [u8]> {
         match &self.form {
             Form::Encoded(encoded) => Cow::Borrowed(encoded),
-            Form::Read(message) => {
-                let mut encoded = Vec::new();
-                encoding::message::encode(self.case.number, message, &mut encoded);
-                Cow::Owned(encoded)
-            }
+            Form::Read(message) => Cow::Owned(field_of(self.case, message)),
+        }
+    }
+
+    fn into_field(self) -> Vec<u8> {
+        match self.form {
+            Form::Encoded(encoded) => encoded,
+            Form::Read(message) => field_of(self.case, &message),
         }
     }
 
@@ -97,6 +102,12 @@ impl Body {
             Form::Read(message) => Some(message),
         }
     }
+}
+
+fn field_of(case: &Case, message: &DynamicMessage) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    encoding::message::encode(case.number, message, &mut encoded);
+    encoded
 }
 
 impl fmt::Debug for Body {
@@ -134,11 +145,22 @@ impl Event {
         }
     }
 
+    /// With its case read, for who looks into it.
+    ///
+    /// # Errors
+    /// When the case's bytes are no such message.
+    pub(super) fn read(mut self) -> Result<Self, DecodeError> {
+        if let Some(body) = &mut self.body {
+            body.form = Form::Read(body.message()?.into_owned());
+        }
+        Ok(self)
+    }
+
     /// The smallest number of its own fields that this build does not know: independent of their
     /// order on the wire.
     #[must_use]
     pub fn unknown_field(&self) -> Option<u32> {
-        self.unknown.first().map(UnknownField::number)
+        self.unknown.iter().map(UnknownField::number).min()
     }
 
     /// Whether JSON carries all of it: see [`json::carries`].
@@ -184,7 +206,22 @@ impl Message for Event {
             ID_FIELD => &mut self.id,
             TIMESTAMP_FIELD => &mut self.timestamp,
             URL_FIELD => &mut self.current_url,
-            _ => return self.merge_other(number, wire_type, from, context),
+            _ => {
+                let Some(case) = schema().case(number) else {
+                    let field = UnknownField::decode_value(number, wire_type, from, context)?;
+                    self.unknown.push(field);
+                    return Ok(());
+                };
+                let mut value = Vec::new();
+                encoding::bytes::merge(wire_type, &mut value, from, context)?;
+                // The same case again adds to it, another takes its place.
+                let same = self.body.take().filter(|body| body.case.number == number);
+                let mut encoded = same.map_or_else(Vec::new, Body::into_field);
+                encoding::bytes::encode(number, &value, &mut encoded);
+                let form = Form::Encoded(encoded);
+                self.body = Some(Body { case, form });
+                return Ok(());
+            }
         };
         encoding::string::merge(wire_type, text, from, context)
     }
@@ -202,36 +239,12 @@ impl Message for Event {
     }
 }
 
-impl Event {
-    fn merge_other(
-        &mut self,
-        number: u32,
-        wire_type: WireType,
-        from: &mut impl Buf,
-        context: DecodeContext,
-    ) -> Result<(), DecodeError> {
-        let Some(case) = schema().case(number) else {
-            let field = UnknownField::decode_value(number, wire_type, from, context)?;
-            let at = self.unknown.partition_point(|f| f.number() <= number);
-            self.unknown.insert(at, field);
-            return Ok(());
-        };
-        let mut value = Vec::new();
-        encoding::bytes::merge(wire_type, &mut value, from, context)?;
-        // The same case again adds to it, another takes its place.
-        let same = self.body.take().filter(|body| body.case.number == number);
-        let mut encoded = same.map_or_else(Vec::new, |body| body.field().into_owned());
-        encoding::bytes::encode(number, &value, &mut encoded);
-        let form = Form::Encoded(encoded);
-        self.body = Some(Body { case, form });
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::scan::FIELDS_MAX;
     use proptest::prelude::*;
+    use std::time::{Duration, Instant};
 
     /// A field of an event or of its case, by number: some known, some not.
     fn field() -> impl Strategy<Value = Vec<u8>> {
@@ -258,6 +271,28 @@ mod tests {
             bytes.extend(value);
             bytes
         })
+    }
+
+    /// A sender chooses how many fields an event has, and in which order: none may cost more for
+    /// those that stand before it.
+    #[test]
+    fn an_event_of_very_many_fields_is_read_at_once() {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let fields = u32::try_from(FIELDS_MAX).unwrap();
+        let numbers: [&dyn Fn(u32) -> u32; 3] = [&|_| 9, &|at| 9 + at % 2, &|at| fields + 100 - at];
+        for (which, number) in numbers.into_iter().enumerate() {
+            let mut bytes = Vec::new();
+            for at in 0..fields {
+                encoding::bytes::encode(number(at), &Vec::new(), &mut bytes);
+            }
+            let begun = Instant::now();
+            let event = Event::decode(&bytes[..]).unwrap();
+            assert_eq!(event.body.is_some(), which < 2);
+            assert_eq!(event.unknown_field(), (which == 2).then_some(101));
+            let encoded = event.encode_to_vec();
+            assert_eq!(encoded.len() < bytes.len(), which == 1);
+            assert!(begun.elapsed() < LIMIT, "{which}: {:?}", begun.elapsed());
+        }
     }
 
     proptest! {
