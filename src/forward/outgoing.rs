@@ -115,8 +115,8 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// Makes the messages of a record. Where those came from that may be joined is not in them
-    /// yet: `coalesce` tells them.
+    /// Makes the messages of a record. Where they came from is not in them yet: `coalesce` tells
+    /// them, each once.
     pub(super) fn prepare(&self, record: &Record) -> Prepared {
         let mut prepared = Prepared {
             seq: record.seq,
@@ -193,7 +193,6 @@ impl Template {
                 let first = group.events.first();
                 let name = first.map_or_else(String::new, |event| EventType::of(event).name());
                 message.routing_key = name;
-                message.tell(self.host.as_str(), &document);
                 let errors = self.errors(&message, reason);
                 let part = Part { document, events };
                 prepared
@@ -234,7 +233,6 @@ impl Template {
         };
         let document = document(record, 0, "0".to_owned());
         let mut message = Message::default();
-        message.tell(self.host.as_str(), &document);
         for (name, value) in ready.headers {
             message.headers.set(name, value);
         }
