@@ -148,6 +148,11 @@ impl Pumps {
             let (forwarder, cursor) = (forwarder.clone(), Arc::clone(&cursor));
             async move { Box::pin(forwarder.run(cursor, stop)).await }
         });
+        let workers: usize = declared
+            .iter()
+            .filter(|(consumer, _)| sinks.contains_key(&consumer.sink))
+            .map(|(consumer, _)| consumer.workers)
+            .sum();
         let publisher = SafePublisher::new(broker.clone(), dead_letters.clone(), metrics.clone());
         let consumers = Consumers {
             broker,
@@ -156,6 +161,7 @@ impl Pumps {
             metrics: metrics.clone(),
             context: handler_context(config)?,
             pace: pace.clone(),
+            prefetch_bytes: section.prefetch_bytes.bytes() / workers.max(1) as u64,
         };
         self.publisher = Some(publisher);
         for (consumer, table) in declared {

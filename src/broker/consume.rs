@@ -7,8 +7,10 @@
 //!   channel or a lost session is an error; `None` comes only after that
 //!   (`a_queue_deleted_under_its_consumer_is_an_error`).
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 
 use futures::StreamExt as _;
 use lapin::Consumer;
@@ -89,6 +91,7 @@ pub struct Subscription {
     consumer: Consumer,
     acker: Acker,
     session: Session,
+    is_cancelled: bool,
     ended: bool,
 }
 
@@ -136,6 +139,7 @@ impl Subscription {
             consumer,
             acker,
             session: session.clone(),
+            is_cancelled: false,
             ended: false,
         })
     }
@@ -143,10 +147,18 @@ impl Subscription {
     /// The next delivery, however long it takes; an error once when the subscription ends, then
     /// `None`. May be dropped while it waits without losing a delivery.
     pub async fn next(&mut self) -> Option<Result<Delivery, ConsumeError>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`Subscription::next`], for who waits for several.
+    pub fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Delivery, ConsumeError>>> {
         if self.ended {
-            return None;
+            return Poll::Ready(None);
         }
-        let error = match self.consumer.next().await {
+        let error = match ready!(self.consumer.poll_next_unpin(cx)) {
             Some(Ok(delivery)) => {
                 self.acker.numbers().insert(delivery.delivery_tag);
                 let tag = Tag {
@@ -159,11 +171,11 @@ impl Subscription {
                     &delivery.properties,
                     delivery.data,
                 );
-                return Some(Ok(Delivery {
+                return Poll::Ready(Some(Ok(Delivery {
                     message,
                     redelivered: delivery.redelivered,
                     tag,
-                }));
+                })));
             }
             Some(Err(error)) => failure(&self.session, &self.queue, &error),
             // lapin ends the stream without a word for a cancel by the broker, and for our close.
@@ -171,12 +183,16 @@ impl Subscription {
                 queue: self.queue.clone(),
                 reason: "the session was closed".to_owned(),
             },
+            None if self.is_cancelled => {
+                self.ended = true;
+                return Poll::Ready(None);
+            }
             None => ConsumeError::Cancelled {
                 queue: self.queue.clone(),
             },
         };
         self.ended = true;
-        Some(Err(error))
+        Poll::Ready(Some(Err(error)))
     }
 
     /// What settles the deliveries.
@@ -185,14 +201,26 @@ impl Subscription {
         self.acker.clone()
     }
 
+    /// Takes no further deliveries: what has come is handed out, and then `None`. What the broker
+    /// sends after its answer goes back to the queue with [`Subscription::close`] only.
+    pub async fn cancel(&mut self) -> Result<(), ConsumeError> {
+        let channel = &self.acker.0.channel;
+        let cancel = channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
+        self.is_cancelled = true;
+        let cancelled = answer(cancel).await;
+        cancelled.map_err(|error| failure(&self.session, &self.queue, &error))
+    }
+
     /// Stops, within 5 s: cancels the consumer, then closes the channel, by which the broker puts
     /// back whatever is not acknowledged.
     pub async fn close(self) {
         let channel = &self.acker.0.channel;
         let farewell = async {
-            channel
-                .basic_cancel(self.consumer.tag(), BasicCancelOptions::default())
-                .await?;
+            if !self.is_cancelled {
+                channel
+                    .basic_cancel(self.consumer.tag(), BasicCancelOptions::default())
+                    .await?;
+            }
             channel.close(200, "OK".into()).await
         };
         match timeout(CLOSE_LIMIT, farewell).await {

@@ -131,6 +131,12 @@ impl Acker {
         Ok(())
     }
 
+    /// Whether a delivery came by this subscription.
+    #[must_use]
+    pub fn is_of(&self, tag: Tag) -> bool {
+        tag.subscription == self.0.subscription
+    }
+
     /// How many deliveries are handed out and not settled.
     #[must_use]
     pub fn open_deliveries(&self) -> usize {
@@ -141,7 +147,7 @@ impl Acker {
     fn take(&self, open: &mut BTreeSet<u64>, tags: &[Tag]) -> (Vec<u64>, usize) {
         let mut numbers: Vec<u64> = tags
             .iter()
-            .filter(|tag| tag.subscription == self.0.subscription && open.remove(&tag.number))
+            .filter(|tag| self.is_of(**tag) && open.remove(&tag.number))
             .map(|tag| tag.number)
             .collect();
         numbers.sort_unstable();

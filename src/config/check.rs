@@ -118,6 +118,10 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
             (1..=100_000).contains(&rabbitmq.confirm_window),
             "rabbitmq.confirm_window: must be from 1 to 100000",
         );
+        expect(
+            rabbitmq.prefetch_bytes >= Size::mib(1),
+            "rabbitmq.prefetch_bytes: must be at least 1MiB",
+        );
     }
     if let Some(postgres) = &config.postgres {
         let url = postgres.url.expose();

@@ -49,6 +49,10 @@ pub struct RabbitMq {
     /// How long a confirm may take before the connection counts as dead. Default
     /// 60 s: quorum queues under disk pressure take tens of seconds.
     pub confirm_timeout: Span,
+    /// Bytes of messages that all workers of consumers together hold until they are acknowledged,
+    /// in equal parts and as reckoned from those that came; each may hold 8 messages in any
+    /// case. Default 512 MiB: of the shipped 80 workers each may hold a batch of single events.
+    pub prefetch_bytes: Size,
     /// Heartbeat interval. Default 20 s: a dead peer is noticed within 40 s.
     pub heartbeat: Span,
     /// The authorities to trust, as PEM. Default: the system's.
@@ -112,6 +116,7 @@ impl Default for RabbitMq {
             exchange: "grpc_event.tx".to_owned(),
             confirm_window: 2000,
             confirm_timeout: Span::secs(60),
+            prefetch_bytes: Size::mib(512),
             heartbeat: Span::secs(20),
             tls_ca: None,
             tls_certificate: None,

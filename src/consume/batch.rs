@@ -10,10 +10,7 @@
 //!   `a_delivery_is_done_with_its_last_document`).
 //! - In memory: the batch, and what one delivery holds beyond it. A message of several documents
 //!   has at most 128 KiB here, whose rows are at most twice those of a single one
-//!   (`event::limits`). What a worker holds unsettled is its prefetch, and so at most
-//!   `batch_rows` of them: 64 MiB of 1,000 at the default of `forward.message_bytes`. A broker
-//!   counts messages alone, and a cancel does not call back what a quorum queue has sent: what
-//!   comes after the answer to it is dropped by lapin, and stays unsettled.
+//!   (`event::limits`). What a worker holds beside them, as it came, is bounded by `intake`.
 
 use super::handlers::Item;
 use crate::broker::{Delivery, Message, Tag};

@@ -51,6 +51,9 @@ pub struct Consumers {
     pub context: handlers::Context,
     /// Who is told when a sink has too much to do.
     pub pace: Pace,
+    /// Bytes of messages that one worker may hold until they are acknowledged, as reckoned from
+    /// those that came; 8 messages it may hold in any case.
+    pub prefetch_bytes: u64,
 }
 
 impl Consumers {
@@ -73,6 +76,7 @@ impl Consumers {
             },
             publisher: self.publisher.clone(),
             context: self.context.clone(),
+            prefetch_bytes: self.prefetch_bytes,
             consumer: Arc::new(consumer),
         };
         let queue = worker.consumer.queue.clone();

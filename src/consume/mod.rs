@@ -15,10 +15,12 @@ mod direct;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod handlers;
+mod intake;
 mod part;
 mod publisher;
 mod replay;
 mod webhooks;
+mod window;
 mod worker;
 
 pub use consumer::Consumers;

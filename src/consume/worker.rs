@@ -17,9 +17,11 @@
 use super::batch::{Batch, Items, Pending, Unsettled, taken};
 use super::deliver::{Stopped, Target, Verdict};
 use super::handlers::{self, Context, Input, KEPT_HEADERS, referral};
+use super::intake::Intake;
 use super::part::part;
 use super::publisher::SafePublisher;
-use crate::broker::{Acker, Headers, Message, Session, Subscription, Tag};
+use super::window::Window;
+use crate::broker::{Headers, Message, Session, Tag};
 use crate::clock::now_ms;
 use crate::config::Consumer;
 use crate::event::envelope::{
@@ -37,10 +39,6 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// Messages that a worker holds at least, so that one of calls need not wait for the
-/// broker between two.
-const PREFETCH_MIN: usize = 8;
-
 /// Why a worker ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -57,6 +55,8 @@ pub(super) struct Worker {
     pub(super) target: Target,
     pub(super) publisher: SafePublisher,
     pub(super) context: Context,
+    /// Bytes of messages that it may hold, beyond the first ones.
+    pub(super) prefetch_bytes: u64,
 }
 
 /// One event of a message, or a whole message, that was refused.
@@ -77,28 +77,22 @@ impl Worker {
         number: usize,
         (stop, opened): (CancellationToken, Arc<Semaphore>),
     ) -> End {
-        let prefetch = self.consumer.batch_rows.max(PREFETCH_MIN);
-        let prefetch = u16::try_from(prefetch).unwrap_or(u16::MAX);
-        let tag = format!("holdfast-{}-{number}", self.consumer.queue);
-        let subscription = Subscription::open(&session, &self.consumer.queue, prefetch, &tag).await;
-        let mut subscription = match subscription {
-            Ok(subscription) => subscription,
+        let queue = &self.consumer.queue;
+        let window = Window::new(self.consumer.batch_rows, self.prefetch_bytes);
+        let tag = format!("holdfast-{queue}-{number}");
+        let mut intake = match Intake::open(session, queue, tag, window).await {
+            Ok(intake) => intake,
             Err(error) => return End::Lost(error.to_string()),
         };
         opened.add_permits(1);
-        let end = match self.consume(&mut subscription, &stop).await {
+        let end = match self.consume(&mut intake, &stop).await {
             Ok(end) | Err(end) => end,
         };
-        subscription.close().await;
+        intake.close().await;
         end
     }
 
-    async fn consume(
-        &self,
-        subscription: &mut Subscription,
-        stop: &CancellationToken,
-    ) -> Result<End, End> {
-        let acker = subscription.acker();
+    async fn consume(&self, intake: &mut Intake, stop: &CancellationToken) -> Result<End, End> {
         let mut batch = Batch::new(self.consumer.batch_rows);
         let are_events = self.consumer.handler.reads_events();
         let mut waiting: VecDeque<Pending> = VecDeque::new();
@@ -106,6 +100,7 @@ impl Worker {
         let mut due = Instant::now();
         let mut handing_back = FuturesUnordered::new();
         loop {
+            intake.follow_window().await.map_err(lost)?;
             if batch.is_empty() && !waiting.is_empty() {
                 due = Instant::now() + self.consumer.batch_age;
             }
@@ -118,21 +113,19 @@ impl Worker {
                 () = stop.cancelled() => return Ok(End::Stopped),
                 Some(handed) = handing_back.next(), if !handing_back.is_empty() => {
                     let tag: Tag = handed?;
-                    settle(&acker, unsettled.done([tag])).await?;
+                    settle(intake, unsettled.done([tag])).await?;
                 }
                 () = sleep_until(due), if !batch.is_empty() => {
                     let documents = batch.take();
                     let (done, rest) = self.write(documents, stop).await?;
-                    settle(&acker, unsettled.done(done)).await?;
+                    settle(intake, unsettled.done(done)).await?;
                     for (message, tag, refusals) in rest {
                         handing_back.push(self.hand_back(message, tag, refusals, stop));
                     }
                 }
-                next = subscription.next(), if !batch.is_full() => {
-                    let delivery = match next {
-                        None => return Err(End::Lost("the subscription ended".to_owned())),
-                        Some(Err(error)) => return Err(End::Lost(error.to_string())),
-                        Some(Ok(delivery)) => delivery,
+                next = intake.next(), if !batch.is_full() => {
+                    let Some(delivery) = next.map_err(lost)? else {
+                        continue;
                     };
                     let tag = delivery.tag;
                     let documents = taken(delivery, are_events, |message| self.handle(message));
@@ -350,12 +343,13 @@ fn kept_headers(headers: &Headers) -> BTreeMap<&'static str, String> {
     kept
 }
 
-async fn settle(acker: &Acker, tags: Vec<Tag>) -> Result<(), End> {
+async fn settle(intake: &Intake, tags: Vec<Tag>) -> Result<(), End> {
     if tags.is_empty() {
         return Ok(());
     }
-    acker
-        .ack(&tags)
-        .await
-        .map_err(|error| End::Lost(error.to_string()))
+    intake.ack(&tags).await.map_err(lost)
+}
+
+fn lost(error: impl std::error::Error) -> End {
+    End::Lost(error.to_string())
 }

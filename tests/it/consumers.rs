@@ -1,5 +1,6 @@
-//! What consumers owe each other and their sinks: a retry is its own queue's business, a
-//! batch is one write, and an idle consumer writes nothing. On real servers.
+//! What consumers owe each other, their sinks and their host: a retry is its own queue's business,
+//! a batch is one write, an idle consumer writes nothing, and what workers hold fits into memory.
+//! On real servers.
 
 use crate::support::collector::Collector;
 use crate::support::judge::{clickhouse, query_clickhouse};
@@ -12,7 +13,7 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ARRIVAL: Duration = Duration::from_secs(60);
 
@@ -30,11 +31,11 @@ struct Site {
 
 impl Site {
     async fn start(name: &str, consumers: &str) -> Self {
-        Self::start_on(name, consumers, "quorum").await
+        Self::start_on(name, consumers, "").await
     }
 
-    /// With queues of this type.
-    async fn start_on(name: &str, consumers: &str, queue_type: &str) -> Self {
+    /// With further lines of `[rabbitmq]`.
+    async fn start_on(name: &str, consumers: &str, broker: &str) -> Self {
         let scratch = Scratch::new(name);
         let mut rabbitmq = Server::new(Kind::RabbitMq, &scratch);
         let mut clickhouse = Server::new(Kind::ClickHouse, &scratch);
@@ -43,7 +44,7 @@ impl Site {
         rabbitmq.ready().await;
         clickhouse.ready().await;
         let config = format!(
-            "[rabbitmq]\nurls = [\"{}\"]\nqueue_type = \"{queue_type}\"\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{}\"\npassword = \"{}\"\n{consumers}",
+            "[rabbitmq]\nurls = [\"{}\"]\n{broker}\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{}\"\npassword = \"{}\"\n{consumers}",
             rabbitmq.amqp_url(),
             clickhouse.clickhouse_url(),
             crate::support::servers::CLICKHOUSE_USER,
@@ -51,13 +52,7 @@ impl Site {
         );
         let mut collector = Collector::new(&scratch, &config);
         collector.start().await;
-        for queue in ["webengage_ch_event_q", "post_log_events_q"] {
-            let connected = format!("holdfast_connected{{who=\"{queue}\"}}");
-            eventually("the consumer is connected", ARRIVAL, || async {
-                collector.metric(&connected) == 1.0
-            })
-            .await;
-        }
+        consumers_connected(&collector).await;
         eventually("tables are there", ARRIVAL, || async {
             let there = query_clickhouse(&clickhouse, "SELECT 1 FROM webengage_events LIMIT 1");
             there.await.is_ok()
@@ -97,17 +92,106 @@ impl Site {
         rows[0]["n"].as_u64().unwrap()
     }
 
+    /// How many of a queue's messages consumers hold, once the broker's figures, which it takes
+    /// every 5 s, have all of them.
+    async fn held(&self, queue: &str, messages: u64) -> u64 {
+        let deadline = Instant::now() + ARRIVAL;
+        loop {
+            let columns = ["name", "messages_ready", "messages_unacknowledged"];
+            let queues = self
+                .rabbitmq
+                .rabbitmqctl(&[&["-q", "list_queues"], &columns[..]].concat());
+            let figures = queues.lines().find_map(|line| {
+                let mut columns = line.split('\t');
+                (columns.next() == Some(queue)).then(|| columns.map(|n| n.parse().unwrap()))
+            });
+            let figures: Vec<u64> = figures.unwrap().collect();
+            let (ready, held) = (figures[0], figures[1]);
+            if ready + held == messages && held > 0 {
+                return held;
+            }
+            assert!(Instant::now() < deadline, "{ready} wait, {held} are held");
+        }
+    }
+
     fn writes(&self) -> f64 {
         self.collector
             .metric("holdfast_sink_writes_total{outcome=\"written\",sink=\"clickhouse\"}")
     }
 }
 
+async fn consumers_connected(collector: &Collector) {
+    for queue in ["webengage_ch_event_q", "post_log_events_q"] {
+        let connected = format!("holdfast_connected{{who=\"{queue}\"}}");
+        eventually("the consumer is connected", ARRIVAL, || async {
+            collector.metric(&connected) == 1.0
+        })
+        .await;
+    }
+}
+
+/// Prefetch by count alone would be all of these in memory, as the queue's batches have 1,000 rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_messages_do_not_fill_the_memory() {
+    const QUEUE: &str = "webengage_ch_event_q";
+    const SMALL: u64 = 2000;
+    const LARGE: u64 = 400;
+    // A worker's part are some MiB, as with the default; both of what a batch and its rows take.
+    const HELD_MAX: u64 = 64;
+    const MEMORY_KIB_MAX: u64 = 200 << 10;
+    let consumers = format!("[[consumer]]\nqueue = \"{QUEUE}\"\nworkers = 1\n");
+    let mut site = Site::start_on("large", &consumers, "prefetch_bytes = \"256MiB\"").await;
+    let event = |user: u64, text: &str| {
+        json!({"appType": "USER", "userId": format!("u{user}"), "eventName": "n",
+            "eventTime": "2023-11-14T22:13:20Z", "eventData": {"text": text}})
+        .to_string()
+    };
+    for user in 0..SMALL {
+        site.publish("webengage_event.dx", "EVENT", &event(user, "t"))
+            .await;
+    }
+    eventually("small ones are rows", ARRIVAL, || async {
+        site.count("webengage_events").await == SMALL
+    })
+    .await;
+    let before_kib = site.collector.resident_memory_kib();
+    site.clickhouse.pause().await;
+    let text = "t".repeat(1 << 20);
+    for user in 0..LARGE {
+        site.publish("webengage_event.dx", "EVENT", &event(SMALL + user, &text))
+            .await;
+    }
+    // They come to a worker that may hold a thousand as small as those before.
+    let held = site.held(QUEUE, LARGE).await;
+    assert!(held < HELD_MAX, "{held} messages are held");
+    let now_kib = site.collector.resident_memory_kib();
+    assert!(
+        now_kib < before_kib + MEMORY_KIB_MAX,
+        "{before_kib} KiB before, {now_kib} KiB now"
+    );
+    // They wait for a collector that starts.
+    site.collector.kill();
+    site.collector.start().await;
+    consumers_connected(&site.collector).await;
+    let held = site.held(QUEUE, LARGE).await;
+    assert!(held < HELD_MAX, "{held} messages are held");
+    let peak_kib = site.collector.peak_memory_kib();
+    assert!(
+        peak_kib < before_kib + MEMORY_KIB_MAX,
+        "{before_kib} KiB before, {peak_kib} KiB now"
+    );
+    site.clickhouse.resume().await;
+    eventually("all are rows", ARRIVAL, || async {
+        site.count("webengage_events").await == SMALL + LARGE
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_that_went_unsaid_is_found_and_made_again() {
     let queue = "webengage_ch_event_q";
     // A classic one: of a quorum queue its Raft servers would be left.
-    let site = Site::start_on("went_unsaid", "", "classic").await;
+    let site = Site::start_on("went_unsaid", "", "queue_type = \"classic\"").await;
     let forget = format!(
         "rabbit_amqqueue:internal_delete(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>), <<\"test\">>)."
     );

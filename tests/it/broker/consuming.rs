@@ -3,7 +3,7 @@
 
 use super::nodes::{healthy, session};
 use super::{confirmed, make, next, to};
-use holdfast::broker::{ConsumeError, Publisher, QueueType, SettleError, Subscription};
+use holdfast::broker::{ConsumeError, Delivery, Publisher, QueueType, SettleError, Subscription};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::block_in_place;
@@ -27,6 +27,47 @@ async fn a_queue_deleted_under_its_consumer_is_an_error() {
         assert_eq!(subscription.next().await, None);
         session.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_cancelled_subscription_hands_out_what_came_and_gives_the_rest_back() {
+    const MESSAGES: u16 = 600;
+    let session = session(healthy().await).await;
+    make(&session, "cancelled", QueueType::Quorum).await;
+    let publisher = Publisher::open(&session).await.unwrap();
+    for number in 0..MESSAGES {
+        confirmed(&publisher, &to("cancelled", number.to_be_bytes().to_vec())).await;
+    }
+    let mut subscription = Subscription::open(&session, "cancelled", MESSAGES, "")
+        .await
+        .unwrap();
+    let mut seen = BTreeSet::new();
+    let mut take = |delivery: Delivery| seen.insert(delivery.message.body.to_vec());
+    let first = next(&mut subscription).await;
+    subscription.acker().ack(&[first.tag]).await.unwrap();
+    take(first);
+    subscription.cancel().await.unwrap();
+    while let Some(delivery) = timeout(Duration::from_secs(10), subscription.next())
+        .await
+        .expect("it ends")
+    {
+        let delivery = delivery.unwrap();
+        subscription.acker().ack(&[delivery.tag]).await.unwrap();
+        take(delivery);
+    }
+    assert_eq!(subscription.next().await, None);
+    assert_eq!(subscription.acker().open_deliveries(), 0);
+    subscription.close().await;
+    // Nothing is lost between the two, and nothing that was acknowledged comes again.
+    let mut other = Subscription::open(&session, "cancelled", 10, "")
+        .await
+        .unwrap();
+    while seen.len() < usize::from(MESSAGES) {
+        let delivery = next(&mut other).await;
+        other.acker().ack(&[delivery.tag]).await.unwrap();
+        assert!(seen.insert(delivery.message.body.to_vec()));
+    }
+    session.close().await;
 }
 
 #[tokio::test]
