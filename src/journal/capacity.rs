@@ -119,6 +119,15 @@ impl State {
         self.full_at.is_some_and(|at| at.elapsed() < time)
     }
 
+    /// What a level that went up is called; the bounds are beside it in the line.
+    fn worse(&self) -> &'static str {
+        match self.level {
+            _ if self.starved().is_some() => "the journal lacks what a write takes, and refuses",
+            Pressure::Refuse => "the journal is at its bounds, and refuses",
+            _ => "the journal comes near its bounds",
+        }
+    }
+
     fn starved(&self) -> Option<&AppendError> {
         let (at, error) = self.starved.as_ref()?;
         (at.elapsed() < FULL_HOLD).then_some(error)
@@ -350,7 +359,8 @@ impl Capacity {
                 max_bytes,
                 free_bytes,
                 min_free_bytes,
-                "the journal comes near its bounds"
+                "{}",
+                state.worse()
             );
         } else {
             tracing::info!(

@@ -205,3 +205,16 @@ fn a_nearly_full_disk_gets_the_reserve_step_by_step() {
     assert_eq!(capacity.reserve.held_bytes(), 32 * MIB);
     assert_eq!(capacity.pressure(), Pressure::Refuse);
 }
+
+#[test]
+fn a_refusal_is_said_by_its_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let capacity = Capacity::with(limits(), dir.path().to_owned(), small_disk);
+    let words = || capacity.state().worse();
+    capacity.measure(|| 75 * MIB);
+    assert!(words().contains("near its bounds"), "{}", words());
+    capacity.measure(|| 100 * MIB);
+    assert!(words().contains("at its bounds"), "{}", words());
+    capacity.lacks(Want::Descriptors);
+    assert!(words().contains("lacks"), "{}", words());
+}
