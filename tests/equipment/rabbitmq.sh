@@ -12,6 +12,8 @@
 #              RABBIT_HOST    the node's host (localhost), and RABBIT_ADDRESS its IPv4
 #                             address (127.0.0.1): for a cluster on several
 #              RABBIT_TICK    seconds after which nodes notice that one is gone (60)
+#              RABBIT_BUSY_WAIT  `none`: a node gives its processor back at once when it has
+#                             nothing to do; else as Erlang does it, which spins a while
 #              RABBIT_COOKIE  the same for all nodes of a cluster (random, kept in DIR)
 # Guarantees: data, logs and cookie only in DIR, and it comes back on them after
 # kill -9 of everything; the process is the Erlang machine itself, its name server is
@@ -85,5 +87,7 @@ fi
 # With "input allowed" the script becomes the Erlang machine instead of its parent.
 export RABBITMQ_ALLOW_INPUT=1
 export RABBITMQ_SERVER_START_ARGS="-noinput"
-export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-kernel inet_dist_use_interface {${address//./,}} net_ticktime ${RABBIT_TICK:-60}"
+busy_wait=
+[ "${RABBIT_BUSY_WAIT-}" != none ] || busy_wait="+sbwt none +sbwtdcpu none +sbwtdio none"
+export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="$busy_wait -kernel inet_dist_use_interface {${address//./,}} net_ticktime ${RABBIT_TICK:-60}"
 exec $home/rabbitmq-server
