@@ -137,7 +137,7 @@ impl Doors {
         let http_address = bound.http.local_addr()?;
         let routes = http_routes(
             doors[1].clone(),
-            health.clone(),
+            (health.clone(), config.ingest.heartbeat_from),
             Figures::new(
                 journal.clone(),
                 dead_letters.clone(),

@@ -202,6 +202,20 @@ pub struct Ingest {
     /// Whether an incomplete batch is kept and sent to the error exchange.
     /// Default true.
     pub keep_rejected: bool,
+    /// Who may switch the heartbeat (`PUT /heartbeat/`). Default `anyone` who reaches the port,
+    /// as deployments in the field do it from elsewhere.
+    pub heartbeat_from: HeartbeatFrom,
+}
+
+/// Who may switch the heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeartbeatFrom {
+    /// Who reaches the HTTP port (the default).
+    Anyone,
+    /// Who reaches it by a loopback address: processes of this host, and whom a proxy on it
+    /// lets through.
+    ThisHost,
 }
 
 /// `[sqlite]`
@@ -309,6 +323,7 @@ impl Default for Ingest {
             body_timeout: Span::secs(30),
             max_body_bytes: Size::mib(256),
             keep_rejected: true,
+            heartbeat_from: HeartbeatFrom::Anyone,
         }
     }
 }

@@ -84,9 +84,12 @@ impl Health {
         self.state.send_modify(|state| state.draining = draining);
     }
 
-    /// The operator's switch.
-    pub fn set_beat(&self, beat: bool) {
-        self.state.send_modify(|state| state.beat = beat);
+    /// The operator's switch; whether that is a change.
+    pub fn set_beat(&self, beat: bool) -> bool {
+        self.state.send_if_modified(|state| {
+            let before = std::mem::replace(&mut state.beat, beat);
+            before != beat
+        })
     }
 
     /// The doors are open, or about to close.

@@ -4,6 +4,8 @@
 //! # Invariants
 //! - 200 means durable, as for dispatch. Routes answer with and without the
 //!   trailing slash.
+//! - The heartbeat is switched by whom `ingest.heartbeat_from` lets, and each switch is logged
+//!   (tests/it/http.rs, `the_heartbeat_is_switched_by_whom_the_configuration_lets`).
 
 use super::bodies::{Bodies, Who};
 use super::callers::Caller;
@@ -12,10 +14,12 @@ use super::figures::Figures;
 use super::health::Health;
 use super::refusal::Refusal;
 use super::webhooks::{self, Lane};
+use crate::config::HeartbeatFrom;
 use crate::event::descriptor::schema;
 use crate::event::json;
 use crate::event::scan::{FIELDS_MAX, ScanError};
 use crate::event::shape::{self, Excess};
+use crate::port::Peer;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
@@ -43,12 +47,13 @@ struct App {
     door: Door,
     health: Health,
     figures: Figures,
+    heartbeat_from: HeartbeatFrom,
 }
 
 /// The routes of the HTTP port.
 pub fn routes(
     door: Door,
-    health: Health,
+    (health, heartbeat_from): (Health, HeartbeatFrom),
     figures: Figures,
     request_bytes_max: usize,
     bodies: Bodies,
@@ -76,6 +81,7 @@ pub fn routes(
             door,
             health,
             figures,
+            heartbeat_from,
         })
 }
 
@@ -116,14 +122,24 @@ async fn read_beat(State(app): State<App>) -> StatusCode {
 /// `PUT /heartbeat/?beat=B`, where B is what Go's ParseBool reads.
 async fn set_beat(
     State(app): State<App>,
+    peer: Option<Extension<Peer>>,
     Query(query): Query<HashMap<String, String>>,
 ) -> StatusCode {
+    // A listener for both kinds of address has the older ones in the newer form.
+    let from = peer.map(|Extension(peer)| peer.address.ip().to_canonical());
+    let is_this_host = from.is_some_and(|from| from.is_loopback());
+    if app.heartbeat_from == HeartbeatFrom::ThisHost && !is_this_host {
+        return StatusCode::FORBIDDEN;
+    }
     let beat = match query.get("beat").map(String::as_str) {
         Some("1" | "t" | "T" | "TRUE" | "true" | "True") => true,
         Some("0" | "f" | "F" | "FALSE" | "false" | "False") => false,
         _ => return StatusCode::BAD_REQUEST,
     };
-    app.health.set_beat(beat);
+    if app.health.set_beat(beat) {
+        let from = from.map_or_else(String::new, |from| from.to_string());
+        tracing::warn!(beat, from, "the heartbeat was switched");
+    }
     StatusCode::OK
 }
 

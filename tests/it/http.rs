@@ -1,9 +1,11 @@
-//! The HTTP door as browsers and senders see it: cross-origin rules, headers of every
-//! answer, and what is not to be found in any log.
+//! The HTTP door as browsers, senders and those who switch the heartbeat see it: cross-origin
+//! rules, headers of every answer, and what is not to be found in any log.
 
 use crate::support::Scratch;
 use crate::support::collector::Collector;
+use crate::support::small_disk::{passed_in_network, run};
 use reqwest::{Client, Method, StatusCode};
+use std::time::Duration;
 
 fn client() -> Client {
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -117,5 +119,54 @@ async fn neither_bodies_nor_credentials_are_logged() {
     for secret in ["hunter2", "person@mail"] {
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "{secret}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_heartbeat_is_switched_by_whom_the_configuration_lets() {
+    let name = "http::the_heartbeat_is_switched_by_whom_the_configuration_lets";
+    if passed_in_network(name, Duration::from_secs(120)) {
+        return;
+    }
+    // Calls to it come from it, and not from a loopback address.
+    let elsewhere = "10.77.0.9";
+    run(
+        "ip",
+        &["addr", "add", &format!("{elsewhere}/32"), "dev", "lo"],
+    );
+    for (from, status) in [
+        ("anyone", StatusCode::OK),
+        ("this_host", StatusCode::FORBIDDEN),
+    ] {
+        let scratch = Scratch::new(&format!("http_heartbeat_{from}"));
+        let more = format!("[ingest]\nheartbeat_from = \"{from}\"\n");
+        let mut collector = Collector::new(&scratch, &more);
+        let listen = format!("0.0.0.0:{}", collector.http);
+        let key = "HOLDFAST__HTTP__LISTEN".to_owned();
+        collector.environment.push((key, listen));
+        collector.start().await;
+        let put = async |host: &str, beat: bool| {
+            let url = format!("http://{host}:{}/heartbeat/?beat={beat}", collector.http);
+            client().put(url).send().await.unwrap().status()
+        };
+        let switched = |beat: bool, from: &str| {
+            let log = collector.log();
+            let has = |line: &&str| line.contains("switched") && line.contains(from);
+            let lines = log.lines().filter(has);
+            lines
+                .filter(|line| line.contains(&format!("beat={beat}")))
+                .count()
+        };
+        assert_eq!(put(elsewhere, false).await, status);
+        assert_eq!(collector.heartbeat() == Some(410), status == StatusCode::OK);
+        assert_eq!(
+            switched(false, elsewhere),
+            usize::from(status == StatusCode::OK)
+        );
+        assert_eq!(put("127.0.0.1", false).await, StatusCode::OK);
+        assert_eq!(collector.heartbeat(), Some(410));
+        assert_eq!(put("127.0.0.1", true).await, StatusCode::OK);
+        assert_eq!(collector.heartbeat(), Some(200));
+        assert_eq!(switched(true, "127.0.0.1"), 1);
     }
 }
