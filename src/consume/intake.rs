@@ -1,17 +1,16 @@
-//! What comes to a worker: a first subscription of few messages, and a second one of as many as
-//! fit into memory, once the first ones have shown how large they are (`window`). Called by
-//! `worker`.
+//! What comes to a worker: by a subscription of few messages, and once these have shown how large
+//! they are by another of as many as fit into memory (`window`). Called by `worker`.
 //!
 //! # Invariants
 //! - An acknowledgement goes to the subscription that a delivery came by: one of many would cover
 //!   another's (test `a_tag_is_good_once_and_on_its_own_subscription` of the broker's).
-//! - A second subscription that is too wide is cancelled; what came by it is worked off, and what
-//!   the broker sent after its cancel goes back to the queue with its channel. Its successor is
-//!   opened after that, so that the bound is one for both.
+//! - A subscription that is replaced is cancelled first; what came by it is worked off, and what
+//!   the broker sent after its cancel goes back to the queue with its channel
+//!   (`a_cancelled_subscription_hands_out_what_came_and_gives_the_rest_back`). One at a time.
 //! - However large messages are and however long the sink is away, what a worker holds is bounded
 //!   (tests/it/consumers.rs, `large_messages_do_not_fill_the_memory`).
 
-use super::window::{FIRST, Window};
+use super::window::Window;
 use crate::broker::{ConsumeError, Delivery, Session, SettleError, Subscription, Tag};
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -23,15 +22,16 @@ pub(super) struct Intake {
     queue: String,
     consumer_tag: String,
     window: Window,
-    first: Subscription,
-    second: Option<Second>,
+    /// Messages that `now` may have.
+    prefetch: u16,
+    now: Subscription,
+    /// What is worked off.
+    before: Option<Before>,
 }
 
 #[derive(Debug)]
-struct Second {
+struct Before {
     subscription: Subscription,
-    prefetch: u16,
-    is_cancelled: bool,
     has_ended: bool,
 }
 
@@ -43,13 +43,15 @@ impl Intake {
         consumer_tag: String,
         window: Window,
     ) -> Result<Self, ConsumeError> {
+        let prefetch = window.messages();
         Ok(Self {
-            first: Subscription::open(&session, queue, FIRST, &consumer_tag).await?,
-            second: None,
+            now: Subscription::open(&session, queue, prefetch, &consumer_tag).await?,
+            before: None,
             queue: queue.to_owned(),
             session,
             consumer_tag,
             window,
+            prefetch,
         })
     }
 
@@ -65,79 +67,70 @@ impl Intake {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Delivery>, ConsumeError>> {
-        let ended = |queue: &str| ConsumeError::Cancelled {
-            queue: queue.to_owned(),
-        };
-        if let Poll::Ready(next) = self.first.poll_next(cx) {
-            let next = next.unwrap_or_else(|| Err(ended(&self.queue)));
-            return Poll::Ready(next.map(Some));
-        }
-        if let Some(second) = &mut self.second
-            && !second.has_ended
-            && let Poll::Ready(next) = second.subscription.poll_next(cx)
+        // The older ones first: their channel is to be closed.
+        if let Some(before) = &mut self.before
+            && !before.has_ended
+            && let Poll::Ready(next) = before.subscription.poll_next(cx)
         {
-            match next {
-                Some(next) => return Poll::Ready(next.map(Some)),
-                None if second.is_cancelled => second.has_ended = true,
-                None => return Poll::Ready(Err(ended(&self.queue))),
-            }
-            return Poll::Ready(Ok(None));
+            before.has_ended = next.is_none();
+            return Poll::Ready(next.transpose());
         }
-        Poll::Pending
+        self.now.poll_next(cx).map(|next| match next {
+            Some(next) => next.map(Some),
+            None => Err(ConsumeError::Cancelled {
+                queue: self.queue.clone(),
+            }),
+        })
     }
 
-    /// Opens, cancels or closes the second subscription, as the window says. To be called before
-    /// [`Intake::next`], and after what is acknowledged.
+    /// Replaces the subscription by one of another width where the window says so, and closes the
+    /// one before when nothing of it is left. To be called before [`Intake::next`], and after what
+    /// is acknowledged.
     pub(super) async fn follow_window(&mut self) -> Result<(), ConsumeError> {
-        let further = self.window.further();
-        match &mut self.second {
-            None if further > 0 => {
-                let tag = format!("{}-further", self.consumer_tag);
-                let open = Subscription::open(&self.session, &self.queue, further, &tag);
-                self.second = Some(Second {
-                    subscription: open.await?,
-                    prefetch: further,
-                    is_cancelled: false,
-                    has_ended: false,
-                });
-                tracing::debug!(queue = self.queue, further, "takes further messages");
-            }
-            Some(second) if second.prefetch != further && !second.is_cancelled => {
-                second.subscription.cancel().await?;
-                second.is_cancelled = true;
-            }
-            _ => {}
+        let is_done = |before: &mut Before| {
+            before.has_ended && before.subscription.acker().open_deliveries() == 0
+        };
+        if let Some(before) = self.before.take_if(is_done) {
+            before.subscription.close().await;
         }
-        if let Some(second) = self.second.take_if(|second| {
-            second.has_ended && second.subscription.acker().open_deliveries() == 0
-        }) {
-            second.subscription.close().await;
+        let prefetch = self.window.messages();
+        if prefetch == self.prefetch || self.before.is_some() {
+            return Ok(());
         }
+        self.now.cancel().await?;
+        let tag = &self.consumer_tag;
+        let next = Subscription::open(&self.session, &self.queue, prefetch, tag).await?;
+        let former = std::mem::replace(&mut self.prefetch, prefetch);
+        tracing::debug!(queue = self.queue, prefetch, former, "another prefetch");
+        self.before = Some(Before {
+            subscription: std::mem::replace(&mut self.now, next),
+            has_ended: false,
+        });
         Ok(())
     }
 
     /// Tells the broker that these are done.
     pub(super) async fn ack(&self, tags: &[Tag]) -> Result<(), SettleError> {
-        let acker = self.first.acker();
-        let (of_first, others): (Vec<Tag>, Vec<Tag>) =
+        let acker = self.now.acker();
+        let (of_now, others): (Vec<Tag>, Vec<Tag>) =
             tags.iter().copied().partition(|tag| acker.is_of(*tag));
-        if !of_first.is_empty() {
-            acker.ack(&of_first).await?;
+        if !of_now.is_empty() {
+            acker.ack(&of_now).await?;
         }
-        match &self.second {
+        match &self.before {
             _ if others.is_empty() => Ok(()),
-            Some(second) => second.subscription.acker().ack(&others).await,
+            Some(before) => before.subscription.acker().ack(&others).await,
             None => Err(SettleError::NotOpen(others.len())),
         }
     }
 
     /// Stops; what is not acknowledged goes back to the queue.
     pub(super) async fn close(self) {
-        let second = async {
-            if let Some(second) = self.second {
-                second.subscription.close().await;
+        let before = async {
+            if let Some(before) = self.before {
+                before.subscription.close().await;
             }
         };
-        tokio::join!(self.first.close(), second);
+        tokio::join!(self.now.close(), before);
     }
 }

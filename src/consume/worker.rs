@@ -55,7 +55,7 @@ pub(super) struct Worker {
     pub(super) target: Target,
     pub(super) publisher: SafePublisher,
     pub(super) context: Context,
-    /// Bytes of messages that it may hold, beyond the first ones.
+    /// Bytes of messages that it may hold, as far as they can be reckoned.
     pub(super) prefetch_bytes: u64,
 }
 
