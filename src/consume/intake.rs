@@ -5,8 +5,9 @@
 //! - An acknowledgement goes to the subscription that a delivery came by: one of many would cover
 //!   another's (test `a_tag_is_good_once_and_on_its_own_subscription` of the broker's).
 //! - A subscription that is replaced is cancelled first; what came by it is worked off, and what
-//!   the broker sent after its cancel goes back to the queue with its channel
-//!   (`a_cancelled_subscription_hands_out_what_came_and_gives_the_rest_back`). One at a time.
+//!   the broker sent after its cancel goes back to the queue with its channel, at once
+//!   (`a_cancelled_subscription_hands_out_what_came_and_gives_the_rest_back` of the broker's, and
+//!   tests/it/consumers/replaced.rs). One at a time.
 //! - However large messages are and however long the sink is away, what a worker holds is bounded
 //!   (tests/it/consumers.rs, `large_messages_do_not_fill_the_memory`).
 

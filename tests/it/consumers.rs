@@ -2,6 +2,8 @@
 //! a batch is one write, an idle consumer writes nothing, and what workers hold fits into memory.
 //! On real servers.
 
+mod replaced;
+
 use crate::support::collector::Collector;
 use crate::support::judge::{clickhouse, query_clickhouse};
 use crate::support::servers::{Kind, Server};
@@ -36,6 +38,19 @@ impl Site {
 
     /// With further lines of `[rabbitmq]`.
     async fn start_on(name: &str, consumers: &str, broker: &str) -> Self {
+        Self::start_by(name, consumers, broker, async |rabbitmq| {
+            rabbitmq.amqp_url()
+        })
+        .await
+    }
+
+    /// With another way to the broker, which gives its URL.
+    async fn start_by(
+        name: &str,
+        consumers: &str,
+        broker: &str,
+        way: impl AsyncFnOnce(&Server) -> String,
+    ) -> Self {
         let scratch = Scratch::new(name);
         let mut rabbitmq = Server::new(Kind::RabbitMq, &scratch);
         let mut clickhouse = Server::new(Kind::ClickHouse, &scratch);
@@ -45,7 +60,7 @@ impl Site {
         clickhouse.ready().await;
         let config = format!(
             "[rabbitmq]\nurls = [\"{}\"]\n{broker}\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{}\"\npassword = \"{}\"\n{consumers}",
-            rabbitmq.amqp_url(),
+            way(&rabbitmq).await,
             clickhouse.clickhouse_url(),
             crate::support::servers::CLICKHOUSE_USER,
             crate::support::servers::CLICKHOUSE_PASSWORD,

@@ -1,5 +1,5 @@
-//! ClickHouse is away from before the first message until after the last one: all is
-//! held, nothing grows, no attempt is spent, and then everything arrives once.
+//! ClickHouse goes away while the consumers wait, and stays away until after the last message:
+//! all is held, nothing grows, no attempt is spent, and then everything arrives once.
 
 use super::{ARRIVAL, Judged, LAUNCHES, SCRIPT, Site, outcomes};
 use holdfast::config::{SinkKind, load_from};
@@ -11,7 +11,7 @@ const WORKERS: usize = 2;
 /// What an allocator may keep of memory that was in use for a moment.
 const ALLOCATOR_KIB: u64 = 4 * 1024;
 
-/// Messages that a worker takes at least, whatever its batch.
+/// Messages that a worker takes at least, whatever its batch; after so many it takes its batch.
 const PREFETCH_MIN: usize = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,19 +27,22 @@ async fn clickhouse_away_for_the_whole_run() {
     let half = (site.messages / 2).to_string();
     let launches = site.produce("launches.jsonl", &["--queues", LAUNCHES, "--to", &half]);
     launches.ends(SCRIPT).await;
-    let before = site.records(&["launches.jsonl"]);
-    let places = [
-        "@tables", "@broker", "@calls", &before, "--taken", "--wait", ARRIVAL,
-    ];
-    site.verb("arrived", &places).await;
+    // A few of each to every worker, so that all windows are as wide as they get.
+    let quarter = (site.messages / 4).to_string();
+    let few = site.produce("few.jsonl", &["--not", LAUNCHES, "--to", &quarter]);
+    few.ends(SCRIPT).await;
+    let before = site.records(&["launches.jsonl", "few.jsonl"]);
+    let state = ["--taken", "--then"];
+    let places = ["@tables", "@broker", "@calls", &before, "--wait", ARRIVAL];
+    site.verb("arrived", &[&places[..], &state].concat()).await;
     site.stack.clickhouse.kill();
 
-    let quarter = (site.messages / 4).to_string();
-    let first = site.produce("first.jsonl", &["--not", LAUNCHES, "--to", &quarter]);
+    let part = ["--not", LAUNCHES, "--from", &quarter, "--to", &half];
+    let first = site.produce("first.jsonl", &part);
     first.ends(SCRIPT).await;
     held(&site, &["first.jsonl"], &window).await;
     let full = site.collector.resident_memory_kib();
-    let second = site.produce("second.jsonl", &["--not", LAUNCHES, "--from", &quarter]);
+    let second = site.produce("second.jsonl", &["--not", LAUNCHES, "--from", &half]);
     let launches = site.produce("more.jsonl", &["--queues", LAUNCHES, "--from", &half]);
     launches.ends(SCRIPT).await;
     let said = second.ends(SCRIPT).await;
@@ -50,11 +53,11 @@ async fn clickhouse_away_for_the_whole_run() {
 
     let records = site.records(&[
         "launches.jsonl",
+        "few.jsonl",
         "first.jsonl",
         "second.jsonl",
         "more.jsonl",
     ]);
-    let state = ["--taken", "--then"];
     site.verb("retried", &["@broker"]).await;
     site.verb(
         "errors",
