@@ -5,12 +5,15 @@
 //! - A connection whose peer owes it the head of a request ends in time, whether it sends
 //!   nothing or a byte now and then (tests `a_head_that_trickles_is_due`,
 //!   `who_says_nothing_is_due`).
-//! - While a request is in work there is no end: requests have bounds of their own.
+//! - While a request is in work there is no end: requests have bounds of their own. But a piece
+//!   of an answer that was given has its time until the next is asked for (test
+//!   `who_takes_no_answer_is_due`).
 //! - HTTP/2 frames beside requests, such as pings, are no activity (test
 //!   `pings_keep_no_connection`).
 
 use super::bounds::Bounds;
 use futures::task::AtomicWaker;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use tokio::time::Instant;
@@ -25,6 +28,8 @@ pub(super) enum Reason {
     SlowHead,
     /// There was no request for long.
     Idle,
+    /// An answer was not taken.
+    SlowReader,
 }
 
 /// Shared by the parts of a connection.
@@ -46,11 +51,18 @@ struct State {
     /// How much of the preface was seen; `None`: this is HTTP/1.
     preface: Option<usize>,
     reads_too_slowly: bool,
+    /// When pieces of answers were given, of which the next was not asked for yet; the oldest
+    /// first.
+    given: BTreeMap<u64, Instant>,
+    given_before: u64,
 }
 
 /// A request, until its answer has left or is given up.
 #[derive(Debug)]
-pub(super) struct InWork(Arc<Activity>);
+pub(super) struct InWork {
+    of: Arc<Activity>,
+    given: Option<u64>,
+}
 
 impl Activity {
     /// Of a connection that came then.
@@ -63,6 +75,8 @@ impl Activity {
                 head_since: None,
                 preface: Some(0),
                 reads_too_slowly: false,
+                given: BTreeMap::new(),
+                given_before: 0,
             }),
             waker: AtomicWaker::new(),
         })
@@ -95,7 +109,10 @@ impl Activity {
         state.in_work += 1;
         state.has_asked = true;
         state.head_since = None;
-        InWork(Arc::clone(self))
+        InWork {
+            of: Arc::clone(self),
+            given: None,
+        }
     }
 
     /// The peer does not take what it is sent.
@@ -114,14 +131,16 @@ impl Activity {
     }
 
     /// Until when the connection may go on like this, and why no longer; `None` while a
-    /// request is in work. The waker is woken when that ends.
+    /// request is in work and no piece of an answer waits to be taken. The waker is woken when
+    /// that ends.
     pub(super) fn until(&self, bounds: &Bounds, waker: &Waker) -> Option<(Instant, Reason)> {
         // First: an end that comes between is noticed.
         self.waker.register(waker);
         let state = self.lock();
         let is_http2 = state.preface == Some(PREFACE.len());
         if state.in_work > 0 {
-            None
+            let (_, since) = state.given.first_key_value()?;
+            Some((*since + bounds.write_time, Reason::SlowReader))
         } else if !is_http2 && !state.has_asked {
             Some((state.since + bounds.header_time, Reason::SlowHead))
         } else if let Some(head_since) = state.head_since {
@@ -132,15 +151,41 @@ impl Activity {
     }
 }
 
+impl InWork {
+    /// A piece of the answer was given.
+    pub(super) fn gave(&mut self) {
+        let mut state = self.of.lock();
+        let number = state.given_before;
+        state.given_before += 1;
+        let is_first = state.given.is_empty();
+        state.given.insert(number, Instant::now());
+        drop(state);
+        self.given = Some(number);
+        if is_first {
+            self.of.waker.wake();
+        }
+    }
+
+    /// The next one is asked for.
+    pub(super) fn is_asked(&mut self) {
+        if let Some(number) = self.given.take() {
+            self.of.lock().given.remove(&number);
+        }
+    }
+}
+
 impl Drop for InWork {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.of.lock();
+        if let Some(number) = self.given {
+            state.given.remove(&number);
+        }
         state.in_work = state.in_work.saturating_sub(1);
         state.since = Instant::now();
         let is_last = state.in_work == 0;
         drop(state);
         if is_last {
-            self.0.waker.wake();
+            self.of.waker.wake();
         }
     }
 }
@@ -204,6 +249,29 @@ mod tests {
         pass(6).await;
         activity.came(b"RI");
         assert_eq!(due(&activity), Some((4, Reason::SlowHead)), "the next head");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_no_answer_is_due() {
+        let activity = Activity::new(Instant::now());
+        activity.came(PREFACE);
+        let mut slow = activity.begin();
+        let mut other = activity.begin();
+        slow.gave();
+        pass(1).await;
+        assert_eq!(due(&activity), Some((0, Reason::SlowReader)));
+        // What others take is no excuse.
+        other.gave();
+        other.is_asked();
+        other.gave();
+        assert_eq!(due(&activity), Some((0, Reason::SlowReader)));
+        slow.is_asked();
+        assert_eq!(due(&activity), Some((1, Reason::SlowReader)), "the other");
+        drop(other);
+        assert_eq!(due(&activity), None, "nothing waits to be taken");
+        slow.gave();
+        drop(slow);
+        assert_eq!(due(&activity), Some((100, Reason::Idle)));
     }
 
     #[tokio::test(start_paused = true)]

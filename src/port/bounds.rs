@@ -47,6 +47,10 @@ pub(super) const OWN_RESETS_MAX: usize = 256;
 /// metrics some hundred thousand, which are made as fast as they are taken.
 pub(super) const SEND_BUFFER_BYTES: usize = 64 << 10;
 
+/// Bytes of an answer that are given to an HTTP/2 stream at once: a stream whose peer gives it no
+/// room holds so many, and in a `write_time` a slow one has room for them.
+pub(super) const PIECE_BYTES: usize = 4 << 10;
+
 /// After an accept that failed for want of a descriptor or memory: long enough not to spin,
 /// and short enough that clients notice nothing.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

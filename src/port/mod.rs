@@ -5,11 +5,12 @@
 //! # Invariants
 //! - Nothing that one peer does or leaves undone ends the port or takes all of its places:
 //!   `places` bounds how many connections there are, `activity` how long each may be without
-//!   a request, `io` how long it may refuse to read (tests/it/ports).
+//!   a request, `io` and `answer` how long it may refuse to read (tests/it/ports).
 //! - Each connection that is ended for its behaviour is counted by its reason.
 //! - Every request tells who sent it: [`Peer`] is among its extensions.
 
 mod activity;
+mod answer;
 mod bounds;
 mod certificate;
 mod descriptors;

@@ -95,6 +95,12 @@ impl Places {
         self.lock().all
     }
 
+    /// How many one peer may have.
+    #[must_use]
+    pub fn one_max(&self) -> usize {
+        self.0.one_max
+    }
+
     /// Takes some at once, or none.
     ///
     /// # Errors

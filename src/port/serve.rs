@@ -8,7 +8,8 @@
 //!   once, so that a client goes elsewhere instead of waiting for an answer (tests/it/ports).
 //! - After the stop no connection is accepted, and the port ends when the last one has.
 
-use super::activity::{Activity, InWork, Reason};
+use super::activity::{Activity, Reason};
+use super::answer::Answer;
 use super::bounds::{
     ACCEPT_PAUSE, Bounds, HEADER_BYTES_MAX, OWN_RESETS_MAX, PENDING_RESETS_MAX, PING_PERIOD,
     PING_TIMEOUT, SEND_BUFFER_BYTES, STREAMS_MAX,
@@ -20,9 +21,8 @@ use super::places::{Place, Places, Short, Whose};
 use super::tls::{Clients, Tls};
 use crate::telemetry::{FOLLOWS_PANIC, Metrics, News};
 use axum::body::Body;
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -30,9 +30,9 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
@@ -305,15 +305,13 @@ where
             (Arc::clone(activity), shared.answers.clone(), peer.clone());
         service_fn(move |request: Request<Incoming>| {
             let in_work = activity.begin();
+            let is_http2 = request.version() == Version::HTTP_2;
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer.clone());
             let answer = answers.clone().call(request);
             async move {
                 let answer: Response<Body> = answer.await?;
-                Ok::<_, Infallible>(answer.map(|body| Answer {
-                    body,
-                    _in_work: in_work,
-                }))
+                Ok::<_, Infallible>(answer.map(|body| Answer::new(body, in_work, is_http2)))
             }
         })
     };
@@ -337,15 +335,20 @@ where
             let Some((at, reason)) = activity.until(bounds, cx.waker()) else {
                 return Poll::Pending;
             };
-            // The answer to a request that came after the last call has its time to leave.
-            let after = at - bounds.idle_time + bounds.header_time;
-            let at = last_call.map_or(at, |call: Instant| call.max(after));
+            let at = match (reason, last_call) {
+                // The answer to a request that came after the last call has its time to leave.
+                (Reason::Idle, Some(call)) => {
+                    Instant::max(call, at - bounds.idle_time + bounds.header_time)
+                }
+                _ => at,
+            };
             if due.deadline() != at {
                 due.as_mut().reset(at);
             }
             ready!(due.as_mut().poll(cx));
             match reason {
                 Reason::SlowHead => return Poll::Ready(Err("slow_head")),
+                Reason::SlowReader => return Poll::Ready(Err("slow_reader")),
                 Reason::Idle if last_call.is_none() && activity.is_http2() => {
                     // So that a request which is on its way is answered, or known not to be.
                     served.as_mut().graceful_shutdown();
@@ -360,32 +363,6 @@ where
         Ok(()) if last_call.is_some() => "idle",
         Ok(()) => "closed",
         Err(outcome) => outcome,
-    }
-}
-
-/// An answer, which is in work until it has left.
-struct Answer {
-    body: Body,
-    _in_work: InWork,
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
