@@ -1,8 +1,7 @@
 //! Compiles `proto/eventservice.proto` with protox, so that no `protoc` needs to
 //! be installed. Writes into OUT_DIR: `event.rs` (message types and a client),
-//! `event.serde.rs` (their JSON), `event.EventService.rs` (the server, which
-//! receives the request's raw bytes) and `file_descriptor_set.bin` (for names, JSON and
-//! server reflection).
+//! `event.serde.rs` (their JSON) and `file_descriptor_set.bin` (for names, JSON and server
+//! reflection). The server side takes requests as bytes (`ingest::calls`).
 
 use prost::Message as _;
 use std::error::Error;
@@ -24,24 +23,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(true)
         .build_server(false)
         .compile_fds(descriptors)?;
-
-    // The server side takes bytes instead of decoded messages: the journal keeps
-    // them verbatim, so that fields and types this build does not know survive.
-    let dispatch = tonic_build::manual::Method::builder()
-        .name("dispatch")
-        .route_name("dispatch")
-        .input_type("bytes::Bytes")
-        .output_type("crate::event::proto::Response")
-        .codec_path("crate::ingest::codec::RawCodec")
-        .build();
-    let service = tonic_build::manual::Service::builder()
-        .name("EventService")
-        .package("event")
-        .method(dispatch)
-        .build();
-    tonic_build::manual::Builder::new()
-        .build_client(false)
-        .build_server(true)
-        .compile(&[service]);
     Ok(())
 }

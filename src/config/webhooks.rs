@@ -102,14 +102,14 @@ pub struct Webhook {
     /// native webhooks are refused: they can be anyone's.
     pub client_secrets: Vec<Secret>,
     /// Requests of the lane that may be in work. Default 64: a commit takes them all, and
-    /// more would only wait. Others get 429.
+    /// more would only wait. One address has half of them. Others get 429.
     pub max_in_flight: usize,
     /// Bytes of one body. Default 2 MiB, far above what the partners send, or what the
     /// bounds around it leave.
     pub max_body_bytes: Option<Size>,
     /// Bytes of bodies of the lane that may be in work. Default a 16th of
-    /// `journal.queue_bytes`, so that all six lanes together leave room for dispatches.
-    /// Others get 429.
+    /// `journal.queue_bytes`, so that all six lanes together leave room for dispatches. One
+    /// address has half of them, and at least one body. Others get 429.
     pub max_waiting_bytes: Option<Size>,
 }
 

@@ -6,9 +6,12 @@
 //! - Nothing is read of who may not send (`callers`).
 //! - A body that is not whole in time is refused as `Slow`, however it trickles (tests/it/ports,
 //!   `the_slow_the_silent_and_the_greedy_are_let_go_and_others_work`).
-//! - Bodies are counted as they come, decompressed ones as they are then: no more than the
-//!   room is ever held, no peer's address has more than half of it, and it comes back (there,
-//!   `half_a_handshake_and_a_flood_of_bodies_hold_up_nobody`).
+//! - Bodies are counted as they come, decompressed ones as they are then, and heads as they are
+//!   in memory: no more than the room is ever held, no peer's address has more than half of it,
+//!   and it comes back (there, `half_a_handshake_and_a_flood_of_bodies_hold_up_nobody`, and
+//!   tests/it/ports/messages.rs).
+//! - What brings no events takes no room of what does (there,
+//!   `who_watches_takes_no_room_of_events`).
 
 use super::callers::{Caller, Callers};
 use super::door::Door;
@@ -17,6 +20,9 @@ use crate::port::{Peer, Place, Places, Short};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::BytesMut;
+use http::HeaderMap;
+use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,8 +30,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// What a request counts beside its body: its headers, its stream, its task.
+/// What a request counts beside its body and its headers: its stream, its task.
 const REQUEST_BYTES: usize = 4 << 10;
+
+/// What a header takes beside its name and value, which over HTTP/2 may be a byte on the wire:
+/// its places in a map, with its share of what a map keeps free.
+const HEADER_BYTES: usize = 128;
+
+/// Room for requests that bring no events, all together: those of health and reflection. A watch
+/// takes some KiB for as long as it lasts, so that some thousand clients may watch.
+const ASIDE_BYTES_MAX: usize = 64 << 20;
 
 /// The room of all bodies, shared by clones.
 #[derive(Debug, Clone)]
@@ -55,6 +69,14 @@ impl Bodies {
         }
     }
 
+    /// The room beside it of requests that bring no events, so that they take none of it.
+    pub(super) fn aside(&self) -> Self {
+        Self {
+            places: Places::new(ASIDE_BYTES_MAX, ASIDE_BYTES_MAX / 2),
+            ..self.clone()
+        }
+    }
+
     /// What all bodies hold now.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
@@ -80,7 +102,8 @@ impl Bodies {
             Ok(caller) => caller,
             Err(refusal) => return answer(&door.refused(refusal)),
         };
-        let Ok(place) = self.places.take(caller.whose(), REQUEST_BYTES) else {
+        let bytes = request_bytes(request.headers());
+        let Ok(place) = self.places.take(caller.whose(), bytes) else {
             return answer(&door.refused(Refusal::NoRoom));
         };
         let charge = Charge(Arc::new(Mutex::new(Held { place, cut: None })));
@@ -99,9 +122,70 @@ impl Bodies {
         let response = next(request).await;
         match charge.cut() {
             Some(refusal) => answer(&door.refused(refusal)),
+            // A watch has its answer for as long as it wants.
+            None if who == Who::Anybody => holding(response, charge),
             None => response,
         }
     }
+}
+
+/// What a request takes in memory without its body.
+pub(super) fn request_bytes(headers: &HeaderMap) -> usize {
+    let bytes = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
+    REQUEST_BYTES + bytes.sum::<usize>()
+}
+
+/// An answer that holds something until it has left.
+pub(super) fn holding(response: Response, held: impl Send + Unpin + 'static) -> Response {
+    response.map(|body| Body::new(Holding { body, _held: held }))
+}
+
+struct Holding<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Unpin> HttpBody for Holding<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The whole of a body, in one piece: one of very many small ones would take many times as much
+/// for their list.
+///
+/// # Errors
+/// What ended it, and what `grow` says to a piece.
+pub(super) async fn whole(
+    mut body: Body,
+    mut grow: impl FnMut(usize) -> Result<(), Refusal>,
+    broken: impl Fn(&axum::Error) -> Refusal,
+) -> Result<Bytes, Refusal> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        // What else there is are trailers.
+        if let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() {
+            grow(data.len())?;
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes.freeze())
 }
 
 /// The room that one request holds, until the last clone is dropped.
@@ -122,11 +206,13 @@ impl Charge {
     /// The request takes so many bytes now, decompressed.
     ///
     /// # Errors
-    /// When there is no room for them.
+    /// When there is no room for them; the request is cut off then.
     pub(super) fn at_least(&self, bytes: usize) -> Result<(), Refusal> {
         let mut held = self.lock();
         let more = bytes.saturating_sub(held.place.count());
-        held.place.grow(more).map_err(|_: Short| Refusal::NoRoom)
+        let grown = held.place.grow(more);
+        drop(held);
+        grown.map_err(|_: Short| self.cut_off(Refusal::NoRoom))
     }
 
     fn came(&self, bytes: usize) -> Result<(), Refusal> {
@@ -134,7 +220,8 @@ impl Charge {
         grown.map_err(|_: Short| self.cut_off(Refusal::NoRoom))
     }
 
-    fn cut_off(&self, why: Refusal) -> Refusal {
+    /// The request is refused for this, whatever its handler makes of it.
+    pub(super) fn cut_off(&self, why: Refusal) -> Refusal {
         self.lock().cut = Some(why.clone());
         why
     }

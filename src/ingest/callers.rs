@@ -8,7 +8,9 @@
 //! - Tokens are compared by their hashes, so that neither the configuration nor the time that
 //!   an answer takes tells one (there).
 //! - A rate is a client's on this host, whatever it connects from: what one takes too much is
-//!   missing to nobody else (test `a_rate_is_kept_over_the_seconds`).
+//!   missing to nobody else (test `a_rate_is_kept_over_the_seconds`), be it incomplete or not
+//!   (tests/it/clients.rs, `what_is_incomplete_counts_as_well`).
+//! - A request is taken whole or not at all (test `a_request_of_batches_is_not_cut`).
 
 use super::refusal::Refusal;
 use crate::config::{Client, digest_of};
@@ -20,6 +22,7 @@ use http::header::AUTHORIZATION;
 use ring::digest::{SHA256, digest};
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -71,6 +74,8 @@ struct Bucket {
 pub struct Caller {
     rights: Option<Arc<Rights>>,
     whose: Whose,
+    /// Of a request with several batches: whether one of them was taken.
+    has_begun: Option<Arc<AtomicBool>>,
 }
 
 impl Callers {
@@ -161,6 +166,7 @@ impl Callers {
                 rights.whose
             },
             rights: Some(Arc::clone(rights)),
+            has_begun: None,
         })
     }
 }
@@ -222,6 +228,16 @@ impl Caller {
         Self {
             rights: None,
             whose: whose(peer),
+            has_begun: None,
+        }
+    }
+
+    /// The same for a request with several batches, of which the rate takes all or none: one
+    /// that was cut within would come again as a whole, and be cut there again.
+    pub(super) fn of_batches(self) -> Self {
+        Self {
+            has_begun: Some(Arc::default()),
+            ..self
         }
     }
 
@@ -262,12 +278,17 @@ impl Caller {
         let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
         bucket.left = (bucket.left + passed * rate).min(rate * BURST.as_secs_f64());
         bucket.at = now;
-        // A batch is taken whole, and what it took in advance is waited for.
-        if bucket.left <= 0.0 {
+        let has_begun = self.has_begun.as_deref();
+        // A request is taken whole, and what it took in advance is waited for.
+        if bucket.left <= 0.0 && !has_begun.is_some_and(|begun| begun.load(Ordering::Relaxed)) {
             let wait = Duration::from_secs_f64((-bucket.left / rate).min(WAIT_MAX.as_secs_f64()));
             return Err(Refusal::TooFast(wait));
         }
-        bucket.left -= events.total() as f64;
+        if let Some(begun) = has_begun {
+            begun.store(true, Ordering::Relaxed);
+        }
+        // A batch without events is kept, too, where it is incomplete.
+        bucket.left -= events.total().max(1) as f64;
         Ok(())
     }
 }

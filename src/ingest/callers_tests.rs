@@ -208,3 +208,39 @@ fn a_rate_is_kept_over_the_seconds() {
     }
     assert!((1000..=1200).contains(&taken), "{taken}");
 }
+
+#[test]
+fn a_request_of_batches_is_not_cut() {
+    let callers = Callers::new(&[Client {
+        max_rate: 10,
+        ..client("app")
+    }]);
+    let shown = headers(&["Bearer token of app"]);
+    let caller = || callers.identify(&shown, Some(&peer(None))).unwrap();
+    let ten = events(&["LaunchEvent"; 10]);
+    let now = Instant::now();
+    let request = caller().of_batches();
+    for batch in 0..3 {
+        // Each of them comes by a clone.
+        assert!(request.clone().admit_at(&ten, now).is_ok(), "{batch}");
+    }
+    // It has taken two seconds in advance, which the next request waits for.
+    let next = caller().of_batches();
+    assert!(matches!(next.admit_at(&ten, now), Err(Refusal::TooFast(_))));
+    let later = now + Duration::from_millis(1500);
+    assert!(next.admit_at(&ten, later).is_err());
+    assert!(next.admit_at(&ten, later + Duration::from_secs(1)).is_ok());
+}
+
+#[test]
+fn a_batch_without_events_counts_as_one() {
+    let callers = Callers::new(&[Client {
+        max_rate: 2,
+        ..client("app")
+    }]);
+    let shown = headers(&["Bearer token of app"]);
+    let caller = callers.identify(&shown, Some(&peer(None))).unwrap();
+    let now = Instant::now();
+    let taken = (0..20).filter(|_| caller.admit_at(&Tally::default(), now).is_ok());
+    assert_eq!(taken.count(), 2);
+}

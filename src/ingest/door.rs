@@ -101,6 +101,17 @@ impl Door {
         self.0.journal.host().as_str()
     }
 
+    /// Events of one request.
+    pub(super) fn request_events_max(&self) -> usize {
+        self.0.request_events_max
+    }
+
+    /// How many batches of one request may be here at the same time: half of what one caller may
+    /// have, so that another of its requests finds a place.
+    pub(super) fn batches_at_once_max(&self) -> usize {
+        self.0.parts.one_max().div_ceil(2)
+    }
+
     /// Requests that are not answered yet.
     #[must_use]
     pub fn in_work(&self) -> usize {
@@ -222,15 +233,16 @@ impl Door {
     ) -> Result<Accepted, Refusal> {
         self.open()?;
         let found = scan::request(&bytes, self.0.request_events_max)?;
-        if let Err(invalid) = validate::header(&found) {
+        let (events, header) = (found.events, validate::header(&found));
+        if events == 0 && header.is_ok() {
+            return Ok(Accepted { seq: None, events });
+        }
+        // Before anything is kept of it, be it complete or not.
+        caller.admit(&found.tally)?;
+        if let Err(invalid) = header {
             self.keep(bytes, invalid.to_string(), deadline).await?;
             return Err(Refusal::Incomplete);
         }
-        let events = found.events;
-        if events == 0 {
-            return Ok(Accepted { seq: None, events });
-        }
-        caller.admit(&found.tally)?;
         let record = record(Kind::Dispatch, None, found.tally, bytes);
         let seq = self.0.journal.append(record, deadline).await?;
         Ok(Accepted {

@@ -2,7 +2,10 @@
 
 use super::Refusal;
 
+/// As `ingest.max_request_events` is by default.
+const DOCUMENTS_MAX: usize = 10_000;
+
 /// The batches of a body of `POST /events`, as protobuf.
 pub(crate) fn parse(body: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
-    super::http::parse(body)
+    super::http::parse(body, DOCUMENTS_MAX)
 }

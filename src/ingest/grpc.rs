@@ -30,6 +30,9 @@ const EXPOSED_HEADERS: [&str; 7] = [
     SEQ_KEY,
 ];
 
+/// Bytes of a message that brings no events: the name of a service, or of a type.
+const ASIDE_MESSAGE_BYTES_MAX: usize = 64 << 10;
+
 /// The paths of calls with events.
 const EVENT_SERVICE: &str = "/event.EventService/{*rest}";
 
@@ -61,13 +64,21 @@ impl GrpcRoutes {
         };
         let mut routes = Routes::builder();
         routes
-            .add_service(health)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?);
+            .add_service(health.max_decoding_message_size(ASIDE_MESSAGE_BYTES_MAX))
+            .add_service(
+                reflection()
+                    .build_v1()?
+                    .max_decoding_message_size(ASIDE_MESSAGE_BYTES_MAX),
+            )
+            .add_service(
+                reflection()
+                    .build_v1alpha()?
+                    .max_decoding_message_size(ASIDE_MESSAGE_BYTES_MAX),
+            );
         let others = routes
             .routes()
             .into_axum_router()
-            .layer(from_fn_with_state((bodies, door), watch))
+            .layer(from_fn_with_state((bodies.aside(), door), watch))
             .route_service(EVENT_SERVICE, calls.clone())
             // Around all, since it has to wrap the refusals, too.
             .layer(GrpcWebLayer::new())

@@ -6,17 +6,24 @@
 //! - Serving = the operator's beat is on, the doors are open, no operator drains the host,
 //!   and the journal is not fenced. Broker and sinks do not matter: the journal takes their place.
 //! - `Watch` streams see every change of that.
+//! - However often somebody switches, the log has a line a second, and the last state
+//!   (tests/it/http.rs, `the_heartbeat_is_switched_by_whom_the_configuration_lets`).
 
 use crate::journal::Journal;
 use crate::telemetry::Metrics;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 /// How soon a fence shows in health.
 const FENCE_POLL: Duration = Duration::from_millis(200);
+
+/// How far apart lines of the log about it are: who may switch it may do so without end.
+const LINE_PERIOD: Duration = Duration::from_secs(1);
 
 /// The services that health answers for; the empty name is the whole server.
 const SERVICES: [&str; 2] = ["", "event.EventService"];
@@ -26,6 +33,43 @@ struct State {
     beat: bool,
     open: bool,
     draining: bool,
+    /// How often the beat was switched, and from where the last time.
+    switches: u64,
+    switched_from: Option<IpAddr>,
+}
+
+/// What the log has of it.
+#[derive(Debug, Default)]
+struct Said {
+    serving: Option<bool>,
+    switches: u64,
+    at: Option<Instant>,
+}
+
+impl Said {
+    /// Says what is new, at most once in [`LINE_PERIOD`] before the last time.
+    fn say(&mut self, state: State, serving: bool, is_last: bool) {
+        let is_early = self.at.is_some_and(|at| at.elapsed() < LINE_PERIOD);
+        let switches = state.switches - self.switches;
+        let is_new = switches > 0 || self.serving != Some(serving);
+        if (is_early && !is_last) || !is_new {
+            return;
+        }
+        if switches > 0 {
+            let beat = state.beat;
+            let from = state.switched_from;
+            let from = from.map_or_else(String::new, |from| from.to_string());
+            tracing::warn!(beat, from, switches, "the heartbeat was switched");
+        }
+        if self.serving != Some(serving) {
+            tracing::info!(serving, "health");
+        }
+        *self = Self {
+            serving: Some(serving),
+            switches: state.switches,
+            at: Some(Instant::now()),
+        };
+    }
 }
 
 /// The state, shared by clones.
@@ -43,6 +87,8 @@ impl Health {
             beat: true,
             open: false,
             draining: false,
+            switches: 0,
+            switched_from: None,
         };
         Self {
             state: watch::Sender::new(state),
@@ -57,6 +103,7 @@ impl Health {
             beat,
             open,
             draining,
+            ..
         } = *self.state.borrow();
         beat && open && !draining && self.journal.stats().fence.is_none()
     }
@@ -84,12 +131,17 @@ impl Health {
         self.state.send_modify(|state| state.draining = draining);
     }
 
-    /// The operator's switch; whether that is a change.
-    pub fn set_beat(&self, beat: bool) -> bool {
+    /// The operator's switch, and from where.
+    pub fn set_beat(&self, beat: bool, from: Option<IpAddr>) {
         self.state.send_if_modified(|state| {
-            let before = std::mem::replace(&mut state.beat, beat);
-            before != beat
-        })
+            let is_change = state.beat != beat;
+            if is_change {
+                state.beat = beat;
+                state.switches += 1;
+                state.switched_from = from;
+            }
+            is_change
+        });
     }
 
     /// The doors are open, or about to close.
@@ -97,11 +149,11 @@ impl Health {
         self.state.send_modify(|state| state.open = open);
     }
 
-    /// Carries every change to grpc.health.v1 and the gauge, until cancelled.
-    /// The last report is "not serving".
+    /// Carries every change to grpc.health.v1, the gauge and the log, until cancelled. The last report is "not serving".
     pub async fn report(self, reporter: HealthReporter, metrics: Metrics, stop: CancellationToken) {
         let mut changes = self.state.subscribe();
         let mut reported = None;
+        let mut said = Said::default();
         loop {
             let stopping = stop.is_cancelled();
             let serving = self.is_serving() && !stopping;
@@ -115,9 +167,10 @@ impl Health {
                     reporter.set_service_status(service, status).await;
                 }
                 metrics.ready(serving);
-                tracing::info!(serving, "health");
                 reported = Some(serving);
             }
+            let state = *self.state.borrow();
+            said.say(state, serving, stopping);
             if stopping {
                 return;
             }

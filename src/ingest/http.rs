@@ -4,10 +4,14 @@
 //! # Invariants
 //! - 200 means durable, as for dispatch. Routes answer with and without the
 //!   trailing slash.
-//! - The heartbeat is switched by whom `ingest.heartbeat_from` lets, and each switch is logged
+//! - What a body is read into is bounded for all of its documents together, and so is what is
+//!   said of one (tests `bodies_of_very_many_documents_are_refused`,
+//!   `what_is_said_of_a_document_is_short`).
+//! - Only so many pages of metrics wait for their readers (tests/it/ports/windows.rs).
+//! - The heartbeat is switched by whom `ingest.heartbeat_from` lets, and a switch is logged
 //!   (tests/it/http.rs, `the_heartbeat_is_switched_by_whom_the_configuration_lets`).
 
-use super::bodies::{Bodies, Who};
+use super::bodies::{Bodies, Charge, Who, holding};
 use super::callers::Caller;
 use super::door::Door;
 use super::figures::Figures;
@@ -17,9 +21,11 @@ use super::webhooks::{self, Lane};
 use crate::config::HeartbeatFrom;
 use crate::event::descriptor::schema;
 use crate::event::json;
+use crate::event::limits;
 use crate::event::scan::{FIELDS_MAX, ScanError};
 use crate::event::shape::{self, Excess};
-use crate::port::Peer;
+use crate::port::{Peer, Places, Short};
+use crate::telemetry::FOLLOWS_PANIC;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
@@ -28,6 +34,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use bytes::BytesMut;
 use futures::stream::{self, StreamExt as _};
 use prost::Message as _;
 use serde_json::value::RawValue;
@@ -42,12 +49,22 @@ const REQUEST_ID: &str = "x-bb-requestid";
 /// share a sync, few enough not to crowd out other clients.
 const APPENDS_AT_ONCE: usize = 64;
 
+/// Bytes of JSON that are read at once: a millisecond or two. Larger bodies go to a thread of
+/// their own, as others wait for their answers meanwhile.
+const PARSED_AT_ONCE_BYTES: usize = 64 << 10;
+
+/// Pages of metrics on their way out, all together; one address may have half. A page is some
+/// hundred KiB, and a reader is slow to be found slow.
+const METRICS_PAGES_MAX: usize = 16;
+
 #[derive(Clone)]
 struct App {
     door: Door,
     health: Health,
     figures: Figures,
     heartbeat_from: HeartbeatFrom,
+    /// Pages of metrics on their way out.
+    pages: Places,
 }
 
 /// The routes of the HTTP port.
@@ -82,6 +99,7 @@ pub fn routes(
             health,
             figures,
             heartbeat_from,
+            pages: Places::new(METRICS_PAGES_MAX, METRICS_PAGES_MAX / 2),
         })
 }
 
@@ -136,16 +154,22 @@ async fn set_beat(
         Some("0" | "f" | "F" | "FALSE" | "false" | "False") => false,
         _ => return StatusCode::BAD_REQUEST,
     };
-    if app.health.set_beat(beat) {
-        let from = from.map_or_else(String::new, |from| from.to_string());
-        tracing::warn!(beat, from, "the heartbeat was switched");
-    }
+    app.health.set_beat(beat, from);
     StatusCode::OK
 }
 
-async fn render_metrics(State(app): State<App>) -> Response {
+async fn render_metrics(State(app): State<App>, peer: Option<Extension<Peer>>) -> Response {
+    let peer = peer.as_ref().map(|Extension(peer)| peer);
+    let place = match app.pages.take(Caller::nobody(peer).whose(), 1) {
+        Ok(place) => place,
+        Err(short) => {
+            let short: Short = short;
+            return (StatusCode::SERVICE_UNAVAILABLE, short.to_string()).into_response();
+        }
+    };
     let kind = HeaderValue::from_static("text/plain; version=0.0.4");
-    ([(header::CONTENT_TYPE, kind)], app.figures.scrape().await).into_response()
+    let page = ([(header::CONTENT_TYPE, kind)], app.figures.scrape().await);
+    holding(page.into_response(), place)
 }
 
 /// `POST /events`: one `event.Events` as protobuf JSON, or several one after the
@@ -153,10 +177,12 @@ async fn render_metrics(State(app): State<App>) -> Response {
 async fn take_events(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    body: Result<Bytes, BytesRejection>,
+    Extension(charge): Extension<Charge>,
+    // In one piece: one of very many small ones would take many times as much.
+    body: Result<BytesMut, BytesRejection>,
 ) -> Response {
     let body = match body {
-        Ok(body) => body,
+        Ok(body) => body.freeze(),
         Err(rejection) => {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 app.door.refused_too_large();
@@ -164,14 +190,16 @@ async fn take_events(
             return rejection.into_response();
         }
     };
-    let batches = match parse(&body) {
+    let documents_max = app.door.request_events_max();
+    let batches = match parsed(body, documents_max, charge).await {
         Ok(batches) => batches,
         Err(refusal) => return refuse(&app.door.refused(refusal), 0),
     };
     let count = batches.len();
+    let caller = caller.of_batches();
     let results: Vec<_> = stream::iter(batches)
         .map(|batch| app.door.accept(&caller, batch.into(), None))
-        .buffered(APPENDS_AT_ONCE)
+        .buffered(APPENDS_AT_ONCE.min(app.door.batches_at_once_max()))
         .collect()
         .await;
     let accepted = results.iter().filter(|result| result.is_ok()).count();
@@ -187,17 +215,46 @@ async fn take_events(
     }
 }
 
-pub(super) fn parse(body: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
+/// Reads a body, where that takes long apart from what has to answer soon. Its room is taken until
+/// that has ended, also when its client hangs up.
+async fn parsed(
+    body: Bytes,
+    documents_max: usize,
+    charge: Charge,
+) -> Result<Vec<Vec<u8>>, Refusal> {
+    if body.len() <= PARSED_AT_ONCE_BYTES {
+        return parse(&body, documents_max);
+    }
+    let parsing = tokio::task::spawn_blocking(move || {
+        let _until_read = charge;
+        parse(&body, documents_max)
+    });
+    parsing.await.unwrap_or_else(|error| {
+        tracing::error!(target: FOLLOWS_PANIC, %error, "a body was not read");
+        Err(Refusal::Malformed("it cannot be read".to_owned()))
+    })
+}
+
+/// The batches of a body, of which there may be as many as it may have events.
+pub(super) fn parse(body: &[u8], documents_max: usize) -> Result<Vec<Vec<u8>>, Refusal> {
+    // Over all documents: each is another, however small.
+    shape::bounded(body, FIELDS_MAX).map_err(|excess| match excess {
+        Excess::Values(max) => ScanError::TooManyFields(max).into(),
+        Excess::Depth => Refusal::Malformed(excess.to_string()),
+    })?;
     let mut batches = Vec::new();
     let documents = serde_json::Deserializer::from_slice(body).into_iter::<&RawValue>();
     for (at, document) in documents.enumerate() {
-        let bad = |error: String| Refusal::Malformed(format!("document {}: {error}", at + 1));
+        // What it says may quote the document, which may be all of the body.
+        let bad = |error: String| {
+            let error = limits::reason(&error);
+            Refusal::Malformed(format!("document {}: {error}", at + 1))
+        };
+        if at == documents_max {
+            return Err(ScanError::TooManyEvents(documents_max).into());
+        }
         let document = document.map_err(|error| bad(error.to_string()))?;
         let text = document.get().as_bytes();
-        shape::bounded(text, FIELDS_MAX).map_err(|excess| match excess {
-            Excess::Values(max) => ScanError::TooManyFields(max).into(),
-            Excess::Depth => bad(excess.to_string()),
-        })?;
         shape::keys_are_unique(text).map_err(|error| bad(error.to_string()))?;
         let batch = json::parse(&schema().events, text).map_err(|error| bad(error.to_string()))?;
         batches.push(batch.encode_to_vec());
@@ -228,4 +285,40 @@ fn refuse(refusal: &Refusal, accepted: usize) -> Response {
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(body: &str) -> Result<usize, (&'static str, String)> {
+        parse(body.as_bytes(), 3)
+            .map(|batches| batches.len())
+            .map_err(|refusal| (refusal.outcome(), refusal.to_string()))
+    }
+
+    #[test]
+    fn bodies_of_very_many_documents_are_refused() {
+        assert_eq!(outcome("{}{} {}"), Ok(3));
+        assert_eq!(outcome("{}{}{}{}").unwrap_err().0, "too_large");
+        // Each of them by itself has few values.
+        let many = r#"{"events":[{}]}"#.repeat(FIELDS_MAX / 2);
+        assert_eq!(outcome(&many).unwrap_err().0, "too_large");
+        let deep = "[".repeat(shape::DEPTH_MAX + 1);
+        assert_eq!(outcome(&deep).unwrap_err().0, "malformed");
+    }
+
+    #[test]
+    fn what_is_said_of_a_document_is_short() {
+        let key = "k".repeat(1 << 20);
+        for body in [
+            format!("{{\"{key}\":1}}"),
+            format!("{{\"events\":\"{key}\"}}"),
+            format!("{{\"{key}\":1,\"{key}\":2}}"),
+        ] {
+            let (outcome, text) = outcome(&body).unwrap_err();
+            assert_eq!(outcome, "malformed");
+            assert!(text.len() < 2000, "{} bytes", text.len());
+        }
+    }
 }

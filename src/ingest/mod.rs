@@ -13,7 +13,7 @@
 mod bodies;
 mod callers;
 mod calls;
-pub mod codec;
+mod codec;
 mod door;
 mod figures;
 #[cfg(any(test, feature = "fuzzing"))]

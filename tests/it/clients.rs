@@ -181,3 +181,47 @@ async fn who_sends_too_fast_waits_and_the_others_do_not() {
     );
     assert!(collector.terminate().success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_incomplete_counts_as_well() {
+    let scratch = Scratch::new("clients_incomplete");
+    let (app, lines) = token("app");
+    let config = format!("{lines}events = [\"LaunchEvent\"]\nmax_rate = 1\n[sqlite]\n");
+    let mut collector = Collector::new(&scratch, &config);
+    collector.start().await;
+    let address = collector.address();
+    let incomplete = |types: &[EventOf]| {
+        let mut batch = Events::decode(&batch("i", types)[..]).unwrap();
+        batch.header = None;
+        batch.encode_to_vec()
+    };
+    let send = async |batch: Vec<u8>| code(dispatch_as(&address, Some(&app), batch).await);
+    // What it may not send at all is not kept either.
+    assert_eq!(send(incomplete(&[test()])).await, Code::PermissionDenied);
+    let mut codes = std::collections::BTreeMap::new();
+    for _ in 0..20 {
+        *codes
+            .entry(send(incomplete(&[launch()])).await as i32)
+            .or_insert(0) += 1;
+    }
+    let kept = codes[&(Code::InvalidArgument as i32)];
+    assert!(kept <= 3, "{codes:?}");
+    assert_eq!(codes[&(Code::ResourceExhausted as i32)], 20 - kept);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_of_many_batches_is_taken_whole() {
+    const BATCHES: usize = 100;
+    let scratch = Scratch::new("clients_batches");
+    let (app, lines) = token("app");
+    // Fewer places than batches, and a rate that the first of them uses up.
+    let config = format!("{lines}max_rate = 1\n[ingest]\nmax_in_flight = 4\n[sqlite]\n");
+    let mut collector = Collector::new(&scratch, &config);
+    collector.start().await;
+    let header = format!("Authorization: {app}\r\n");
+    let body = [LINE, b"\n"].concat().repeat(BATCHES);
+    let (status, text) = send_with(collector.http, "/events", &header, &body).unwrap();
+    assert_eq!(status, 200, "{text}");
+    let (status, text) = send_with(collector.http, "/events", &header, LINE).unwrap();
+    assert_eq!(status, 429, "{text}");
+}

@@ -350,6 +350,75 @@ async fn a_flood_of_one_webhook_does_not_delay_the_other_doors() {
     drop(held);
 }
 
+/// Chunks without an end, from an address.
+async fn open_ended(
+    collector: &Collector,
+    from: [u8; 4],
+    path: &str,
+    chunk: &[u8],
+) -> tokio::net::TcpStream {
+    use tokio::io::AsyncWriteExt as _;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let to = ([127, 0, 0, 1], collector.http).into();
+    let mut stream = socket.connect(to).await.unwrap();
+    let length = chunk.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Who is refused at once may be gone.
+    drop(stream.write_all(chunk).await);
+    stream
+}
+
+/// The beginning of the answer, where it comes soon.
+async fn answered(stream: &mut tokio::net::TcpStream, limit: Duration) -> Option<String> {
+    use tokio::io::AsyncReadExt as _;
+    let mut answer = [0; 12];
+    let read = tokio::time::timeout(limit, stream.read_exact(&mut answer)).await;
+    read.ok()?.unwrap();
+    Some(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_proves_nothing_closes_no_lane() {
+    let scratch = Scratch::new("webhooks_unproven");
+    let lanes = "[webhooks.branch]\nverify = 'secret'\nsecrets = ['s']\n\
+         [webhooks.graphy]\nmax_in_flight = 2\nmax_body_bytes = '256KiB'\nmax_waiting_bytes = '512KiB'\n";
+    let mut collector = Collector::new(&scratch, lanes);
+    collector.start().await;
+    // Without the secret nothing is waited for.
+    let mut unproven = open_ended(&collector, [127, 0, 0, 1], "/branch/event/", b" ").await;
+    let said = answered(&mut unproven, Duration::from_secs(20)).await;
+    assert_eq!(said.as_deref(), Some("HTTP/1.1 401"));
+    // Bodies that tell no length take the room of what has come, and no turn: four have room of
+    // what one address may have.
+    let chunk = vec![b' '; 60_000];
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(open_ended(&collector, [127, 0, 0, 2], "/graphy/event/", &chunk).await);
+    }
+    let mut refused = 0;
+    for stream in &mut held {
+        if let Some(said) = answered(stream, Duration::from_millis(500)).await {
+            assert_eq!(said, "HTTP/1.1 429");
+            refused += 1;
+        }
+    }
+    assert!((16..20).contains(&refused), "{refused}");
+    // Another address has its half, and all of the turns.
+    let event = format!("{{\"event\":\"{}\"}}", "x".repeat(200_000));
+    for _ in 0..3 {
+        let answer = post(&collector, "/graphy/event/", &[], event.as_str()).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    drop(held);
+    let values = format!("[1{}]", ",1".repeat(600_000));
+    let answer = post(&collector, "/vidooly/event/", &[], values).await;
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn webhooks_reach_their_exchanges_keys_and_tables() {
     let scratch = Scratch::new("webhooks_broker");

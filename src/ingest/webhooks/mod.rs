@@ -3,19 +3,25 @@
 //!
 //! # Invariants
 //! - 200 means durable, as for dispatch; nothing is dropped after it.
-//! - A lane's bounds are taken before its body is read, and are its own: a flood of one
-//!   webhook is answered 429 and delays no other door (tests/it/webhooks).
+//! - A lane's bounds are its own: a flood of one webhook is answered 429 and delays no other
+//!   door (tests/it/webhooks.rs).
+//! - A body takes room as it comes, and a request its turn once it is proven: who sends slowly,
+//!   or proves nothing, closes the lane for nobody else, and one address has half of its room
+//!   (there, `who_proves_nothing_closes_no_lane`).
 //! - Unverified bodies are not parsed; credentials are neither kept nor logged.
 
 mod verify;
 
 pub use verify::Verifier;
 
+use super::bodies::{request_bytes, whole};
+use super::callers::Caller;
 use super::door::Door;
 use super::refusal::Refusal;
-use crate::event::scan::FIELDS_MAX;
-use crate::event::shape;
+use crate::event::scan::{FIELDS_MAX, ScanError};
+use crate::event::shape::{self, Excess};
 use crate::event::webhook::{Source, Stored};
+use crate::port::{Peer, Place, Places, Short, Whose};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -24,10 +30,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long a body may take to arrive: senders give up after 5 s, and a slow one holds a
-/// place in its lane.
+/// How long a body may take to arrive: senders give up after 5 s, and a slow one holds
+/// room in its lane.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The bounds of a lane.
@@ -48,8 +53,8 @@ pub struct Lane {
     door: Door,
     verifier: Verifier,
     body_bytes_max: usize,
-    requests: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    requests: Places,
+    bytes: Places,
 }
 
 impl Lane {
@@ -61,65 +66,70 @@ impl Lane {
             door,
             verifier,
             body_bytes_max: bounds.body_bytes_max,
-            requests: Arc::new(Semaphore::new(bounds.in_flight_max)),
-            bytes: Arc::new(Semaphore::new(bounds.waiting_bytes_max)),
+            requests: halved(bounds.in_flight_max, 1),
+            // At least one body that is as large as one may be.
+            bytes: halved(bounds.waiting_bytes_max, bounds.body_bytes_max),
         }
     }
 
     async fn take(&self, request: Request) -> Result<(), Refusal> {
         let (parts, body) = request.into_parts();
-        let _place = self.place(&parts.headers)?;
-        let read = axum::body::to_bytes(body, self.body_bytes_max);
-        let body = match tokio::time::timeout(BODY_TIMEOUT, read).await {
-            Err(_) => return Err(Refusal::Slow),
-            Ok(Err(error)) => return Err(self.unread(&error)),
-            Ok(Ok(body)) => body,
+        let whose = Caller::nobody(parts.extensions.get::<Peer>()).whose();
+        let mut room = self.room(&parts.headers, whose)?;
+        let mut body_bytes = 0;
+        let grow = |bytes: usize| {
+            body_bytes += bytes;
+            if body_bytes > self.body_bytes_max {
+                return Err(Refusal::TooLarge(self.body_bytes_max));
+            }
+            // What comes first is in the room of the head.
+            let more = body_bytes.saturating_sub(room.count());
+            room.grow(more).map_err(|_: Short| Refusal::Busy)
         };
+        let read = whole(body, grow, |_| {
+            Refusal::BadWebhook("the body broke off".to_owned())
+        });
+        let read = tokio::time::timeout(BODY_TIMEOUT, read).await;
+        let body = read.map_err(|_| Refusal::Slow)??;
         if !self.verifier.is_genuine(self.source, &parts.headers, &body) {
             return Err(Refusal::Unverified);
         }
-        let bounded = shape::bounded(&body, FIELDS_MAX);
-        bounded.map_err(|excess| Refusal::BadWebhook(excess.to_string()))?;
+        let turn = self.requests.take(whose, 1);
+        let _turn = turn.map_err(|_: Short| Refusal::Busy)?;
+        shape::bounded(&body, FIELDS_MAX).map_err(|excess| match excess {
+            Excess::Values(max) => ScanError::TooManyFields(max).into(),
+            Excess::Depth => Refusal::BadWebhook(excess.to_string()),
+        })?;
         let stored = self.stored(&parts.headers, body);
         let stored = stored.map_err(Refusal::BadWebhook)?;
         self.door.accept_webhook(self.source, &stored).await
     }
 
-    /// Room for one request, as long as it is in work.
-    fn place(&self, headers: &HeaderMap) -> Result<[OwnedSemaphorePermit; 2], Refusal> {
+    /// Room for a request whose body comes, unless it says that it is too large, or shows that it
+    /// is not who it should be.
+    fn room(&self, headers: &HeaderMap, whose: Whose) -> Result<Place, Refusal> {
         let told = headers.get(header::CONTENT_LENGTH);
         let told = told.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        // Compressed and chunked bodies tell no length: they take the most they may be.
-        let length = told.unwrap_or(self.body_bytes_max);
-        if length > self.body_bytes_max {
+        if told.is_some_and(|length| length > self.body_bytes_max) {
             return Err(Refusal::TooLarge(self.body_bytes_max));
         }
-        let length = u32::try_from(length).unwrap_or(u32::MAX);
-        let request = Arc::clone(&self.requests).try_acquire_owned();
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(length);
-        Ok([
-            request.map_err(|_| Refusal::Busy)?,
-            bytes.map_err(|_| Refusal::Busy)?,
-        ])
-    }
-
-    fn unread(&self, error: &axum::Error) -> Refusal {
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            if cause.is::<http_body_util::LengthLimitError>() {
-                return Refusal::TooLarge(self.body_bytes_max);
-            }
-            source = cause.source();
+        if !self.verifier.may_be_genuine(self.source, headers) {
+            return Err(Refusal::Unverified);
         }
-        Refusal::BadWebhook("the body broke off".to_owned())
+        let room = self.bytes.take(whose, request_bytes(headers));
+        room.map_err(|_: Short| Refusal::Busy)
     }
-
     fn stored(&self, headers: &HeaderMap, body: Bytes) -> Result<Stored, String> {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()));
         Stored::of(self.source, headers, self.verifier.header(), body)
     }
+}
+
+/// Places of which one address has half, and at least so many.
+fn halved(all_max: usize, least: usize) -> Places {
+    Places::new(all_max, all_max.div_ceil(2).max(least).min(all_max))
 }
 
 /// The routes of all lanes, with and without the trailing slash.

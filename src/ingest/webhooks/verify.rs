@@ -91,6 +91,20 @@ impl Verifier {
         (!self.header.is_empty()).then_some(self.header.as_str())
     }
 
+    /// Whether a request may show what it must, as far as its head tells.
+    #[must_use]
+    pub fn may_be_genuine(&self, source: Source, headers: &HeaderMap) -> bool {
+        let names = headers.keys().map(http::HeaderName::as_str);
+        if source == Source::Shopify && Stored::is_native_shopify(names) {
+            return !self.native.is_empty() && headers.contains_key(SHOPIFY_HEADER);
+        }
+        match self.proof {
+            Proof::None => true,
+            Proof::Secret(_) => self.is_genuine(source, headers, b""),
+            Proof::Hmac(_) => headers.contains_key(&self.header),
+        }
+    }
+
     /// Whether a request shows what it must.
     #[must_use]
     pub fn is_genuine(&self, source: Source, headers: &HeaderMap, body: &[u8]) -> bool {

@@ -3,6 +3,8 @@
 mod bounds;
 mod encryption;
 pub mod identities;
+mod messages;
+mod windows;
 
 use crate::support::collector::Collector;
 use crate::support::eventually;

@@ -1,0 +1,186 @@
+//! What a call takes while it lasts: its message from when it is decompressed, its head as it is
+//! in memory; and what takes none of the room of events.
+
+use super::LIMIT;
+use crate::support::collector::Collector;
+use crate::support::raw::dispatch;
+use crate::support::{Scratch, eventually};
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use holdfast::event::proto::{Events, Header};
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::client::conn::http2;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message as _;
+use std::convert::Infallible;
+use std::io::Write as _;
+use tokio::net::TcpStream;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+const HELD: &str = "holdfast_ingest_body_bytes";
+const MESSAGE_BYTES: usize = 900 << 10;
+
+/// A room of 8 MiB, of which one address has half, for messages of up to one.
+const ROOM: &str = "[ingest]\nmax_request_bytes = \"1MiB\"\nmax_body_bytes = \"8MiB\"\n";
+
+type Piece = Result<Frame<Bytes>, Infallible>;
+type Client = http2::SendRequest<StreamBody<UnboundedReceiver<Piece>>>;
+
+async fn connect(port: u16) -> Client {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let builder = http2::Builder::new(TokioExecutor::new());
+    let (client, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// One message of a call, compressed.
+fn message(bytes: &[u8]) -> Bytes {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(bytes).unwrap();
+    let small = gzip.finish().unwrap();
+    let length = u32::try_from(small.len()).unwrap().to_be_bytes();
+    [&[1][..], &length, &small].concat().into()
+}
+
+/// Calls with these headers; the answer, once there is one, and what goes on with the body.
+fn call(
+    client: &Client,
+    headers: &[(String, String)],
+) -> (
+    tokio::task::JoinHandle<Response<Incoming>>,
+    UnboundedSender<Piece>,
+) {
+    let (sender, body) = unbounded();
+    let mut request = Request::post("http://edge/event.EventService/dispatch")
+        .header("content-type", "application/grpc")
+        .header("grpc-encoding", "gzip");
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let request = request.body(StreamBody::new(body)).unwrap();
+    let mut client = client.clone();
+    let answer = tokio::spawn(async move {
+        client.ready().await.unwrap();
+        client.send_request(request).await.unwrap()
+    });
+    (answer, sender)
+}
+
+fn status(answer: &Response<Incoming>) -> &str {
+    answer.headers()["grpc-status"].to_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_counts_before_its_call_ends() {
+    const CALLS: usize = 20;
+    // With what requests take beside their messages.
+    const FIT: usize = 4;
+    let scratch = Scratch::new("port_messages");
+    let mut collector = Collector::new(&scratch, ROOM);
+    collector.start().await;
+    let client = connect(collector.grpc).await;
+    let before_kib = collector.resident_memory_kib();
+    let zeros = message(&vec![0; MESSAGE_BYTES]);
+    let mut waiting = Vec::new();
+    for _ in 0..CALLS {
+        let (answer, sender) = call(&client, &[]);
+        sender
+            .unbounded_send(Ok(Frame::data(zeros.clone())))
+            .unwrap();
+        waiting.push((answer, sender));
+    }
+    eventually("the others are refused", LIMIT, || async {
+        let refused = waiting.iter().filter(|(answer, _)| answer.is_finished());
+        refused.count() == CALLS - FIT
+    })
+    .await;
+    let held = collector.metric(HELD) as usize;
+    assert!((FIT * MESSAGE_BYTES..4 << 20).contains(&held), "{held}");
+    let more_kib = collector.resident_memory_kib().saturating_sub(before_kib);
+    assert!(more_kib < 16 << 10, "{more_kib} KiB more");
+    let mut ended = 0;
+    for (answer, sender) in waiting {
+        if answer.is_finished() {
+            assert_eq!(status(&answer.await.unwrap()), "14");
+            ended += 1;
+        }
+        drop(sender);
+    }
+    assert_eq!(ended, CALLS - FIT);
+    eventually("the room is free", LIMIT, || async {
+        collector.metric(HELD) == 0.0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_has_one_message() {
+    let scratch = Scratch::new("port_one_message");
+    let mut collector = Collector::new(&scratch, ROOM);
+    collector.start().await;
+    let client = connect(collector.grpc).await;
+    let (answer, sender) = call(&client, &[]);
+    // Many more than two, each of which would be decompressed and thrown away.
+    let one = message(b"");
+    let many: Vec<u8> = std::iter::repeat_n(&one[..], 1000)
+        .flatten()
+        .copied()
+        .collect();
+    sender.unbounded_send(Ok(Frame::data(many.into()))).unwrap();
+    let answer = tokio::time::timeout(LIMIT, answer).await.unwrap().unwrap();
+    assert_eq!(status(&answer), "3");
+    let said = answer.headers()["grpc-message"].to_str().unwrap();
+    assert!(said.contains("one%20message"), "{said}");
+    let malformed = "holdfast_ingest_requests_total{door=\"grpc\",outcome=\"malformed\"}";
+    assert_eq!(collector.metric(malformed), 1.0);
+    drop(sender);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_counts_as_it_is_in_memory() {
+    let scratch = Scratch::new("port_heads");
+    let mut collector = Collector::new(&scratch, ROOM);
+    collector.start().await;
+    let client = connect(collector.grpc).await;
+    let headers: Vec<_> = (0..600)
+        .map(|at| (format!("x-{at}"), String::new()))
+        .collect();
+    let (_answer, sender) = call(&client, &headers);
+    eventually("the head is counted", LIMIT, || async {
+        collector.metric(HELD) > 70_000.0
+    })
+    .await;
+    drop(sender);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_watches_takes_no_room_of_events() {
+    let scratch = Scratch::new("port_aside");
+    let room = "[ingest]\nmax_request_bytes = \"1MiB\"\nmax_body_bytes = \"4MiB\"\n";
+    let mut collector = Collector::new(&scratch, room);
+    collector.start().await;
+    let endpoint = tonic::transport::Endpoint::from_shared(collector.address());
+    let channel = endpoint.unwrap().connect().await.unwrap();
+    let health = HealthClient::new(channel);
+    let mut watches = Vec::new();
+    for _ in 0..100 {
+        let watch = health.clone().watch(HealthCheckRequest::default()).await;
+        let mut watch = watch.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
+        watches.push(watch);
+    }
+    assert_eq!(collector.metric(HELD), 0.0);
+    let header = Header {
+        device_id: "d".to_owned(),
+        ..Header::default()
+    };
+    let batch = Events {
+        header: Some(header),
+        ..Events::default()
+    };
+    let answer = dispatch(&collector.address(), batch.encode_to_vec()).await;
+    assert_eq!(answer.unwrap(), None);
+}
