@@ -226,6 +226,12 @@ fn at(
 
 /// Names lost sequences.
 fn lost(loss: &Loss) -> String {
+    if loss.records() == 0 {
+        return format!(
+            "what generation {} held: neither its header nor its manifest can be read, so nobody knows how much that was",
+            loss.generation
+        );
+    }
     let last = loss.end.0.saturating_sub(1);
     let requests = text::count(loss.records(), "request");
     format!(

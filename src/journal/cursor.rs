@@ -212,6 +212,21 @@ impl Cursor {
         Some(purged)
     }
 
+    /// What is before `to` was deleted, after all ways out had passed it. One whose file tells
+    /// of an earlier place fell back to an older slot, or was put back by somebody: it goes on
+    /// at `to`, before which the events `accepted` were accepted. What is between counts as
+    /// lost: it cannot be read back, and nothing shows that it was delivered.
+    pub(super) fn catch_up(&self, to: Seq, accepted: &Tally) {
+        let mut position = self.lock();
+        if position.next < to {
+            tracing::error!(
+                cursor = self.name, next_seq = %position.next, deleted_before_seq = %to,
+                "cursor file is older than the last deletion: what is between was most likely delivered, and counts as lost"
+            );
+            position.catch_up(to, accepted);
+        }
+    }
+
     /// The losses before this sequence are in the ledger.
     pub(super) fn losses_through(&self) -> Seq {
         self.lock().losses_through

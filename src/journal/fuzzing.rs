@@ -7,6 +7,7 @@
 use super::block::{self, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, BLOCKS_MAX, Block, Builder, Salt};
 use super::codec;
 use super::contents::Contents;
+use super::high_water::HighWater;
 use super::manifest::{self, Header, Manifest};
 use super::position::{Passed, Position, Span};
 use super::receipts::{self, ReceiptFile};
@@ -127,7 +128,7 @@ pub(crate) fn files(data: &[u8]) {
     let Some((which, content)) = data.split_first() else {
         return;
     };
-    match which % 7 {
+    match which % 8 {
         0 => {
             if let Ok(header) = manifest::decode::<Header>("header", content) {
                 let again = versioned(manifest::VERSION, &header);
@@ -165,11 +166,19 @@ pub(crate) fn files(data: &[u8]) {
             a_receipt(receipts::decode(&compressed, RECEIPT_BYTES_MAX));
             a_receipt(receipts::decode(content, RECEIPT_BYTES_MAX));
         }
-        _ => {
+        6 => {
             let name = String::from_utf8_lossy(content).into_owned();
             if let Some(file) = ReceiptFile::parse(PathBuf::from(&name)) {
                 assert!(file.last_received_at_ms >= 0, "{name}");
                 assert_eq!(file.place(), (file.generation, file.span.first));
+            }
+        }
+        _ => {
+            if let Ok(high_water) = HighWater::decode(content) {
+                let again = high_water.encode().expect("it was decoded");
+                let again = HighWater::decode(&again);
+                assert_eq!(again.ok().as_ref(), Some(&high_water));
+                assert!(high_water.end <= Seq::MAX);
             }
         }
     }
@@ -354,6 +363,10 @@ pub(crate) fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     };
     assert!(position.deliver(span, &[delivered]));
     let position = position.encode().unwrap();
+    let high_water = HighWater {
+        end: Seq(5),
+        accepted: events.clone(),
+    };
     let receipt = draft.finish(span).unwrap();
     let plain = receipts::decompress(&receipt, RECEIPT_BYTES_MAX).unwrap();
     for (which, name, content) in [
@@ -364,6 +377,7 @@ pub(crate) fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         (4, "slot", position),
         (5, "receipt", plain),
         (5, "receipt_file", receipt),
+        (7, "high_water", high_water.encode().unwrap()),
         (
             6,
             "receipt_name",

@@ -273,7 +273,7 @@ impl Generation {
         if state.quarantined {
             return Ok(());
         }
-        let doomed = generations.join(format!("deleted-{:012}", self.number()));
+        let doomed = doomed_in(generations, self.number());
         if !state.deleted {
             fs::rename(&state.dir, &doomed)?;
             state.deleted = true;
@@ -287,6 +287,11 @@ impl Generation {
     }
 }
 
+/// The name of a generation whose files are going; a start removes what is left of it.
+pub(super) fn doomed_in(generations: &Path, number: u64) -> PathBuf {
+    generations.join(format!("deleted-{number:012}"))
+}
+
 /// The losses that a manifest records.
 pub(super) fn losses_of(manifest: &Manifest) -> Vec<Loss> {
     let generation = manifest.header.generation;
@@ -298,8 +303,15 @@ pub(super) fn losses_of(manifest: &Manifest) -> Vec<Loss> {
     manifest.lost.iter().map(range).collect()
 }
 
-/// Moves a generation's directory aside whole; its new path.
+/// Moves a generation's directory aside whole, to be read from there; its new path.
 pub(super) fn move_to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
+    let moved = to_quarantine(dir, quarantine)?;
+    tracing::error!(directory = %moved.display(), "generation is set aside whole; what is intact is delivered from there");
+    Ok(moved)
+}
+
+/// Moves a directory aside whole; its new path.
+pub(super) fn to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
     create_dir(quarantine)?;
     let name = dir
         .file_name()
@@ -310,7 +322,6 @@ pub(super) fn move_to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<Pa
     if let Some(parent) = dir.parent() {
         sync_dir(parent)?;
     }
-    tracing::error!(directory = %moved.display(), "generation is set aside whole; what is intact is delivered from there");
     Ok(moved)
 }
 

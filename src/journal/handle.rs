@@ -3,21 +3,22 @@
 
 use super::append::{Append, Command, Reply};
 use super::capacity::{Capacity, Limits};
-use super::cursor::{Cursor, CursorStats, is_name};
+use super::cursor::{Cursor, CursorStats};
 use super::data_lock;
 use super::durable_file;
 use super::error::{AppendError, CursorError, OpenError, PurgeError, SkipError};
+use super::high_water::HighWaterFile;
 use super::host_id;
 use super::ledger::{self, JournalLedger};
 use super::losses::{Loss, Losses};
-use super::position::Position;
 use super::pressure::Pressure;
 use super::reader::Reader;
 use super::receipts::ReceiptLimits;
 use super::record::{Encoded, NewRecord};
-use super::recovery::recover;
+use super::recovery::{Known, recover};
 use super::shared::{Shared, lock};
 use super::skip::{self, Skipped};
+use super::start;
 use super::store::SledStore;
 use super::writer::{MakeStore, Writer};
 use crate::event::identity::{HostId, Seq};
@@ -122,6 +123,9 @@ impl Journal {
         let data_dir = &options.data_dir;
         make_dir(data_dir)?;
         let lock = data_lock::take(data_dir)?;
+        let is_new_host = host_id::read(data_dir).is_none();
+        // Before the host has its name: see there.
+        let high_water = HighWaterFile::open(data_dir, is_new_host);
         let host = host_id::load(data_dir)?;
         let generations_dir = data_dir.join("generations");
         let quarantine_dir = data_dir.join("quarantine");
@@ -131,8 +135,16 @@ impl Journal {
 
         // First: on a full disk it gives space back that the next steps may need.
         let capacity = Capacity::new(options.limits.clone(), data_dir.clone());
-        let positions = saved_positions(&cursors_dir)?;
-        let found = recover(&generations_dir, &quarantine_dir, &positions).map_err(|error| {
+        let receipts_dir = data_dir.join("receipts");
+        let (positions, has_unreadable_cursors) = start::saved_positions(&cursors_dir)?;
+        let known = Known {
+            cursors: &positions,
+            has_unreadable_cursors,
+            high_water: high_water.known(),
+            receipts_end: start::receipts_end(&receipts_dir),
+            is_new_host,
+        };
+        let found = recover(&generations_dir, &quarantine_dir, &known).map_err(|error| {
             OpenError::Generation {
                 what: "recover",
                 reason: error.to_string(),
@@ -142,7 +154,8 @@ impl Journal {
             generations_dir,
             quarantine_dir,
             cursors_dir,
-            receipts_dir: data_dir.join("receipts"),
+            receipts_dir,
+            high_water: Mutex::new(high_water),
             receipt_limits: options.receipts.clone(),
             capacity,
             chain: RwLock::new(found.generations.into_iter().map(Arc::new).collect()),
@@ -160,7 +173,10 @@ impl Journal {
         for loss in &found.losses {
             shared.note_loss(loss);
         }
-        load_cursors(&shared)?;
+        for (generation, at) in &found.unknown {
+            shared.note_unknown(*generation, *at);
+        }
+        start::load_cursors(&shared, found.next_seq)?;
         let writer = Writer::start(
             Arc::clone(&shared),
             found.next_number,
@@ -171,6 +187,9 @@ impl Journal {
             what: "create",
             reason: error.to_string(),
         })?;
+        if writer.is_active() {
+            start::remove_empty(&found.empty);
+        }
         shared.measure();
 
         let (commands, queue) = mpsc::channel(QUEUED_APPENDS_MAX);
@@ -399,40 +418,4 @@ pub(super) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error
 
 fn make_dir(dir: &Path) -> Result<(), OpenError> {
     durable_file::create_dir(dir).map_err(io_error("create", dir))
-}
-
-/// The positions of all cursors whose files can be read; a damaged one is reported
-/// when it is opened.
-fn saved_positions(dir: &Path) -> Result<Vec<Position>, OpenError> {
-    let mut positions = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io_error("read", dir))? {
-        let entry = entry.map_err(io_error("read", dir))?;
-        if is_name(&entry.file_name().to_string_lossy())
-            && let Ok(position) = Position::read(&entry.path())
-        {
-            positions.push(position);
-        }
-    }
-    Ok(positions)
-}
-
-/// Opens every cursor that has a file: one that no way out uses any more still
-/// holds its records back, until an operator removes it.
-fn load_cursors(shared: &Shared) -> Result<(), OpenError> {
-    let dir = &shared.cursors_dir;
-    for entry in std::fs::read_dir(dir).map_err(io_error("read", dir))? {
-        let entry = entry.map_err(io_error("read", dir))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        match shared.open_cursor(&name) {
-            Ok(_) => {}
-            // Left by a cut between write and rename, or not ours.
-            Err(CursorError::Name(_)) => {
-                tracing::debug!(%name, "not a cursor");
-            }
-            Err(CursorError::Io { path, source }) => {
-                return Err(io_error("write", &path)(source));
-            }
-        }
-    }
-    Ok(())
 }

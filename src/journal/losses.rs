@@ -7,7 +7,8 @@
 use crate::event::identity::Seq;
 use serde::{Deserialize, Serialize};
 
-/// Sequences of acknowledged records that cannot be read back.
+/// Sequences of acknowledged records that cannot be read back. Without any (`first` is `end`)
+/// it is a generation that may have held records, and nothing tells which.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
     /// The generation that held them.
@@ -59,6 +60,21 @@ impl Losses {
         new
     }
 
+    /// Adds a generation of which nothing tells what it held, unless that is known from
+    /// elsewhere; whether it is new.
+    pub(super) fn add_unknown(&mut self, generation: u64, at: Seq) -> bool {
+        let is_new = self.0.iter().all(|known| known.generation != generation);
+        if is_new {
+            self.0.push(Loss {
+                generation,
+                first: at,
+                end: at,
+            });
+            self.0.sort_unstable_by_key(|known| known.first);
+        }
+        is_new
+    }
+
     /// An operator has removed the generation's files: its losses are history.
     pub(super) fn forget(&mut self, generation: u64) {
         self.0.retain(|known| known.generation != generation);
@@ -69,7 +85,8 @@ impl Losses {
     }
 
     pub(super) fn records(&self) -> u64 {
-        let records = self.0.iter().map(Loss::records);
+        // Where nobody knows, it was one at least: alerts look at this figure.
+        let records = self.0.iter().map(|loss| loss.records().max(1));
         records.fold(0, u64::saturating_add)
     }
 }
@@ -79,6 +96,23 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn what_nobody_can_tell_is_told_once_and_forgotten_with_its_files() {
+        let mut losses = Losses::default();
+        let loss = Loss {
+            generation: 2,
+            first: Seq(5),
+            end: Seq(9),
+        };
+        losses.add(&loss);
+        assert!(!losses.add_unknown(2, Seq(5)), "it is known exactly");
+        assert!(losses.add_unknown(3, Seq(9)));
+        assert!(!losses.add_unknown(3, Seq(20)));
+        assert_eq!((losses.list().len(), losses.records()), (2, 5));
+        losses.forget(3);
+        assert_eq!(losses.list(), [loss]);
+    }
 
     proptest! {
         #[test]

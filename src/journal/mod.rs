@@ -33,8 +33,10 @@
 //!
 //! Delete: every cursor's saved position is past the sealed generation, and its
 //! losses are in every ledger; its receipt is written, fsync'ed and has its name, unless
-//! the disk is full (test `a_generation_goes_after_its_receipt`); the directory is renamed and its parent synced; its
-//! files are removed (test
+//! the disk is full (test `a_generation_goes_after_its_receipt`); the high water is raised to
+//! its end and fdatasync'ed (test
+//! `a_drained_host_never_begins_anew_whatever_becomes_of_its_cursors`); the directory is
+//! renamed and its parent synced; its files are removed (test
 //! `a_generation_is_deleted_only_when_every_cursor_passed_it`).
 //!
 //! # What survives what
@@ -75,6 +77,7 @@
 //! quarantine/gen-N/        a generation that lost something, whole, as evidence;
 //!                          what is intact is delivered from here
 //! receipts/gen-N.…         what a deleted generation held, for some days
+//! high_water               how far the deletions have come: sequences never begin anew
 //! reserve                  room that is given back when the disk is full
 //! ```
 //!
@@ -107,6 +110,7 @@ mod error;
 pub(crate) mod fuzzing;
 mod generation;
 mod handle;
+mod high_water;
 mod host_id;
 mod ledger;
 mod losses;
@@ -123,6 +127,7 @@ mod scan;
 mod shared;
 mod skip;
 mod slots;
+mod start;
 mod store;
 mod survey;
 mod verify;

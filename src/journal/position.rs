@@ -212,6 +212,17 @@ impl Position {
         self.pass(to);
     }
 
+    /// Nothing before `to` can be read any more; before `to` the events `accepted` were
+    /// accepted.
+    pub(super) fn catch_up(&mut self, to: Seq, accepted: &Tally) {
+        // What begins before `to` and ends behind it is delivered again from there.
+        self.ahead.retain(|ahead| ahead.span.first >= to);
+        let unaccounted = accepted.minus(&self.accounted());
+        self.ledger.lost.merge(&unaccounted);
+        self.losses_through = self.losses_through.max(to);
+        self.pass(to);
+    }
+
     /// Moves on, over what was delivered ahead, too.
     fn pass(&mut self, end: Seq) {
         self.next = self.next.max(end);

@@ -3,17 +3,20 @@
 //! # Invariants
 //! - Never needs a person: a generation that lacks something is moved to
 //!   `quarantine/` whole, its losses are told exactly, and what is intact is
-//!   delivered from there.
+//!   delivered from there. One that does not even say what it was is told until an operator
+//!   purges it (test `a_generation_that_says_nothing_is_told_until_it_is_purged`).
 //! - Sealed generations are taken by their manifest, unopened; only those that were
 //!   not sealed are looked through, so that the time of a start does not depend on
 //!   the backlog.
-//! - Sequences continue after the highest that any manifest, block or cursor has
-//!   claimed, so that none is given twice and none hides behind a cursor (tests
-//!   `sequences_go_on_behind_every_cursor_whatever_is_damaged`,
-//!   `without_its_generations_it_goes_on_behind_its_cursors`).
+//! - Sequences continue after the highest that any manifest, header, block, cursor or
+//!   receipt, or the high water, has claimed, so that none is given twice and none hides
+//!   behind a cursor (tests `sequences_go_on_behind_every_cursor_whatever_is_damaged`,
+//!   `without_its_generations_it_goes_on_behind_its_cursors`,
+//!   `a_drained_host_never_begins_anew_whatever_becomes_of_its_cursors`).
 
 use super::durable_file::sync_dir;
-use super::generation::{Generation, losses_of, move_to_quarantine};
+use super::generation::{Generation, losses_of, move_to_quarantine, to_quarantine};
+use super::high_water::{self, HighWater};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
 use super::position::Position;
@@ -30,11 +33,29 @@ use std::sync::Arc;
 /// than any generation holds.
 const UNKNOWN_RANGE: u64 = 1 << 32;
 
+/// What is known before the generations are looked at.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    /// The positions of the cursors that could be read.
+    pub(super) cursors: &'a [Position],
+    /// Whether there are others, whose ways out begin at the oldest record.
+    pub(super) has_unreadable_cursors: bool,
+    /// What is known to be deleted.
+    pub(super) high_water: Option<&'a HighWater>,
+    /// The end of the youngest receipt.
+    pub(super) receipts_end: Option<Seq>,
+    /// Whether the host has its name from this start on.
+    pub(super) is_new_host: bool,
+}
+
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Recovered {
     /// Sealed generations in order, each with at least one record.
     pub(super) generations: Vec<Generation>,
+    /// Directories of generations without records. Only they may know where to go on: they
+    /// are to be removed once the next generation is there.
+    pub(super) empty: Vec<PathBuf>,
     /// The number for the next generation.
     pub(super) next_number: u64,
     /// The sequence for the next record.
@@ -43,6 +64,9 @@ pub(super) struct Recovered {
     pub(super) accepted: Tally,
     /// What the disk no longer has.
     pub(super) losses: Vec<Loss>,
+    /// Generations in quarantine of which nobody can say what they held, and a sequence that
+    /// is not behind theirs.
+    pub(super) unknown: Vec<(u64, Seq)>,
 }
 
 /// A generation's directory.
@@ -54,34 +78,60 @@ struct Found {
 
 /// What became of a directory.
 enum Taken {
-    /// It holds no records.
+    /// It holds no records, and tells nothing.
     Nothing,
-    /// It may have held records, and nothing tells how many.
-    Unknown,
+    /// It holds no records.
+    Empty(Box<Header>, PathBuf),
+    /// It may have held records, and nothing tells how many; whether that is new.
+    Unknown(bool),
     /// Its manifest, sealed; where it is now; whether that is the quarantine.
     Generation(Box<Manifest>, PathBuf, bool),
 }
 
-/// Reads the chain from the disk. `cursors` are the positions that could be read.
+/// The furthest place of which it is known how many events were accepted before it.
+struct Furthest(Seq, Tally);
+
+impl Furthest {
+    /// What was read later counts, where two tell of one place.
+    fn note(&mut self, seq: Seq, accepted: &Tally) {
+        if seq >= self.0 {
+            *self = Self(seq, accepted.clone());
+        }
+    }
+}
+
+/// Reads the chain from the disk.
 pub(super) fn recover(
     generations: &Path,
     quarantine: &Path,
-    cursors: &[Position],
+    known: &Known<'_>,
 ) -> Result<Recovered, StoreError> {
     remove_half_deleted(generations)?;
-    let floor = cursors.iter().min_by_key(|cursor| cursor.next);
-    let highest = cursors.iter().max_by_key(|cursor| cursor.next);
-    let reach = cursors.iter().map(Position::reach).max();
     let mut recovered = Recovered {
         generations: Vec::new(),
+        empty: Vec::new(),
         next_number: 1,
-        next_seq: reach.unwrap_or(Seq::FIRST).max(Seq::FIRST),
-        accepted: highest.map_or_else(Tally::default, Position::accounted),
+        next_seq: Seq::FIRST,
+        accepted: Tally::default(),
         losses: Vec::new(),
+        unknown: Vec::new(),
     };
+    let mut furthest = Furthest(Seq(0), Tally::default());
+    let places = known.cursors.iter().map(|at| (at.next, at.accounted()));
+    places
+        .clone()
+        .for_each(|(next, accepted)| furthest.note(next, &accepted));
+    let high_water = known.high_water.map(|at| (at.end, at.accepted.clone()));
+    if let Some((end, accepted)) = &high_water {
+        furthest.note(*end, accepted);
+    }
     // What the chain is known to hold up to here, in sequence order.
-    let mut end = floor.map_or(Seq::FIRST, |cursor| cursor.next);
-    let mut accepted = floor.map_or_else(Tally::default, Position::accounted);
+    let mut end = high_water::floor(places, known.has_unreadable_cursors, high_water);
+    let floor = end.as_ref().map_or(Seq(0), |(floor, _)| *floor);
+    let mut is_told = end.is_some();
+    let reach = known.cursors.iter().map(Position::reach);
+    let ends = reach.chain([floor]).chain(known.receipts_end);
+    recovered.next_seq = ends.fold(Seq::FIRST, Seq::max);
     let mut found = list(generations, false)?;
     found.extend(list(quarantine, true)?);
     found.sort_unstable_by_key(|found| found.number);
@@ -90,37 +140,58 @@ pub(super) fn recover(
         let number = found.number;
         let (manifest, dir, quarantined) = match take(found, quarantine)? {
             Taken::Nothing => continue,
-            Taken::Unknown => {
-                recovered.next_seq = Seq(recovered.next_seq.0 + UNKNOWN_RANGE);
+            Taken::Empty(header, dir) => {
+                is_told = true;
+                recovered.next_seq = recovered.next_seq.max(header.base);
+                furthest.note(header.base, &header.accepted_before);
+                recovered.empty.push(dir);
+                continue;
+            }
+            Taken::Unknown(is_new) => {
+                recovered.unknown.push((number, recovered.next_seq));
+                if is_new {
+                    is_told = true;
+                    recovered.next_seq = Seq(recovered.next_seq.0 + UNKNOWN_RANGE);
+                }
                 continue;
             }
             Taken::Generation(manifest, dir, quarantined) => (*manifest, dir, quarantined),
         };
+        // What lies in quarantine may be from long ago.
+        is_told |= !quarantined;
         let header = &manifest.header;
         recovered.next_seq = recovered.next_seq.max(manifest.end);
         recovered.losses.extend(losses_of(&manifest));
-        if manifest.end <= floor.map_or(Seq(0), |cursor| cursor.next) && quarantined {
+        let mut accepted = header.accepted_before.clone();
+        accepted.merge(&manifest.events);
+        furthest.note(manifest.end, &accepted);
+        if manifest.end <= floor && quarantined {
             // Delivered as far as it could be; only its files are left.
             continue;
         }
-        if end < header.previous_end {
-            let missing = missing(number - 1, end, &accepted, header);
+        if let Some((end, accepted)) = &end
+            && *end < header.previous_end
+        {
+            let missing = missing(number - 1, *end, accepted, header);
             recovered.losses.extend(losses_of(&missing));
             let nowhere = quarantine.join("missing");
             recovered
                 .generations
                 .push(Generation::sealed(nowhere, missing, true));
         }
-        end = manifest.end;
-        accepted = header.accepted_before.clone();
-        accepted.merge(&manifest.events);
+        end = Some((manifest.end, accepted));
         recovered
             .generations
             .push(Generation::sealed(dir, manifest, quarantined));
     }
-    if !recovered.generations.is_empty() {
-        recovered.accepted = accepted;
+    if !is_told && !known.is_new_host {
+        recovered.next_seq = Seq(recovered.next_seq.0 + UNKNOWN_RANGE);
+        tracing::error!(
+            next_seq = %recovered.next_seq,
+            "this host has taken events before, and neither cursors nor generations tell how many: its sequences go on far behind all that it can have given"
+        );
     }
+    recovered.accepted = furthest.1;
     sync_dir(generations)?;
     Ok(recovered)
 }
@@ -147,7 +218,7 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
         let store = survey::store_file(&dir);
         let held_records = was_damaged || store.metadata().is_ok_and(|meta| meta.len() > 0);
         if quarantined {
-            return Ok(Taken::Nothing);
+            return Ok(unknown_if(held_records));
         }
         if !held_records {
             // Cut off while it was made: the header comes before the store.
@@ -155,8 +226,8 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
             return Ok(Taken::Nothing);
         }
         // If another follows, its header tells how far this one went.
-        move_to_quarantine(&dir, quarantine)?;
-        return Ok(Taken::Unknown);
+        set_aside(&dir, quarantine)?;
+        return Ok(Taken::Unknown(true));
     };
     make_durable(&dir)?;
     let expected = claimed.as_ref().map_or(0, |manifest| manifest.blocks);
@@ -164,14 +235,13 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
     let manifest = survey::survey(&blocks, &header, claimed.as_ref(), Tail::Take)?.manifest;
     if manifest.end == header.base {
         if quarantined {
-            return Ok(Taken::Nothing);
+            return Ok(unknown_if(was_damaged));
         }
         if was_damaged {
-            move_to_quarantine(&dir, quarantine)?;
-            return Ok(Taken::Unknown);
+            set_aside(&dir, quarantine)?;
+            return Ok(Taken::Unknown(true));
         }
-        fs::remove_dir_all(&dir)?;
-        return Ok(Taken::Nothing);
+        return Ok(Taken::Empty(header.into(), dir));
     }
     match manifest.write(&dir) {
         Err(error) if want(&error).is_some() => {
@@ -186,6 +256,22 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
     }
     let dir = move_to_quarantine(&dir, quarantine)?;
     Ok(Taken::Generation(manifest.into(), dir, true))
+}
+
+/// What a directory in quarantine tells that holds nothing to be read.
+fn unknown_if(held_records: bool) -> Taken {
+    if held_records {
+        Taken::Unknown(false)
+    } else {
+        Taken::Nothing
+    }
+}
+
+/// Moves a generation aside that does not say what it held, or where its records are.
+fn set_aside(dir: &Path, quarantine: &Path) -> io::Result<()> {
+    let moved = to_quarantine(dir, quarantine)?;
+    tracing::error!(directory = %moved.display(), "generation is set aside whole: nothing tells how many records it held, and nothing is delivered from there");
+    Ok(())
 }
 
 /// The header, from the manifest or its own file.

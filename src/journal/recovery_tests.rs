@@ -5,6 +5,8 @@ use super::manifest::{Header, Manifest};
 use super::tests::{content, gated, options, read_all, record};
 use super::*;
 use crate::event::identity::Seq;
+use crate::event::tally::Tally;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 #[tokio::test]
@@ -132,4 +134,162 @@ async fn a_manifest_that_claims_too_much_is_no_more_than_a_damaged_one() {
     let next = journal.append(record(content(10, 10)), None).await;
     assert_eq!(next.unwrap(), Seq(11));
     journal.close();
+}
+
+/// What a way out has delivered: these records, each with one event.
+pub(super) fn passed(seqs: std::ops::Range<u64>) -> Vec<Passed> {
+    let one = |seq| Passed {
+        seq: Seq(seq),
+        events: Tally::rejected(),
+        dead_lettered: Tally::default(),
+    };
+    seqs.map(one).collect()
+}
+
+/// A host that took ten records, delivered all of them by its one way out, and was stopped.
+async fn drained(dir: &Path) -> Options {
+    let options = options(dir);
+    let journal = Journal::open(&options).unwrap();
+    let cursor = journal.cursor("out").unwrap();
+    for i in 0..10 {
+        let record = record(content(i, 1000));
+        journal.append(record, None).await.unwrap();
+    }
+    // Saved in two steps: the older slot is behind.
+    cursor.advance(Seq(6), &passed(1..6));
+    journal.tidy_now();
+    cursor.advance(Seq(11), &passed(6..11));
+    journal.close();
+    let generations = std::fs::read_dir(dir.join("generations")).unwrap();
+    assert_eq!(generations.count(), 0, "all are delivered and deleted");
+    options
+}
+
+/// Makes the slot unreadable that counts.
+fn rot_newer_slot(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let half = bytes.len() / 2;
+    let number = |at: usize| u64::from_le_bytes(bytes[at + 4..at + 12].try_into().unwrap());
+    let at = if number(0) > number(half) { 0 } else { half };
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_drained_host_never_begins_anew_whatever_becomes_of_its_cursors() {
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 3] = [
+        ("removed", |path| std::fs::remove_file(path).unwrap()),
+        ("overwritten", |path| std::fs::write(path, b"x").unwrap()),
+        ("rotten in its newer slot", rot_newer_slot),
+    ];
+    for was_idle in [false, true] {
+        for (what, harm) in harms {
+            let dir = tempfile::tempdir().unwrap();
+            let options = drained(dir.path()).await;
+            if was_idle {
+                // A generation without records says where it was to begin.
+                Journal::open(&options).unwrap().crash();
+            }
+            harm(&dir.path().join("cursors/out"));
+            let what = format!("cursor {what}, idle {was_idle}");
+            let journal = Journal::open(&options).unwrap();
+            assert_eq!(journal.ledger().accepted.total(), 10, "{what}");
+            let other = journal.cursor("other").unwrap();
+            let next = journal.append(record("on"), None).await.unwrap();
+            assert_eq!(next, Seq(11), "{what}");
+            other.advance(next.next(), &passed(11..12));
+            for way in journal.ledger().ways {
+                let pending = u64::from(way.way == "out");
+                assert_eq!(way.pending.total(), pending, "{what}: {way:?}");
+                assert!(way.adds_up, "{what}: {way:?}");
+            }
+            assert_eq!(journal.losses(), [], "{what}");
+            journal.close();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_nothing_tells_where_it_was_leaves_room_for_all_that_it_gave() {
+    for keep_receipts in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = drained(dir.path()).await;
+        std::fs::remove_file(dir.path().join("cursors/out")).unwrap();
+        drop(std::fs::remove_file(dir.path().join("high_water")));
+        if !keep_receipts {
+            std::fs::remove_dir_all(dir.path().join("receipts")).unwrap();
+        }
+        let journal = Journal::open(&options).unwrap();
+        let next = journal.append(record("on"), None).await.unwrap();
+        assert!(next > Seq(1 << 32), "{next}");
+        journal.close();
+        drop(journal);
+        // Once is enough.
+        let journal = Journal::open(&options).unwrap();
+        assert_eq!(
+            journal.append(record("on"), None).await.unwrap(),
+            next.next()
+        );
+        journal.close();
+    }
+}
+
+#[tokio::test]
+async fn a_way_out_that_was_replaced_has_lost_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.limits.generation_bytes = 60_000;
+    let journal = Journal::open(&options).unwrap();
+    let cursor = journal.cursor("out").unwrap();
+    for i in 0..5 {
+        let record = record(content(i, 70_000));
+        journal.append(record, None).await.unwrap();
+    }
+    cursor.advance(Seq(4), &passed(1..4));
+    journal.close();
+    drop((journal, cursor));
+    std::fs::remove_file(dir.path().join("cursors/out")).unwrap();
+    let journal = Journal::open(&options).unwrap();
+    let other = journal.cursor("other").unwrap();
+    assert_eq!(other.next(), Seq(4), "what is left is for the other");
+    assert_eq!(journal.losses(), [], "what was delivered is not lost");
+    let ledger = journal.ledger();
+    assert_eq!(ledger.accepted.total(), 5);
+    assert_eq!(ledger.ways[0].pending.total(), 2, "{ledger:?}");
+    journal.close();
+}
+
+#[tokio::test]
+async fn a_generation_that_says_nothing_is_told_until_it_is_purged() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let journal = Journal::open(&options).unwrap();
+    journal.cursor("out").unwrap();
+    for i in 0..10 {
+        let record = record(content(i, 1000));
+        journal.append(record, None).await.unwrap();
+    }
+    journal.close();
+    drop(journal);
+    let generation = dir.path().join("generations/gen-000000000001");
+    for file in ["header", "manifest"] {
+        std::fs::write(generation.join(file), b"damaged").unwrap();
+    }
+    for start in 0..3 {
+        let journal = Journal::open(&options).unwrap();
+        assert!(dir.path().join("quarantine/gen-000000000001").is_dir());
+        let losses = journal.losses();
+        assert_eq!(losses.len(), 1, "start {start}");
+        assert_eq!((losses[0].generation, losses[0].records()), (1, 0));
+        assert!(journal.stats().lost_records > 0, "the alert sees it");
+        let next = journal.append(record("on"), None).await.unwrap();
+        let expected = Seq((1 << 32) + 1 + start);
+        assert_eq!(next, expected, "numbers are left out once");
+        if start == 2 {
+            journal.purge_quarantined(1, true).unwrap();
+            assert_eq!(journal.losses(), []);
+        }
+        journal.close();
+    }
 }

@@ -10,10 +10,11 @@ use super::capacity::Capacity;
 use super::cursor::Cursor;
 use super::error::CursorError;
 use super::generation::Generation;
+use super::high_water::HighWaterFile;
 use super::ledger;
 use super::losses::{Loss, Losses};
 use super::receipts::{self, ReceiptError, ReceiptLimits};
-use super::store::{Blocks, StoreError, Want};
+use super::store::{Blocks, StoreError, Want, want};
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) cursors_dir: PathBuf,
     pub(super) receipts_dir: PathBuf,
     pub(super) receipt_limits: ReceiptLimits,
+    pub(super) high_water: Mutex<HighWaterFile>,
     pub(super) capacity: Capacity,
     pub(super) chain: RwLock<Vec<Arc<Generation>>>,
     pub(super) cursors: Mutex<BTreeMap<String, Arc<Cursor>>>,
@@ -96,6 +98,16 @@ impl Shared {
         }
     }
 
+    /// Notes and logs a generation of which nothing tells what it held.
+    pub(super) fn note_unknown(&self, generation: u64, at: Seq) {
+        if lock(&self.losses).add_unknown(generation, at) {
+            tracing::error!(
+                generation,
+                "neither the header nor the manifest of a generation in quarantine can be read: nobody knows which records are lost with it"
+            );
+        }
+    }
+
     /// The blocks of a generation; what it turns out to lack is noted.
     pub(super) fn open_generation(
         &self,
@@ -124,6 +136,12 @@ impl Shared {
             None => (self.durable_end(), lock(&self.accepted).clone()),
         };
         let cursor = Arc::new(Cursor::open(&self.cursors_dir, name, oldest, &since)?);
+        match lock(&self.high_water).known() {
+            Some(known) if known.end < oldest => cursor.catch_up(known.end, &known.accepted),
+            Some(_) => cursor.catch_up(oldest, &since),
+            // What is missing before the oldest may be lost.
+            None => {}
+        }
         cursors.insert(name.to_owned(), Arc::clone(&cursor));
         Ok(cursor)
     }
@@ -170,7 +188,7 @@ impl Shared {
             .collect();
         let deleted = !doomed.is_empty();
         for generation in doomed {
-            if !self.receipt(&generation) {
+            if !self.receipt(&generation) || !self.raise(&generation) {
                 break;
             }
             if let Err(error) = generation.delete(&self.generations_dir) {
@@ -200,6 +218,20 @@ impl Shared {
                 Err(error) => tracing::debug!(%error, "old receipts stay"),
             }
         }
+    }
+
+    /// Makes it durable that everything up to a generation's end may go, and says whether it
+    /// does. For want of room to make that file, it goes all the same: cursors tell it, too.
+    fn raise(&self, generation: &Generation) -> bool {
+        let mut accepted = generation.header.accepted_before.clone();
+        accepted.merge(&generation.events().0);
+        let raised = lock(&self.high_water).raise(generation.end(), &accepted);
+        let Err(error) = raised else { return true };
+        if self.board.is_new("deleting", "deleting") {
+            let generation = generation.number();
+            tracing::warn!(generation, %error, "cannot note how far the deletions have come");
+        }
+        want(&error) == Some(Want::Space)
     }
 
     /// Writes down what a generation held that is about to go, and says whether it goes. It

@@ -1,5 +1,5 @@
 //! A small file that is rewritten often and must never need new room: two slots,
-//! written in turn, in place. Called by `cursor`.
+//! written in turn, in place. Called by `cursor` and `high_water`.
 //!
 //! ```text
 //! slot 0, slot 1, SLOT_BYTES each:
@@ -12,6 +12,8 @@
 //! # Invariants
 //! - A write goes to the slot that does not count, and is synced: a power cut at
 //!   any moment leaves the one or the other (test `a_torn_write_leaves_the_other`).
+//! - What was read is made durable before anything is done by it: whoever opens the file
+//!   calls `make_durable`.
 //! - Both slots are written out when the file is made: on file systems that write
 //!   in place, a full disk does not keep a cursor from being saved.
 
@@ -48,6 +50,14 @@ impl Slots {
         };
         let (number, content) = newest(&read(&file)?).ok_or_else(damaged)?;
         Ok(Some((Self { file, number }, content)))
+    }
+
+    /// Makes durable what [`Slots::open`] read: a process that was killed between its write
+    /// and its sync leaves a slot that only the memory of this machine has, and what is done by
+    /// it (deletions) must not outlive it.
+    pub(super) fn make_durable(&self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        path.parent().map_or(Ok(()), sync_dir)
     }
 
     /// Reads the file without a handle to it.

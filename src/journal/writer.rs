@@ -112,6 +112,11 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Whether it has a generation to write to.
+    pub(super) fn is_active(&self) -> bool {
+        self.active.is_some()
+    }
+
     /// Serves until every sender is gone, then seals what was written.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         while let Some(command) = commands.blocking_recv() {

@@ -293,7 +293,9 @@ function log(status, points) {
       disk.free_bytes === null ? null : ["free", size(disk.free_bytes)],
       ["generations", number.format(status.generations)],
     ]),
-    lost.map((loss) => h("p", { class: "why ill" }, `sequences ${loss.first} to ${loss.end - 1} in generation ${loss.generation} are lost`)),
+    lost.map((loss) => h("p", { class: "why ill" }, loss.end > loss.first
+      ? `sequences ${loss.first} to ${loss.end - 1} in generation ${loss.generation} are lost`
+      : `what generation ${loss.generation} held is lost, and nobody knows how much that was`)),
     spark("on disk", levels(points, (point) => point.used_bytes), undefined, size)));
 }
 
