@@ -182,6 +182,7 @@ fn plan_removal(number: u64, ground: &Ground<'_>) -> Result<Plan, ChangeError> {
             PurgeError::Needed(_) => ChangeError::Refused(format!(
                 "{error}; `holdfast journal ls` says to which ways out"
             )),
+            PurgeError::Unreadable(_) => ChangeError::Refused(error.to_string()),
             PurgeError::Io { .. } => ChangeError::Failed(error.to_string()),
         })?;
     let directory = ground.directory()?;

@@ -20,10 +20,7 @@ pub(super) fn status(site: &Site) -> anyhow::Result<Status> {
     let generations = directory.generations();
     let serving = generations.iter().filter(|g| !g.quarantined);
     let oldest = serving.clone().map(|g| g.first.0).min();
-    // Where everything was delivered and deleted, the cursors remember.
-    let ends = generations.iter().map(|g| g.end);
-    let ends = ends.chain(directory.cursors().iter().map(CursorInfo::reach));
-    let next_seq = ends.max().unwrap_or(Seq::FIRST).0;
+    let next_seq = directory.end().0;
     let bounds = site.config.as_ref().map(|config| &config.journal);
     let mut ways = Vec::new();
     for cursor in directory.cursors() {
@@ -31,7 +28,8 @@ pub(super) fn status(site: &Site) -> anyhow::Result<Status> {
     }
     Ok(Status {
         state,
-        reasons: Vec::new(),
+        // A purge of the package asks whether there are any.
+        reasons: directory.unreadable().to_vec(),
         in_work: None,
         version: None,
         pid: None,

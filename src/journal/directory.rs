@@ -7,14 +7,14 @@
 //! - What is missing is shown as exactly as what is there.
 
 use super::contents::Contents;
-use super::cursor::is_name;
+use super::cursor_info::{self, CursorInfo};
 use super::data_lock;
 use super::error::InspectError;
 use super::generation::dir_bytes;
+use super::high_water::{self, HighWater};
 use super::host_id;
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
-use super::position::{self, Ledger, Position, Span};
 use super::receipts::{self, ReceiptFile};
 use super::record::Record;
 use super::recovery::number_of;
@@ -52,47 +52,6 @@ pub struct GenerationInfo {
     pub events: Tally,
 }
 
-/// A cursor, for people.
-#[derive(Debug, Clone, Serialize)]
-pub struct CursorInfo {
-    /// The way out's name.
-    pub name: String,
-    /// The first sequence that it has not delivered, as of the last save.
-    pub next: Seq,
-    /// Events accepted before the way out came to be.
-    pub since: Tally,
-    /// What became of all those that it has passed.
-    pub ledger: Ledger,
-    /// What it has delivered behind `next`, in order.
-    pub ahead: Vec<Span>,
-    /// What became of those before `next`.
-    pub(super) before_next: Ledger,
-}
-
-impl CursorInfo {
-    /// Whether it has delivered a request, or passed it otherwise.
-    #[must_use]
-    pub fn has_passed(&self, seq: Seq) -> bool {
-        seq < self.next
-            || self
-                .ahead
-                .iter()
-                .any(|span| (span.first..span.end).contains(&seq))
-    }
-
-    /// The sequence after the last that it has passed.
-    #[must_use]
-    pub fn reach(&self) -> Seq {
-        self.ahead.last().map_or(self.next, |span| span.end)
-    }
-
-    /// What it has not passed before `to`, in order.
-    #[must_use]
-    pub fn gaps(&self, to: Seq) -> Vec<Span> {
-        position::gaps(self.next, &self.ahead, to)
-    }
-}
-
 /// What a walk comes by.
 #[derive(Debug)]
 pub enum Found {
@@ -118,6 +77,10 @@ pub struct Directory {
     entries: Vec<Entry>,
     infos: Vec<GenerationInfo>,
     cursors: Vec<CursorInfo>,
+    high_water: Option<HighWater>,
+    /// What delivery may still need, and cannot be read.
+    unreadable: Vec<String>,
+    unknown_generations: Vec<u64>,
     /// What could not be made sense of.
     pub(super) problems: Vec<String>,
 }
@@ -154,13 +117,26 @@ impl Directory {
             entries: Vec::new(),
             infos: Vec::new(),
             cursors: Vec::new(),
+            high_water: None,
+            unreadable: Vec::new(),
+            unknown_generations: Vec::new(),
             problems: Vec::new(),
         };
-        directory.load_cursors()?;
+        match HighWater::read(data_dir) {
+            Ok(found) => directory.high_water = found,
+            Err(error) => directory.problem(&data_dir.join("high_water"), &error.to_string()),
+        }
+        directory.cursors = cursor_info::list(&data_dir.join("cursors"))?;
+        for cursor in directory.cursors.clone() {
+            if let Some(damage) = &cursor.damage {
+                directory.cannot_read(&data_dir.join("cursors").join(cursor.name), damage);
+            }
+        }
         directory.load(&generations, false)?;
         directory.load(&data_dir.join("quarantine"), true)?;
         directory.entries.sort_by_key(|entry| entry.info.number);
         directory.infos = directory.entries.iter().map(|e| e.info.clone()).collect();
+        directory.place_unreadable_cursors();
         Ok(directory)
     }
 
@@ -186,6 +162,30 @@ impl Directory {
     #[must_use]
     pub fn cursors(&self) -> &[CursorInfo] {
         &self.cursors
+    }
+
+    /// Cursors and generations that cannot be read, and why: what has them to be delivered is
+    /// not known.
+    #[must_use]
+    pub fn unreadable(&self) -> &[String] {
+        &self.unreadable
+    }
+
+    /// The sequence after the last that anything here tells of.
+    #[must_use]
+    pub fn end(&self) -> Seq {
+        let ends = self.infos.iter().map(|info| info.end);
+        let reach = self.cursors.iter().map(CursorInfo::reach);
+        let high_water = self.high_water.iter().map(|known| known.end);
+        ends.chain(reach)
+            .chain(high_water)
+            .fold(Seq::FIRST, Seq::max)
+    }
+
+    /// Generations that do not say what they hold, by number.
+    #[must_use]
+    pub fn unknown_generations(&self) -> &[u64] {
+        &self.unknown_generations
     }
 
     /// What deleted generations held, as far as it is kept.
@@ -261,10 +261,35 @@ impl Directory {
         Ok(())
     }
 
+    /// From where on there should be everything, as a start takes it.
+    fn floor(&self) -> Option<Seq> {
+        let (readable, damaged): (Vec<_>, Vec<_>) =
+            self.cursors.iter().partition(|c| c.damage.is_none());
+        let places = readable.iter().map(|cursor| (cursor.next, ()));
+        let high_water = self.high_water.as_ref().map(|known| (known.end, ()));
+        high_water::floor(places, !damaged.is_empty(), high_water).map(|(seq, ())| seq)
+    }
+
+    /// Puts each cursor that cannot be read where a start puts it.
+    fn place_unreadable_cursors(&mut self) {
+        let floor = self.floor().unwrap_or(Seq(0));
+        let mut entries = self.entries.iter();
+        let oldest = entries.find(|e| !e.info.quarantined || e.manifest.end > floor);
+        let (next, since) = match (oldest, &self.high_water) {
+            (Some(entry), _) => (entry.header.base, entry.header.accepted_before.clone()),
+            (None, Some(known)) => (known.end, known.accepted.clone()),
+            (None, None) => (Seq::FIRST, Tally::default()),
+        };
+        for cursor in self.cursors.iter_mut().filter(|c| c.damage.is_some()) {
+            cursor.next = next;
+            cursor.since = since.clone();
+        }
+    }
+
     /// Ranges of generations that are not there at all.
     pub(super) fn missing(&self) -> Vec<Loss> {
         let mut missing = Vec::new();
-        let Some(mut end) = self.cursors.iter().map(|cursor| cursor.next).min() else {
+        let Some(mut end) = self.floor() else {
             return missing;
         };
         for entry in &self.entries {
@@ -332,7 +357,9 @@ impl Directory {
         let header = manifest.as_ref().map(|m| m.header.clone()).or(header);
         let Some(header) = header else {
             if survey::store_file(&dir).exists() {
-                self.problem(&dir, "has neither header nor manifest");
+                let text = "has neither header nor manifest: nothing tells what it holds";
+                self.cannot_read(&dir, text);
+                self.unknown_generations.push(number);
             }
             return Ok(());
         };
@@ -380,33 +407,10 @@ impl Directory {
             .map_err(|error| store_error(number, &error))
     }
 
-    fn load_cursors(&mut self) -> Result<(), InspectError> {
-        let dir = self.data_dir.join("cursors");
-        let entries = match std::fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(read_error(&dir)(error)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(read_error(&dir))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if !is_name(&name) {
-                continue;
-            }
-            match Position::read(&entry.path()) {
-                Ok(position) => self.cursors.push(CursorInfo {
-                    name,
-                    next: position.next,
-                    ahead: position.ahead(),
-                    ledger: position.all(),
-                    since: position.since,
-                    before_next: position.ledger,
-                }),
-                Err(error) => self.problem(&entry.path(), &error.to_string()),
-            }
-        }
-        self.cursors.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(())
+    /// A problem of something that delivery may still need.
+    fn cannot_read(&mut self, path: &Path, what: &str) {
+        self.problem(path, what);
+        self.unreadable.extend(self.problems.last().cloned());
     }
 
     fn problem(&mut self, path: &Path, what: &str) {

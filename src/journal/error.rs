@@ -149,6 +149,11 @@ pub enum PurgeError {
     /// Some way out has not passed it; skip or deliver it first.
     #[error("generation {0} still has records to deliver")]
     Needed(u64),
+    /// Where a way out is cannot be read, so nobody knows what it still needs.
+    #[error(
+        "cursors/{0} cannot be read, so its way out may need every record; a start of the service takes it to the oldest one, or remove the file if the way out is gone"
+    )]
+    Unreadable(String),
     /// A file operation failed. Trying again is allowed.
     #[error("remove {path}: {source}")]
     Io {

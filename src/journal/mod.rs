@@ -102,6 +102,7 @@ mod capacity;
 mod codec;
 mod contents;
 mod cursor;
+mod cursor_info;
 mod data_lock;
 mod directory;
 mod durable_file;
@@ -135,7 +136,8 @@ mod writer;
 
 pub use capacity::Limits;
 pub use cursor::{Cursor, CursorStats};
-pub use directory::{CursorInfo, Directory, Found, GenerationInfo};
+pub use cursor_info::CursorInfo;
+pub use directory::{Directory, Found, GenerationInfo};
 pub use error::{
     AppendError, CursorError, InspectError, OpenError, PurgeError, ReadError, SkipError,
 };
@@ -155,6 +157,8 @@ pub use verify::Report;
 mod damage_tests;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod operator_tests;
 #[cfg(test)]
 mod receipts_tests;
 #[cfg(test)]

@@ -4,6 +4,9 @@
 //! # Invariants
 //! - Holds the directory's lock: no service starts on it meanwhile, and what a
 //!   killed one left unsealed counts (test `a_killed_directory_is_skipped_to_its_end`).
+//! - Deletes nothing while a cursor cannot be read: its way out may need every record (tests
+//!   `an_unreadable_cursor_keeps_everything`,
+//!   `a_quarantine_stays_where_a_cursor_cannot_be_read`).
 //! - Changes nothing unless told to apply; opens no store, begins no generation.
 
 use super::cursor::{Cursor, is_name};
@@ -11,6 +14,7 @@ use super::data_lock;
 use super::directory::{Directory, Found};
 use super::error::{InspectError, OpenError, PurgeError, SkipError};
 use super::generation::Generation;
+use super::high_water::HighWaterFile;
 use super::receipts::{self, ReceiptError};
 use super::skip::{self, Skipped};
 use crate::event::identity::Seq;
@@ -85,9 +89,13 @@ impl Offline {
         };
         let directory = Directory::of(&self.data_dir, false)
             .map_err(|error| io_error(std::io::Error::other(error.to_string())))?;
+        if let Some(cursor) = unreadable(&directory) {
+            return Err(PurgeError::Unreadable(cursor));
+        }
         let Some(passed) = directory.cursors().iter().map(|c| c.next).min() else {
             return Ok(Vec::new());
         };
+        let mut high_water = HighWaterFile::open(&self.data_dir, false);
         let mut deleted = Vec::new();
         for entry in directory.entries() {
             let info = &entry.info;
@@ -98,6 +106,9 @@ impl Offline {
                 let manifest = entry.manifest.clone();
                 let generation = Generation::sealed(entry.dir.clone(), manifest, false);
                 self.receipt(&generation);
+                let mut accepted = entry.header.accepted_before.clone();
+                accepted.merge(&entry.manifest.events);
+                high_water.raise(info.end, &accepted).map_err(io_error)?;
                 generation
                     .delete(&self.data_dir.join("generations"))
                     .map_err(io_error)?;
@@ -127,15 +138,25 @@ impl Offline {
     /// See [`PurgeError`].
     pub fn purge_quarantined(&self, generation: u64, apply: bool) -> Result<u64, PurgeError> {
         let quarantine = self.data_dir.join("quarantine");
-        let directory = Directory::of(&self.data_dir, false).ok();
+        let directory = Directory::of(&self.data_dir, false).map_err(|error| PurgeError::Io {
+            path: self.data_dir.clone(),
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        if let Some(cursor) = unreadable(&directory) {
+            return Err(PurgeError::Unreadable(cursor));
+        }
         let needed = |number| {
-            let Some(directory) = &directory else {
-                return false;
-            };
             let end = directory.generations().iter().find(|g| g.number == number);
             let passed = directory.cursors().iter().map(|c| c.next).min();
             matches!((end, passed), (Some(info), Some(passed)) if info.end > passed)
         };
         skip::purge_quarantined(&quarantine, generation, needed, apply)
     }
+}
+
+/// A way out whose cursor cannot be read.
+fn unreadable(directory: &Directory) -> Option<String> {
+    let mut cursors = directory.cursors().iter();
+    let cursor = cursors.find(|cursor| cursor.damage.is_some());
+    cursor.map(|cursor| cursor.name.clone())
 }

@@ -2,7 +2,7 @@
 
 use crate::admin::{Counts, counts};
 use crate::cli::site::{Place, Site};
-use crate::cli::text::{Cell, age, size, table};
+use crate::cli::text::{Cell, age, fact, size, table};
 use crate::clock::now_ms;
 use crate::journal::{CursorInfo, Directory, GenerationInfo};
 use clap::Args as ClapArgs;
@@ -32,6 +32,8 @@ struct List {
 struct Way {
     way: String,
     next_seq: u64,
+    /// Why its cursor cannot be read: then a start takes it to be at the oldest record.
+    damage: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -78,6 +80,7 @@ fn list(site: &Site, directory: &Directory) -> List {
             .map(|cursor| Way {
                 way: cursor.name.clone(),
                 next_seq: cursor.next.0,
+                damage: cursor.damage.clone(),
             })
             .collect(),
     }
@@ -158,6 +161,15 @@ fn render(list: &List) -> String {
         text.push('\n');
         text.push_str(&table(&["WAY OUT", "NEXT"], &ways));
     }
+    for way in &list.ways {
+        if let Some(damage) = &way.damage {
+            let line = format!(
+                "cursors/{}: {damage}; a start delivers again from {}",
+                way.way, way.next_seq
+            );
+            text.push_str(&fact("PROBLEM", &line));
+        }
+    }
     text
 }
 
@@ -189,6 +201,7 @@ mod tests {
                 ways: vec![Way {
                     way: "w".repeat(64),
                     next_seq: figure,
+                    damage: Some("no slot is whole".into()),
                 }],
             };
             let text = render(&list);
