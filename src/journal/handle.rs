@@ -42,6 +42,9 @@ const QUEUED_APPENDS_MAX: usize = 16_384;
 /// measured. Bounds what a crash delivers twice.
 const TIDY_PERIOD: Duration = Duration::from_millis(200);
 
+/// How long a close goes on deleting; the next start does the rest.
+const CLOSE_DELETING_MAX: Duration = Duration::from_secs(5);
+
 /// How to open a journal.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -202,6 +205,8 @@ impl Journal {
                 while stopped.recv_timeout(TIDY_PERIOD)
                     == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
                 {
+                    // What is left to delete waits for the next turn: the writer's ticks, the
+                    // measures and the watchdog do not wait for a long backlog.
                     keeper.tidy();
                     keeper.keeper_turns.fetch_add(1, Ordering::Relaxed);
                     // A full queue means that the writer is awake: it looks by itself.
@@ -368,10 +373,10 @@ impl Journal {
         self.shared.capacity.no_space();
     }
 
-    /// What the keeper does every now and then, now.
+    /// What the keeper does in as many turns as it takes, now.
     #[cfg(test)]
     pub(super) fn tidy_now(&self) {
-        self.shared.tidy();
+        while self.shared.tidy() {}
     }
 
     /// Ends as a killed process does: nothing is sealed, nothing is saved.
@@ -400,7 +405,8 @@ impl Journal {
                 tracing::error!(target: FOLLOWS_PANIC, "a journal thread had panicked");
             }
         }
-        self.shared.tidy();
+        let until = Instant::now() + CLOSE_DELETING_MAX;
+        while self.shared.tidy() && Instant::now() < until {}
     }
 }
 

@@ -225,3 +225,39 @@ async fn a_killed_directory_is_skipped_to_its_end() {
     assert_eq!(ledger.ways[0].ledger.purged.total(), 9);
     journal.close();
 }
+
+#[tokio::test]
+async fn a_long_backlog_goes_in_many_turns_each_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.limits.generation_bytes = 60_000;
+    let journal = Journal::open(&options).unwrap();
+    let cursor = journal.cursor("out").unwrap();
+    for i in 0..40 {
+        let record = record(content(i, 70_000));
+        journal.append(record, None).await.unwrap();
+    }
+    let many = journal.stats().generations;
+    assert!(many >= 30, "{many}");
+    journal.tidy_now();
+    cursor.advance(Seq(41), &[]);
+    // By turns of the keeper: one that is under way counts in part, at both ends.
+    let mut before = (journal.turns().keeper, journal.stats());
+    let mut measured = std::collections::BTreeSet::from([before.1.used_bytes]);
+    until("all of it is deleted", async || {
+        let turns = journal.turns().keeper;
+        let stats = journal.stats();
+        let deleted = before.1.generations.saturating_sub(stats.generations);
+        let turns_max = journal.turns().keeper - before.0 + 1;
+        assert!(
+            deleted as u64 <= turns_max * 4,
+            "{deleted} in {turns_max} turns"
+        );
+        measured.insert(stats.used_bytes);
+        before = (turns, stats);
+        before.1.generations == 1
+    })
+    .await;
+    assert!(measured.len() > 4, "not measured in between: {measured:?}");
+    journal.close();
+}

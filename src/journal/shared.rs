@@ -5,6 +5,9 @@
 //! - The chain is in sequence order; its last generation may be active.
 //! - `tidy` saves cursors before it deletes, and deletes only sealed generations
 //!   that every saved cursor has passed; without any cursor it deletes nothing.
+//! - A turn of `tidy` is short, however much there is to delete: cursors are saved, the disk
+//!   is measured and the watchdog hears of it in between (test
+//!   `a_long_backlog_goes_in_many_turns_each_measured`).
 
 use super::capacity::Capacity;
 use super::cursor::Cursor;
@@ -23,7 +26,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
+
+/// Generations that are deleted in one turn; each is read through once more, for its receipt.
+const DELETIONS_PER_TURN: usize = 4;
+
+/// How long a turn deletes: after that, the generation in hand is its last.
+const DELETING_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -152,14 +162,16 @@ impl Shared {
         lock(&self.cursors).values().cloned().collect()
     }
 
-    /// Saves cursors, then deletes the generations that all have passed, and
-    /// measures what is left, whatever came in between.
-    pub(super) fn tidy(&self) {
-        self.save_and_delete();
+    /// One turn: saves cursors, then deletes a few of the generations that all have
+    /// passed, and measures what is left, whatever came in between. Whether there is
+    /// more to delete.
+    pub(super) fn tidy(&self) -> bool {
+        let has_more = self.save_and_delete();
         self.measure();
+        has_more
     }
 
-    fn save_and_delete(&self) {
+    fn save_and_delete(&self) -> bool {
         let cursors = self.cursor_list();
         ledger::settle_losses(self, &cursors);
         for cursor in &cursors {
@@ -170,15 +182,16 @@ impl Shared {
                 if self.board.is_new("saving", "saving") {
                     tracing::error!(cursor = cursor.name(), %error, "cannot save a cursor; nothing is deleted meanwhile");
                 }
-                return;
+                return false;
             }
         }
         if let Some(lasted) = self.board.over("saving") {
             tracing::info!(failed_for = ?lasted, "cursors are saved again");
         }
         let Some(passed) = cursors.iter().map(|c| c.saved()).min() else {
-            return;
+            return false;
         };
+        let began = Instant::now();
         let doomed: Vec<_> = self
             .chain()
             .into_iter()
@@ -186,9 +199,14 @@ impl Shared {
             // Its losses are in every ledger.
             .take_while(|g| cursors.iter().all(|c| c.losses_through() >= g.end()))
             .collect();
-        let deleted = !doomed.is_empty();
-        for generation in doomed {
-            if !self.receipt(&generation) || !self.raise(&generation) {
+        let mut deleted = 0;
+        let mut failed = false;
+        for generation in &doomed {
+            if deleted == DELETIONS_PER_TURN || began.elapsed() >= DELETING_MAX {
+                break;
+            }
+            failed = !self.receipt(generation) || !self.raise(generation);
+            if failed {
                 break;
             }
             if let Err(error) = generation.delete(&self.generations_dir) {
@@ -196,17 +214,19 @@ impl Shared {
                     let generation = generation.number();
                     tracing::warn!(generation, %error, "cannot delete a delivered generation; trying again");
                 }
+                failed = true;
                 break;
             }
+            deleted += 1;
             if let Some(lasted) = self.board.over("deleting") {
                 tracing::info!(failed_for = ?lasted, "delivered generations are deleted again");
             }
             self.chain
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)
-                .retain(|g| !Arc::ptr_eq(g, &generation));
+                .retain(|g| !Arc::ptr_eq(g, generation));
         }
-        if deleted {
+        if deleted > 0 {
             let pruned = receipts::prune(&self.receipts_dir, &self.receipt_limits, now_ms());
             match pruned {
                 Ok(_) => {
@@ -218,6 +238,7 @@ impl Shared {
                 Err(error) => tracing::debug!(%error, "old receipts stay"),
             }
         }
+        !failed && deleted < doomed.len()
     }
 
     /// Makes it durable that everything up to a generation's end may go, and says whether it
