@@ -95,6 +95,8 @@ impl Log {
         log.span = log.find(range, target)?;
         log.find_gaps(range);
         let span = log.span;
+        let unknown = log.of_unknown_generations();
+        log.unknown.extend(unknown);
         log.pieces
             .retain(|piece| piece.span.first < span.end && span.first < piece.span.end);
         Ok(log)
@@ -192,6 +194,37 @@ impl Log {
         unknown(at, self.span.end);
     }
 
+    /// The places of generations that do not tell what they held, in the range: between the
+    /// pieces before and after each, or where the last one ended.
+    fn of_unknown_generations(&self) -> Vec<Unknown> {
+        let directory = self.directory.lock();
+        let directory = directory.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let numbers = directory.unknown_generations().iter();
+        let places = numbers.map(|number| {
+            let before = self.pieces.iter().filter(|piece| piece.number < *number);
+            let after = self.pieces.iter().filter(|piece| piece.number > *number);
+            let first = before.map(|piece| piece.span.end).max();
+            let first = first.unwrap_or(Seq::FIRST);
+            let end = after.map(|piece| piece.span.first).min();
+            let end = end.unwrap_or(self.span.end.max(first.next()));
+            if end < first {
+                // Numbers came again since then: nobody knows where it was.
+                return (number, self.span);
+            }
+            (number, Span { first, end })
+        });
+        let within = |span: &Span| {
+            span.first < span.end && span.first <= self.span.end && self.span.first < span.end
+        };
+        places
+            .filter(|(_, span)| within(span))
+            .map(|(number, span)| Unknown {
+                span,
+                reason: format!("generation {number} does not tell what it held"),
+            })
+            .collect()
+    }
+
     /// The audit's lines, where there are any.
     pub(super) fn audit(&self) -> Result<String, InspectError> {
         let path = self.data_dir.join("audit.ndjson");
@@ -287,8 +320,7 @@ fn look(
     let mut target = None;
     loop {
         let directory = Directory::open(data_dir)?;
-        let cursors = directory.cursors().iter();
-        let reach = cursors.map(CursorInfo::reach).max().unwrap_or(Seq::FIRST);
+        let reach = directory.end();
         let target = *target.get_or_insert(durable_end.unwrap_or(reach).max(reach));
         let end = directory.generations().iter().map(|g| g.end).max();
         let end = end.unwrap_or(Seq::FIRST);
@@ -369,3 +401,7 @@ fn pieces(directory: &Directory) -> Result<Vec<Piece>, InspectError> {
     pieces.sort_by_key(|piece| (piece.span.first, piece.span.end));
     Ok(pieces)
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;
