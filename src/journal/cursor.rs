@@ -111,7 +111,10 @@ impl Cursor {
                 .transpose()
         });
         let (slots, position) = match found {
-            Ok(Some(found)) => found,
+            Ok(Some((slots, position))) => {
+                slots.make_durable(&path).map_err(io_error)?;
+                (slots, position)
+            }
             Ok(None) => {
                 // Saved at once: from now on deletion waits for this way out.
                 let bytes = fresh.encode().map_err(io_error)?;

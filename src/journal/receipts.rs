@@ -304,7 +304,9 @@ pub(super) fn write(
     );
     let path = dir.join(name);
     if path.exists() {
-        // It has its name only when it is whole: an earlier deletion did not come through.
+        // It has its name only when it is whole: an earlier deletion did not come through,
+        // maybe because the process ended before the name was on the disk.
+        durable_file::sync_dir(dir)?;
         return Ok(());
     }
     let bytes = draft.finish(span)?;
