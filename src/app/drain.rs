@@ -13,7 +13,7 @@ use super::{journal_options, unused_ways};
 use crate::config::Config;
 use crate::dead_letters::DeadLetters;
 use crate::drill::Drill;
-use crate::journal::{Journal, JournalLedger};
+use crate::journal::{Journal, JournalLedger, WayLedger};
 use crate::pace::Pace;
 use crate::telemetry::Metrics;
 use anyhow::Context as _;
@@ -35,13 +35,14 @@ pub struct Drained {
     pub ended: Option<String>,
 }
 
-/// Events that ways out of the configuration have not delivered.
+/// What ways out of the configuration have not delivered: requests, too, so that no account
+/// that does not add up says that nothing is left while records wait.
 #[must_use]
 fn left(ledger: &JournalLedger, unused: &[String]) -> u64 {
     let ways = ledger.ways.iter();
     ways.filter(|way| !unused.contains(&way.way))
-        .map(|way| way.pending.total())
-        .sum()
+        .map(WayLedger::left)
+        .fold(0, u64::saturating_add)
 }
 
 /// Runs the ways out until nothing is left, a signal, or the end of `limit`. `show` gets
@@ -93,7 +94,7 @@ pub async fn drain(
     phase("ways out", grace, pumps.stop(grace)).await;
     dead_letters.close().await;
     let ledger = journal.ledger();
-    let waiting = ledger.ways.iter().filter(|way| way.pending.total() > 0);
+    let waiting = ledger.ways.iter().filter(|way| way.left() > 0);
     let waiting: Vec<_> = waiting.map(|way| way.way.clone()).collect();
     tokio::task::spawn_blocking(move || journal.close())
         .await
@@ -106,4 +107,34 @@ pub async fn drain(
         ledger,
         ended,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::identity::Seq;
+    use crate::event::tally::Tally;
+    use crate::journal::Ledger;
+
+    #[test]
+    fn records_that_wait_are_left_whatever_the_accounts_say() {
+        let way = |name: &str, pending_requests| WayLedger {
+            way: name.to_owned(),
+            next: Seq(5),
+            ahead_requests: 0,
+            accepted: Tally::default(),
+            pending: Tally::default(),
+            pending_requests,
+            oldest_pending_at_ms: None,
+            ledger: Ledger::default(),
+            adds_up: false,
+        };
+        let mut ledger = JournalLedger {
+            accepted: Tally::default(),
+            ways: vec![way("used", 3), way("unused", 9)],
+        };
+        assert_eq!(left(&ledger, &["unused".to_owned()]), 3);
+        ledger.ways[0].pending_requests = 0;
+        assert_eq!(left(&ledger, &["unused".to_owned()]), 0);
+    }
 }

@@ -8,7 +8,7 @@ use super::text::count;
 use crate::admin::{self, CallError, DrainRequest, Status};
 use crate::app;
 use crate::dead_letters::Desk;
-use crate::journal::JournalLedger;
+use crate::journal::{JournalLedger, WayLedger};
 use anyhow::{Context as _, bail};
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -156,7 +156,8 @@ async fn deliver(site: &Site, limit: Option<Duration>) -> anyhow::Result<(u64, O
 }
 
 fn pending(ledger: &JournalLedger) -> u64 {
-    ledger.ways.iter().map(|way| way.pending.total()).sum()
+    let ways = ledger.ways.iter().map(WayLedger::left);
+    ways.fold(0, u64::saturating_add)
 }
 
 /// A bar on a terminal, a line now and then elsewhere.

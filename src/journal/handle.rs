@@ -343,8 +343,8 @@ impl Journal {
     }
 
     /// Moves one way out past everything before `to`; what it had not delivered is
-    /// purged. Without `apply` only says what would be. Blocking: reads at most one
-    /// generation.
+    /// purged. Without `apply` only says what would be. Blocking: reads at most two
+    /// generations.
     ///
     /// # Errors
     /// See [`SkipError`].

@@ -42,6 +42,8 @@ pub struct WayLedger {
     pub accepted: Tally,
     /// Events not delivered yet.
     pub pending: Tally,
+    /// Requests not delivered yet, of those that the log holds.
+    pub pending_requests: u64,
     /// When the oldest pending record was received, or a little before, epoch
     /// milliseconds.
     pub oldest_pending_at_ms: Option<i64>,
@@ -49,6 +51,15 @@ pub struct WayLedger {
     pub ledger: Ledger,
     /// Whether accepted is the sum of all the rest.
     pub adds_up: bool,
+}
+
+impl WayLedger {
+    /// How much there is to deliver, in events; in requests where the accounts have fewer
+    /// than those: then they do not add up.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.pending.total().max(self.pending_requests)
+    }
 }
 
 /// The ledger now.
@@ -76,6 +87,7 @@ pub(super) fn of(shared: &Shared) -> JournalLedger {
             way,
             next: position.next,
             ahead_requests: position.ahead().iter().map(Span::requests).sum(),
+            pending_requests: pending_requests(&chain, &position.gaps(durable_end)),
             oldest_pending_at_ms: oldest_pending_at_ms(&chain, position.next),
             adds_up: is_exact
                 && sum == ours
@@ -96,6 +108,16 @@ fn lags(shared: &Shared, seen: Seq) -> bool {
     shared.durable_end() != seen
 }
 
+/// Numbers between generations are nobody's.
+fn pending_requests(chain: &[Arc<Generation>], gaps: &[Span]) -> u64 {
+    let held = |gap: &Span, generation: &Generation| Span {
+        first: gap.first.max(generation.base()),
+        end: gap.end.min(generation.end()),
+    };
+    let of_gap = |gap| chain.iter().map(move |g| held(gap, g).requests());
+    gaps.iter().flat_map(of_gap).sum()
+}
+
 pub(super) fn oldest_pending_at_ms(chain: &[Arc<Generation>], next: Seq) -> Option<i64> {
     let generation = chain.iter().find(|generation| generation.end() > next)?;
     generation.received_at_ms(next.max(generation.base()))
@@ -109,6 +131,10 @@ pub(super) fn accepted_before(shared: &Shared, seq: Seq) -> Result<Option<Tally>
         return Ok(None);
     };
     let mut before = generation.header.accepted_before.clone();
+    if seq == generation.base() {
+        // Whatever it lacks lies behind that.
+        return Ok(Some(before));
+    }
     if seq >= generation.end() {
         before.merge(&generation.events().0);
         return Ok(Some(before));

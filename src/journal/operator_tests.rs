@@ -6,6 +6,7 @@ use super::tests::{content, options, read_all, record};
 use super::*;
 use crate::event::identity::Seq;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Three generations and more of six records each, sealed.
 async fn filled(dir: &Path) -> (Options, Journal) {
@@ -98,4 +99,36 @@ async fn a_quarantine_stays_where_a_cursor_cannot_be_read() {
         assert!(refused.is_err(), "{refused:?}");
     }
     assert!(dir.path().join("quarantine/gen-000000000002").is_dir());
+}
+
+#[tokio::test]
+async fn a_skip_over_a_damaged_generation_counts_what_was_there() {
+    // To the end of all, and into the damaged generation, behind its loss.
+    for to_end in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, journal) = filled(dir.path()).await;
+        let cursor = journal.cursor("out").unwrap();
+        let lost = damage(dir.path(), 2);
+        assert_eq!(read_all(&journal, Seq::FIRST).await.len(), 17);
+        cursor.advance(Seq(3), &passed(1..3));
+        let to = if to_end { 19 } else { lost + 2 };
+        let there = to - 1 - 2 - 1;
+        let planned = journal.skip("out", Seq(to), false).unwrap();
+        assert_eq!(planned.events.total(), there);
+        let skipped = journal.skip("out", Seq(to), true).unwrap();
+        assert_eq!(skipped, planned);
+        cursor.advance(Seq(19), &passed(to..19));
+        let until = Instant::now() + Duration::from_secs(10);
+        let way = loop {
+            let way = journal.ledger().ways.remove(0);
+            if way.adds_up || Instant::now() > until {
+                break way;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        assert!(way.adds_up && way.pending.is_empty(), "{way:?}");
+        assert_eq!(way.ledger.purged.total(), there);
+        assert_eq!(way.ledger.lost.total(), 1);
+        journal.close();
+    }
 }

@@ -3,13 +3,14 @@
 //!
 //! # Invariants
 //! - What is passed over is counted as purged, by type, in the same step in which
-//!   the cursor moves; what was delivered meanwhile is not.
+//!   the cursor moves; what was delivered meanwhile is not, nor what is lost (test
+//!   `a_skip_over_a_damaged_generation_counts_what_was_there`).
 //! - The new position is durable when this returns.
 
 use super::durable_file::sync_dir;
 use super::error::{PurgeError, SkipError};
 use super::generation::{Generation, dir_bytes};
-use super::ledger::{accepted_before, records_before};
+use super::ledger::records_before;
 use super::position::{Position, Span};
 use super::shared::Shared;
 use crate::event::identity::Seq;
@@ -107,15 +108,15 @@ impl Plan {
             .filter(|(seq, _)| *seq >= from)
             .collect();
         if plan.records_end < to {
-            let before = |seq| accepted_before(shared, seq).map_err(read);
-            let (to_then, to_now) = (before(plan.records_end)?, before(to)?);
-            plan.rest = to_now
-                .unwrap_or_default()
-                .minus(&to_then.unwrap_or_default());
             for generation in chain.iter().filter(|g| g.base() >= plan.records_end) {
                 if generation.end() <= to {
                     // Losses have their own place in the ledger.
-                    plan.rest = plan.rest.minus(&generation.events().1);
+                    let (events, lost) = generation.events();
+                    plan.rest.merge(&events.minus(&lost));
+                } else if generation.base() < to {
+                    for (_, events) in records_before(shared, generation, to).map_err(read)? {
+                        plan.rest.merge(&events);
+                    }
                 }
             }
         }
