@@ -81,16 +81,15 @@ impl Times {
             let span = last.saturating_sub(self.0[0].1);
             // Wider steps in a long generation, so that thinning stays rare.
             let step = TIMES_STEP_MS.max(span / (TIMES_MAX as i64 / 2));
-            if received_at_ms.saturating_sub(*last) < step {
+            // A clock that was set back is followed at once: a time is never later than that
+            // of the receipt.
+            let is_near = received_at_ms >= *last && received_at_ms.saturating_sub(*last) < step;
+            if is_near {
                 return;
             }
         }
         if self.0.len() >= TIMES_MAX {
-            let mut keep = false;
-            self.0.retain(|_| {
-                keep = !keep;
-                keep
-            });
+            self.thin();
         }
         self.0.push((seq, received_at_ms));
     }
@@ -101,8 +100,26 @@ impl Times {
         self.0.get(after.saturating_sub(1)).map(|(_, ms)| *ms)
     }
 
+    /// The latest receipt.
     pub(super) fn last(&self) -> Option<i64> {
-        self.0.last().map(|(_, ms)| *ms)
+        self.0.iter().map(|(_, ms)| *ms).max()
+    }
+
+    /// Makes one entry of two, with the earlier time; one with the latest time stays.
+    fn thin(&mut self) {
+        let mut latest = self.last();
+        let mut thinned = Vec::with_capacity(TIMES_MAX);
+        for pair in self.0.chunks(2) {
+            match pair {
+                [a, b] if a.1 != b.1 && latest == Some(a.1.max(b.1)) => {
+                    latest = None;
+                    thinned.extend([*a, *b]);
+                }
+                [a, b] => thinned.push((a.0, a.1.min(b.1))),
+                rest => thinned.extend(rest),
+            }
+        }
+        self.0 = thinned;
     }
 }
 
@@ -245,6 +262,31 @@ mod tests {
             times.note(Seq(seq), at);
         }
         assert_eq!(times.of(Seq(1)), Some(i64::MIN));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_followed() {
+        let (hour_ms, now_ms) = (3_600_000, 1_700_000_000_000);
+        let mut times = Times::default();
+        times.note(Seq(1), now_ms + 3 * hour_ms);
+        times.note(Seq(2), now_ms);
+        assert_eq!(times.of(Seq(1)), Some(now_ms + 3 * hour_ms));
+        assert_eq!(times.of(Seq(2)), Some(now_ms));
+        // Whatever is thinned out, nothing is younger than it was received.
+        for seq in 3..20_000 {
+            times.note(Seq(seq), now_ms + seq as i64 * 300);
+            assert!(times.0.len() <= TIMES_MAX);
+        }
+        for seq in 2..20_000 {
+            assert!(times.of(Seq(seq)).unwrap() <= now_ms + seq as i64 * 300);
+        }
+        assert_eq!(times.last(), Some(now_ms + 3 * hour_ms));
+        // A clock that goes to and fro does not make it grow, either.
+        for seq in 20_000..30_000 {
+            times.note(Seq(seq), now_ms + (seq as i64 % 2) * 5 * hour_ms);
+            assert!(times.0.len() <= TIMES_MAX);
+            assert!(times.of(Seq(seq)).unwrap() <= now_ms + (seq as i64 % 2) * 5 * hour_ms);
+        }
     }
 
     #[test]
