@@ -6,7 +6,8 @@
 //! - `end`, `blocks` and `events` count synced data only, and only grow until
 //!   sealed.
 //! - A sealed generation's blocks are looked up when it is read and forgotten by
-//!   the last reader, so that memory does not grow with the backlog.
+//!   the last reader, so that memory does not grow with the backlog; by the first whose read
+//!   failed, too (test `what_one_reader_found_unreadable_holds_up_no_other`).
 //! - One that lacks blocks is moved to quarantine whole and read on from there; its
 //!   files are never changed and never deleted by the service.
 
@@ -238,7 +239,9 @@ impl Generation {
         // The lock is held over the look: two readers share one result.
         let mut state = self.state();
         let held = state.active.clone().map(|store| store as Arc<dyn Blocks>);
-        if let Some(blocks) = held.or_else(|| state.opened.upgrade()) {
+        // Whoever holds what turned out not to be readable may go on; the next one looks again.
+        let opened = || state.opened.upgrade().filter(|blocks| !blocks.is_failing());
+        if let Some(blocks) = held.or_else(opened) {
             return Ok(Opened {
                 blocks,
                 losses: Vec::new(),

@@ -261,3 +261,37 @@ async fn a_long_backlog_goes_in_many_turns_each_measured() {
     assert!(measured.len() > 4, "not measured in between: {measured:?}");
     journal.close();
 }
+
+#[tokio::test]
+async fn what_one_reader_found_unreadable_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let journal = Journal::open(&options).unwrap();
+    for i in 0..20 {
+        let record = record(content(i, 60_000));
+        journal.append(record, None).await.unwrap();
+    }
+    journal.close();
+    drop(journal);
+    let journal = Journal::open(&options).unwrap();
+    let (mut slow, mut fast) = (journal.reader(Seq(1)), journal.reader(Seq(1)));
+    assert!(!slow.read(1).await.unwrap().is_empty());
+    assert!(!fast.read(1).await.unwrap().is_empty());
+    // The disk cannot read the second half any more; both hold what they found before.
+    let db = dir.path().join("generations/gen-000000000001/store/db");
+    let file = std::fs::File::options().write(true).open(db).unwrap();
+    file.set_len(700_000).unwrap();
+    let mut failures = 0;
+    let mut given = 0;
+    while fast.position() < Seq(21) {
+        match fast.read(1 << 20).await {
+            Ok(records) => given += records.len(),
+            Err(_) => failures += 1,
+        }
+        assert!(failures < 3, "it stays before {}", fast.position());
+    }
+    assert!(given > 0 && given < 20);
+    let lost: u64 = journal.losses().iter().map(Loss::records).sum();
+    assert!(lost > 0 && slow.position() < Seq(20));
+    journal.close();
+}

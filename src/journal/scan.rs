@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes that are looked at in one go.
 const WINDOW_BYTES: usize = 2 << 20;
@@ -37,6 +38,8 @@ pub(super) struct BlockFile {
     /// Where each block is, and its length.
     places: BTreeMap<u64, (u64, usize)>,
     proven_blocks: u64,
+    /// A block that was found could not be read later.
+    is_failing: AtomicBool,
 }
 
 impl BlockFile {
@@ -55,6 +58,7 @@ impl BlockFile {
             salt: *salt,
             places: BTreeMap::new(),
             proven_blocks: 0,
+            is_failing: AtomicBool::new(false),
         };
         let finder = memchr::memmem::Finder::new(salt);
         let mut at = 0;
@@ -140,7 +144,14 @@ impl Blocks for BlockFile {
             return Ok(None);
         };
         let mut bytes = BytesMut::zeroed(*length);
-        file.read_exact_at(&mut bytes, *at)?;
+        if let Err(error) = file.read_exact_at(&mut bytes, *at) {
+            self.is_failing.store(true, Ordering::Relaxed);
+            return Err(error.into());
+        }
         Ok(Some(bytes.freeze()))
+    }
+
+    fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
     }
 }

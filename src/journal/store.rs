@@ -116,6 +116,10 @@ pub(super) fn want(error: &std::io::Error) -> Option<Want> {
 pub(super) trait Blocks: Send + Sync {
     /// Reads a block.
     fn get(&self, block: u64) -> Result<Option<Bytes>, StoreError>;
+    /// Whether a block that it knew could not be read: another look may find what is lost.
+    fn is_failing(&self) -> bool {
+        false
+    }
 }
 
 /// A store that is being written. A trait so that the writer's order of steps can
