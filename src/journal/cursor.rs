@@ -223,7 +223,7 @@ impl Cursor {
         let mut position = self.lock();
         if position.next < to {
             tracing::error!(
-                cursor = self.name, next_seq = %position.next, deleted_before_seq = %to,
+                cursor = self.name, next_seq = %position.next, end_seq = %to,
                 "cursor file is older than the last deletion: what is between was most likely delivered, and counts as lost"
             );
             position.catch_up(to, accepted);
