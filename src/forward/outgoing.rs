@@ -1,5 +1,10 @@
 //! A journal record as broker messages. Pure; called by `reading` on a blocking
 //! thread.
+//!
+//! # Invariants
+//! - Each group of a record becomes a message or a letter, also where no consumer says where
+//!   refused events go: a request of which nothing is left to do counts as delivered (test
+//!   `refused_events_without_an_error_route_are_set_aside`).
 
 use crate::broker::Message;
 use crate::dead_letters::DeadLetter;
@@ -194,6 +199,13 @@ impl Template {
                 let name = first.map_or_else(String::new, |event| EventType::of(event).name());
                 message.routing_key = name;
                 let errors = self.errors(&message, reason);
+                if errors.is_empty() {
+                    // No consumer of events says where refused ones go. Counting them as
+                    // delivered would lose them.
+                    let letter = self.letter_of_refused(document, message, reason);
+                    prepared.letters.push((part, events, letter));
+                    return;
+                }
                 let part = Part { document, events };
                 prepared
                     .messages
@@ -294,6 +306,25 @@ impl Template {
         }
     }
 
+    /// Refused events that have no error route. Sent again, once mended, they go where good
+    /// ones go.
+    fn letter_of_refused(&self, document: Document, message: Message, reason: &str) -> DeadLetter {
+        let mut message = Message {
+            exchange: self.exchange.clone(),
+            ..message
+        };
+        message.tell(self.host.as_str(), &document);
+        DeadLetter {
+            event_name: message.routing_key.clone(),
+            reason: limits::reason(reason),
+            indexes: document.indexes,
+            content_type: message.content_type.clone().unwrap_or_default(),
+            body: message.body.to_vec(),
+            destination: Destination::Message(message.to_parcel()),
+            ..self.letter(document.seq)
+        }
+    }
+
     /// A letter of a request, with nothing in it.
     fn letter(&self, seq: Seq) -> DeadLetter {
         DeadLetter {
@@ -319,3 +350,7 @@ fn document(record: &Record, part: usize, indexes: String) -> Document {
         indexes,
     }
 }
+
+#[cfg(test)]
+#[path = "outgoing_tests.rs"]
+mod tests;
