@@ -23,6 +23,7 @@ use lapin::message::BasicReturnMessage;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::broker_reply;
 use super::message::publish_number;
 use super::publish::{Flight, Outcome, PublishError, lost};
 use super::returns::{Completion, Matcher, Returned};
@@ -204,6 +205,7 @@ impl Collector {
                     continue;
                 }
                 Err(error) => {
+                    self.learn(&error);
                     self.tell(number, Err(lost(error)));
                     continue;
                 }
@@ -226,6 +228,15 @@ impl Collector {
         }
         for (number, outcome) in self.matcher.settle(self.round, completions, quiet) {
             self.tell(number, Ok(outcome));
+        }
+    }
+
+    /// All that was in flight is lost with the channel; what it was closed over shall not end the
+    /// next one, too.
+    fn learn(&self, error: &lapin::Error) {
+        if let Some((code, text)) = broker_reply(error) {
+            let now = std::time::Instant::now();
+            self.session.refusals().learn(code, &text, now);
         }
     }
 

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::broker_reply;
 use super::options::{Options, OptionsError, Target, target};
+use super::refusals::Refusals;
 use super::session::Session;
 use super::wire;
 use crate::drill::{Drill, Outage};
@@ -92,6 +93,8 @@ struct Addresses {
     away: Absence,
     /// Says that it has an alarm, for all its sessions.
     alarm: Absence,
+    /// What it refused by closing a channel.
+    refusals: Arc<Refusals>,
     /// Plays that the broker is away; set once.
     drill: OnceLock<Drill>,
 }
@@ -142,6 +145,7 @@ impl Broker {
             opened: watch::Sender::new(0),
             away: Absence::new(back),
             alarm: Absence::new(unblocked),
+            refusals: Arc::default(),
             drill: OnceLock::new(),
         })))
     }
@@ -265,7 +269,12 @@ impl Broker {
     }
 
     async fn open(&self, target: &Target) -> Result<Session, ConnectError> {
-        let Addresses { options, alarm, .. } = &*self.0;
+        let Addresses {
+            options,
+            alarm,
+            refusals,
+            ..
+        } = &*self.0;
         let failed = |reason: String, refused| ConnectError {
             address: target.label.clone(),
             reason,
@@ -277,9 +286,10 @@ impl Broker {
             ConnectionProperties::default().with_connection_name(options.name.as_str().into());
         let opening = wire::open(target.uri.clone(), properties, &options.trust);
         match timeout(options.connect_timeout, opening).await {
-            Ok(Ok((connection, wire))) => {
+            Ok(Ok(opened)) => {
                 let label = target.label.clone();
-                Ok(Session::new(connection, wire, label, alarm.clone()))
+                let refusals = Arc::clone(refusals);
+                Ok(Session::new(opened, label, alarm.clone(), refusals))
             }
             Ok(Err(error)) => {
                 let code = broker_reply(&error).map(|(code, _)| code);

@@ -28,6 +28,7 @@ mod message;
 mod options;
 mod parcel;
 mod publish;
+mod refusals;
 mod returns;
 mod session;
 mod settle;

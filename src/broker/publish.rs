@@ -13,11 +13,13 @@
 //! - Every publish ends: when the session is lost, after the write limit, or after the confirm
 //!   limit; time under an alarm does not count (`a_frozen_broker_...`, `a_blocked_connection_...`).
 //! - At most `window` publishes wait for their confirm (`publishing_waits_for_the_window`).
+//! - What the broker refuses by closing the channel costs one channel, and is told apart on the
+//!   next (`refusals`).
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
@@ -46,7 +48,8 @@ pub struct PublishOptions {
     /// memory, and how much is sent again after a lost connection.
     pub window: u16,
     /// The largest body in bytes. The broker ends the channel over a larger one than its own
-    /// `max_message_size` (128 MiB in 3.x, 16 MiB in 4.x), and all others in flight with it.
+    /// `max_message_size` (128 MiB in 3.x, 16 MiB in 4.x), and all others in flight with it; that
+    /// one counts from then on where it is smaller.
     pub max_body: usize,
 }
 
@@ -66,9 +69,10 @@ impl Default for PublishOptions {
 pub enum Outcome {
     /// It is on every queue it was routed to, on disk, on a majority of a quorum queue's nodes.
     Confirmed,
-    /// No queue is bound for it; it is not stored anywhere.
+    /// No queue is bound for it, or its exchange is not there or not for us; it is not stored
+    /// anywhere.
     Unroutable {
-        /// AMQP's code, 312 for "no route".
+        /// AMQP's code, 312 for "no route", 404 and 403 for the exchange.
         code: u16,
         /// The broker's words.
         text: String,
@@ -100,6 +104,16 @@ impl PublishError {
 /// The broker's word on one message, when it comes. May be dropped; the message is on its way.
 #[derive(Debug)]
 pub struct Confirm(oneshot::Receiver<Result<Outcome, PublishError>>);
+
+impl Confirm {
+    /// Of what needs no word from the broker.
+    fn known(outcome: Outcome) -> Self {
+        let (tell, told) = oneshot::channel();
+        // The other end is here.
+        tell.send(Ok(outcome)).ok();
+        Self(told)
+    }
+}
 
 impl Future for Confirm {
     type Output = Result<Outcome, PublishError>;
@@ -169,6 +183,12 @@ impl Publisher {
     /// When it returns an error, or is dropped, the message may have been sent all the same.
     pub async fn publish(&self, message: &Message) -> Result<Confirm, PublishError> {
         let to = self.check(message)?;
+        let refusals = self.session.refusals();
+        let refused = refusals.refused(&message.exchange, &message.routing_key, Instant::now());
+        if let Some((code, text)) = refused {
+            // Sent, it would end this channel with all that is in flight.
+            return Ok(Confirm::known(Outcome::Unroutable { code, text }));
+        }
         // Ends: each confirm in the window has its own limit, and gives its place back.
         let permit = self.window.clone().acquire_owned().await.map_err(lost)?;
         let (written, confirm) = self.start(message, to, permit).await?;
@@ -246,8 +266,12 @@ impl Publisher {
     fn check(&self, message: &Message) -> Result<(ShortString, ShortString), PublishError> {
         let exchange = short("the exchange", &message.exchange).map_err(PublishError::Invalid)?;
         let key = short("the routing key", &message.routing_key).map_err(PublishError::Invalid)?;
-        if message.body.len() > self.options.max_body {
-            let (is, most) = (message.body.len(), self.options.max_body);
+        let taken = self.session.refusals().max_body(Instant::now());
+        let most = taken.map_or(self.options.max_body, |most| {
+            most.min(self.options.max_body)
+        });
+        let is = message.body.len();
+        if is > most {
             return Err(PublishError::Invalid(format!(
                 "{is} bytes of body, at most {most}"
             )));

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
+use super::refusals::Refusals;
 use super::wire::Wire;
 use super::{ANSWER_LIMIT, CLOSE_LIMIT};
 use crate::drill::{Drill, Outage};
@@ -51,6 +52,8 @@ struct Inner {
     /// The reason of the alarm that blocks the connection.
     blocked: watch::Receiver<Option<String>>,
     listener: AbortHandle,
+    /// What the broker refused by closing a channel, of any session.
+    refusals: Arc<Refusals>,
     /// Last, so that the socket is shut after lapin's own farewell has been queued.
     wire: Wire,
 }
@@ -68,8 +71,13 @@ impl Drop for Inner {
 }
 
 impl Session {
-    /// `alarm` says for all sessions with the broker that it has one.
-    pub(super) fn new(connection: Connection, wire: Wire, address: String, alarm: Absence) -> Self {
+    /// `alarm` says for all sessions with the broker that it has one, `refusals` what it refused.
+    pub(super) fn new(
+        (connection, wire): (Connection, Wire),
+        address: String,
+        alarm: Absence,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         let (tell, blocked) = watch::channel(None);
         let mut events = connection.events_listener();
         // Ends with the session: lapin's stream of events has no end of its own.
@@ -102,6 +110,7 @@ impl Session {
             address,
             blocked,
             listener,
+            refusals,
             wire,
         }))
     }
@@ -128,6 +137,11 @@ impl Session {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.0.address
+    }
+
+    /// What the broker refused by closing a channel.
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.0.refusals
     }
 
     /// Whether it is usable, blocked by an alarm, or gone.

@@ -188,13 +188,16 @@ pub async fn declare(
         return Ok(declarer.warnings);
     }
     for exchange in &topology.exchanges {
-        declarer
+        let is_there = declarer
             .object(
                 &Object::Exchange(exchange.name.clone()),
                 Some(exchange.kind),
                 mode,
             )
             .await?;
+        if is_there {
+            session.refusals().found(&exchange.name);
+        }
     }
     for queue in &topology.queues {
         let there = declarer

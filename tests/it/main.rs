@@ -21,6 +21,7 @@ mod brokerless;
 mod calls;
 mod chaos;
 mod clients;
+mod closed_channels;
 mod coalesced;
 mod consumers;
 mod contract;

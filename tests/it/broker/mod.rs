@@ -11,6 +11,7 @@ mod frozen;
 mod nested;
 mod nodes;
 mod publishing;
+mod refusals;
 mod topology;
 
 use holdfast::broker::{

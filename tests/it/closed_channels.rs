@@ -1,0 +1,167 @@
+//! What the broker refuses by closing the channel is set aside with its reason, and everything
+//! behind it goes on. On real servers.
+
+use crate::support::cli::holdfast;
+use crate::support::collector::{Collector, send};
+use crate::support::judge::{postgres, query_postgres};
+use crate::support::raw::dispatch;
+use crate::support::servers::{Kind, Server};
+use crate::support::{Scratch, eventually};
+use holdfast::event::proto::event::EventOf;
+use holdfast::event::proto::{Event, Events, Header, TestEvent};
+use lapin::options::ExchangeDeleteOptions;
+use lapin::{Connection, ConnectionProperties};
+use prost::Message as _;
+use serde_json::Value as Json;
+use std::time::Duration;
+
+const ARRIVAL: Duration = Duration::from_secs(60);
+
+fn request(id: &str, text: String) -> Vec<u8> {
+    let event = Event {
+        id: id.into(),
+        timestamp: "1700000000000".into(),
+        current_url: String::new(),
+        event_of: Some(EventOf::TestEvent(TestEvent {
+            test_param1: text,
+            test_param2: 7,
+        })),
+    };
+    let request = Events {
+        header: Some(Header {
+            device_id: "d".into(),
+            ..Header::default()
+        }),
+        events: vec![event],
+    };
+    request.encode_to_vec()
+}
+
+struct Site {
+    rabbitmq: Server,
+    postgres: Server,
+    scratch: Scratch,
+}
+
+impl Site {
+    async fn start(name: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let mut rabbitmq = Server::new(Kind::RabbitMq, &scratch);
+        let mut postgres = Server::new(Kind::Postgres, &scratch);
+        rabbitmq.launch();
+        postgres.launch();
+        rabbitmq.ready().await;
+        postgres.ready().await;
+        Self {
+            rabbitmq,
+            postgres,
+            scratch,
+        }
+    }
+
+    async fn collector(&self, broker: &str) -> Collector {
+        let config = format!(
+            "[journal]\nack_deadline = \"4s\"\n[rabbitmq]\nurls = [\"{}\"]\n{broker}\n[postgres]\nurl = \"{}\"\n",
+            self.rabbitmq.amqp_url(),
+            self.postgres.postgres_url(),
+        );
+        let mut collector = Collector::new(&self.scratch, &config);
+        collector.start().await;
+        collector
+    }
+
+    async fn events(&self, count: usize) {
+        let pool = postgres(&self.postgres).await;
+        eventually(&format!("{count} events"), ARRIVAL, || async {
+            let rows = query_postgres(&pool, "SELECT to_json(event_id)::text FROM events").await;
+            rows.is_ok_and(|rows| rows.len() == count)
+        })
+        .await;
+        pool.close().await;
+    }
+}
+
+fn letters(collector: &Collector) -> Vec<Json> {
+    let config = collector.dir.join("holdfast.toml");
+    holdfast(&format!("dlq show --json --config {}", config.display())).lines()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_larger_than_the_broker_takes_is_set_aside_and_the_others_go_on() {
+    let site = Site::start("closed_sizes").await;
+    let limit = "application:set_env(rabbit, max_message_size, 1048576).";
+    site.rabbitmq.rabbitmqctl(&["eval", limit]);
+    let mut collector = site.collector("").await;
+    let address = collector.address();
+    for at in 0..10 {
+        let small = request(&format!("before-{at}"), "x".into());
+        dispatch(&address, small).await.unwrap();
+    }
+    let large = request("large", "x".repeat(2 << 20));
+    let seq = dispatch(&address, large).await.unwrap();
+    for at in 0..10 {
+        let small = request(&format!("after-{at}"), "x".into());
+        dispatch(&address, small).await.unwrap();
+    }
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    site.events(20).await;
+    let letters = letters(&collector);
+    let [letter] = letters.as_slice() else {
+        panic!("{} letters", letters.len());
+    };
+    let reason = letter["reason"].as_str().unwrap();
+    assert!(reason.contains("at most 1048576"), "{reason}");
+    assert_eq!(letter["seq"].as_u64(), seq);
+    assert_eq!(letter["type"], "TestEvent");
+    assert_eq!(
+        collector.metric("holdfast_forward_messages_total{outcome=\"invalid\"}"),
+        1.0
+    );
+    assert!(collector.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_for_a_missing_exchange_is_set_aside_and_the_others_go_on() {
+    let site = Site::start("closed_exchange").await;
+    // Everything is declared, and then one exchange is gone and nobody declares it.
+    let mut collector = site.collector("").await;
+    dispatch(&collector.address(), request("first", "x".into()))
+        .await
+        .unwrap();
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    site.events(1).await;
+    assert!(collector.terminate().success());
+    let connection =
+        Connection::connect(&site.rabbitmq.amqp_url(), ConnectionProperties::default())
+            .await
+            .unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel
+        .exchange_delete("vidooly_event.tx".into(), ExchangeDeleteOptions::default())
+        .await
+        .unwrap();
+    let mut collector = site.collector("declare = \"off\"").await;
+    let answer = send(
+        collector.http,
+        "POST",
+        "/vidooly/event/",
+        br#"{"name":"view"}"#,
+    );
+    assert_eq!(answer.unwrap().0, 200);
+    for at in 0..10 {
+        let event = request(&format!("after-{at}"), "x".into());
+        dispatch(&collector.address(), event).await.unwrap();
+    }
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    site.events(11).await;
+    let letters = letters(&collector);
+    let [letter] = letters.as_slice() else {
+        panic!("{letters:?}");
+    };
+    let reason = letter["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("no exchange 'vidooly_event.tx'"),
+        "{reason}"
+    );
+    assert!(collector.terminate().success());
+}
