@@ -11,6 +11,8 @@
 //!   the error exchange. A crash in between delivers it again.
 //! - A batch is full by its rows and bytes, wherever that is in a message (test
 //!   `batches_end_within_a_message`).
+//! - What is handed back goes on while a batch is written: a sink that hangs keeps no other
+//!   consumer's refusals (test `a_sink_that_hangs_keeps_no_other_consumers_refusals`).
 //! - While the sink is away the batch is held, also over the loss of the broker:
 //!   written rows are recognised when the messages come again.
 
@@ -116,8 +118,18 @@ impl Worker {
                     settle(intake, unsettled.done([tag])).await?;
                 }
                 () = sleep_until(due), if !batch.is_empty() => {
-                    let documents = batch.take();
-                    let (done, rest) = self.write(documents, stop).await?;
+                    let mut writing = std::pin::pin!(self.write(batch.take(), stop));
+                    // What is handed back goes on while the sink takes its time: it may hold what
+                    // other consumers wait for.
+                    let (done, rest) = loop {
+                        tokio::select! {
+                            biased;
+                            written = &mut writing => break written?,
+                            Some(handed) = handing_back.next(), if !handing_back.is_empty() => {
+                                settle(intake, unsettled.done([handed?])).await?;
+                            }
+                        }
+                    };
                     settle(intake, unsettled.done(done)).await?;
                     for (message, tag, refusals) in rest {
                         handing_back.push(self.hand_back(message, tag, refusals, stop));

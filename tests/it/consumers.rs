@@ -2,6 +2,7 @@
 //! a batch is one write, an idle consumer writes nothing, and what workers hold fits into memory.
 //! On real servers.
 
+mod hanging;
 mod replaced;
 
 use crate::support::collector::Collector;
