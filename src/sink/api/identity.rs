@@ -36,9 +36,9 @@ pub struct Filter<'a> {
     pub value: &'a str,
 }
 
+/// An answer without a list says something else, such as what went wrong: nothing about accounts.
 #[derive(Deserialize)]
 struct Found {
-    #[serde(default)]
     list: Vec<Account>,
 }
 

@@ -70,6 +70,9 @@ async fn identity_in_trouble_holds_the_event_and_its_refusal_refuses_it() {
     for answer in [
         Answer::Say(401, "", "no".into()),
         Answer::Say(200, "", "garbage".into()),
+        ok(json!({"status": {"code": 500}})),
+        ok(json!({})),
+        ok(json!({"list": null})),
     ] {
         let (outcome, server) = learner(vec![answer]).await;
         assert!(!outcome.unwrap_err().is_retryable());
