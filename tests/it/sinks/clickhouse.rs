@@ -39,7 +39,7 @@ pub fn options(server: &Server, database: &str) -> Options {
     }
 }
 
-async fn start(database: &'static str) -> ClickHouseTest<'static> {
+pub async fn start(database: &'static str) -> ClickHouseTest<'static> {
     static SERVER: Shared = Shared::new(Kind::ClickHouse, "sinks_clickhouse");
     ClickHouseTest::at(SERVER.get().await, database)
 }
@@ -52,6 +52,11 @@ impl<'a> ClickHouseTest<'a> {
             server,
             database,
         }
+    }
+
+    /// What the sink was made with.
+    pub fn options(&self) -> Options {
+        options(self.server, self.database)
     }
 
     /// Runs SQL in which `{db}` is the database.

@@ -6,6 +6,7 @@
 mod bounds;
 mod clickhouse;
 mod clickhouse_forms;
+mod limits;
 mod postgres;
 mod postgres_tables;
 mod referrals;
