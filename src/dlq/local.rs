@@ -5,7 +5,9 @@
 //! # Invariants
 //! - A letter is settled after the sink's commit, or the broker's confirm (test
 //!   `a_dead_letter_is_replayed_into_its_table`).
+//! - A message that a consumer refused is replayed as it came (`again`).
 
+use super::again::untried;
 use super::letter::{Filter, Letter};
 use super::queues::Queues;
 use super::repaired::Repaired;
@@ -15,8 +17,8 @@ use crate::clock::now_ms;
 use crate::consume::handlers::Context;
 use crate::consume::{Replayed, Taker, into_sink};
 use crate::dead_letters::{DeadLetter, Desk, Kept, State, Tallies};
-use crate::event::envelope;
-use crate::event::parcel::Destination;
+use crate::event::envelope::{self, QUEUE_HEADER};
+use crate::event::parcel::{Destination, Parcel};
 use crate::sink::Sink;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -168,13 +170,7 @@ impl Local {
             let reason = "it was on its way to a broker, and none is configured";
             return Ok(Fate::Refused(reason.to_owned()));
         };
-        let mut parcel = parcel.clone();
-        if let Some(to) = to {
-            parcel.exchange = String::new();
-            to.clone_into(&mut parcel.routing_key);
-        }
-        let body = letter.body.clone().into();
-        let message = Message::of_parcel(parcel, &letter.content_type, body);
+        let message = message_of(letter, parcel.clone(), to);
         let sent = queues.send_one(&message).await?;
         Ok(match sent {
             Ok(()) => Fate::Arrived,
@@ -206,6 +202,24 @@ impl Local {
     }
 }
 
+/// What a letter was, or as it came where a consumer refused it. What the forwarder set aside on
+/// its way to an error queue keeps its reason, which is read there.
+fn message_of(letter: &DeadLetter, mut parcel: Parcel, to: Option<&str>) -> Message {
+    if let Some(to) = to {
+        parcel.exchange = String::new();
+        to.clone_into(&mut parcel.routing_key);
+    }
+    let body = letter.body.clone().into();
+    let mut message = Message::of_parcel(parcel, &letter.content_type, body);
+    let refused_by = message.headers.text(QUEUE_HEADER);
+    let goes_back = |queue: &str| to.is_some() || queue == message.routing_key;
+    if refused_by.is_some_and(|queue| goes_back(&queue)) {
+        let queue = message.routing_key.clone();
+        untried(&mut message.headers, DEAD_LETTERS, &queue);
+    }
+    message
+}
+
 /// Puts a mended body into a letter. It is JSON, as people write it, unless it was bytes
 /// before and is no JSON now.
 fn mend(letter: &mut DeadLetter, body: Vec<u8>) {
@@ -215,4 +229,89 @@ fn mend(letter: &mut DeadLetter, body: Vec<u8>) {
         letter.content_type = envelope::JSON.to_owned();
     }
     letter.body = body;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::envelope::{
+        EARLIER_REASON_HEADER, HISTORY_HEADER, REASON_HEADER, REFUSED_AT_HEADER, RETRY_COUNT_HEADER,
+    };
+
+    /// A letter of a message with these headers, which goes to the queue "q".
+    fn kept(headers: &[(&str, &str)]) -> (DeadLetter, Parcel) {
+        let mut message = Message {
+            routing_key: "q".into(),
+            message_id: Some("m".into()),
+            ..Message::default()
+        };
+        for (name, value) in headers {
+            message.headers.set((*name).to_owned(), *value);
+        }
+        let parcel = message.to_parcel();
+        let letter = DeadLetter {
+            way_out: "q".into(),
+            event_name: String::new(),
+            reason: "too long; and its error queue is not there".into(),
+            host: String::new(),
+            seq: 0,
+            indexes: String::new(),
+            content_type: envelope::JSON.to_owned(),
+            body: b"{}".to_vec(),
+            destination: Destination::Message(parcel.clone()),
+        };
+        (letter, parcel)
+    }
+
+    #[test]
+    fn a_kept_letter_is_replayed_as_it_came_but_for_its_history() {
+        let came = [("x-bb-os", "android"), (REASON_HEADER, "said elsewhere")];
+        let refused = [
+            ("x-bb-os", "android"),
+            (EARLIER_REASON_HEADER, "said elsewhere"),
+            (REASON_HEADER, "too long"),
+            (QUEUE_HEADER, "q"),
+            (REFUSED_AT_HEADER, "5"),
+            (RETRY_COUNT_HEADER, "3"),
+        ];
+        for (to, queue) in [(None, "q"), (Some("other"), "other")] {
+            let (letter, parcel) = kept(&refused);
+            let mut message = message_of(&letter, parcel, to);
+            assert_eq!(
+                (message.exchange.as_str(), message.routing_key.as_str()),
+                ("", queue)
+            );
+            let history = message.headers.list(HISTORY_HEADER);
+            let line = format!("replayed from {DEAD_LETTERS} to {queue}");
+            assert!(history[0].ends_with(&line), "{history:?}");
+            assert_eq!(message.headers.int(RETRY_COUNT_HEADER), Some(0));
+            for name in [HISTORY_HEADER, RETRY_COUNT_HEADER] {
+                message.headers.remove(name);
+            }
+            let (letter, parcel) = kept(&came);
+            let before = message_of(&letter, parcel, None);
+            assert_eq!(message.headers, before.headers);
+            assert_eq!(
+                (message.message_id, message.body),
+                (before.message_id, before.body)
+            );
+        }
+    }
+
+    #[test]
+    fn a_reason_that_is_read_where_it_goes_stays() {
+        // Of the forwarder; and refused by one consumer, and set aside by that of its error queue.
+        for headers in [
+            [(REASON_HEADER, "no id"), ("x-bb-os", "ios")],
+            [(REASON_HEADER, "no id"), (QUEUE_HEADER, "first")],
+        ] {
+            let (letter, parcel) = kept(&headers);
+            let message = message_of(&letter, parcel, None);
+            assert_eq!(
+                message.headers.text(REASON_HEADER).as_deref(),
+                Some("no id")
+            );
+            assert_eq!(message.headers.iter().count(), headers.len());
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //!   delivered too often is put into the queue anew.
 //! - One letter that cannot be sent leaves the others alone.
 
+mod again;
 mod letter;
 mod local;
 mod queues;

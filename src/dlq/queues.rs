@@ -5,20 +5,20 @@
 //!   queue that it goes to, or when it is purged (test
 //!   `letters_are_replayed_once_and_the_others_stay`).
 //! - A look has an end: each message is held once it was seen, and what is refused after the
-//!   look began, such as by its own replays, is not of it.
+//!   look began, such as by its own replays, is not of it. What was in the queue then is, whatever
+//!   the clock said when it was refused (test `letters_of_a_clock_that_was_ahead_are_seen`).
+//! - A copy over which the broker closes the channel is that letter's failure; the others are sent
+//!   again on the next channel (test `a_letter_that_is_too_large_leaves_the_others_alone`).
 
+use super::again::{again, to_queue};
 use super::letter::{Filter, Letter};
 use super::repaired::Repaired;
 use super::{Act, DlqError, Report};
 use crate::broker::{
-    Broker, Browser, Confirm, Depth, Held, Message, Outcome, PublishError, Publisher, Session,
+    Broker, Browser, Depth, Held, Message, Outcome, PublishError, Publisher, Session,
 };
 use crate::clock::now_ms;
-use crate::event::envelope::{
-    EARLIER_REASON_HEADER, HISTORY_HEADER, QUEUE_HEADER, REASON_HEADER, REFUSED_AT_HEADER,
-    RETRY_COUNT_HEADER,
-};
-use crate::event::history;
+use crate::event::envelope::REFUSED_AT_HEADER;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -35,6 +35,10 @@ const DELIVERIES_MAX: i64 = 10;
 /// Messages beyond as many as were seen that may come while a look is under way: a queue
 /// that fills faster than it is read has no end to wait for.
 const NEWCOMERS_MAX: u64 = 1000;
+
+/// How often one copy is sent where the broker closes the channel: it is told apart from the
+/// others when it is sent again, and some of them may be such.
+const TRIES_MAX: u32 = 5;
 
 /// The header in which a quorum queue counts deliveries.
 const DELIVERIES_HEADER: &str = "x-delivery-count";
@@ -57,14 +61,33 @@ pub struct Queues {
     broker: Broker,
 }
 
-/// A copy on its way.
-struct Sent {
+/// A copy of a letter.
+struct Copy {
     id: String,
-    to: String,
     held: Held,
-    outcome: Result<Outcome, PublishError>,
+    message: Message,
     /// Whether it is a replay, or a letter that was put into its own queue anew.
     is_replay: bool,
+    /// How often it was sent.
+    tries: u32,
+}
+
+impl Copy {
+    fn new(id: String, held: Held, message: Message, is_replay: bool) -> Self {
+        Self {
+            id,
+            held,
+            message,
+            is_replay,
+            tries: 0,
+        }
+    }
+}
+
+/// A copy on its way, and the broker's word on it.
+struct Sent {
+    copy: Copy,
+    outcome: Result<Outcome, PublishError>,
 }
 
 impl Queues {
@@ -107,6 +130,7 @@ impl Queues {
         let Some(browser) = Browser::open(&self.look, &at.name).await? else {
             return Ok(work.report);
         };
+        work.depth = browser.depth().messages.into();
         while let Some((message, held)) = browser.next().await? {
             let Some(letter) = work.seen(&message) else {
                 // It stays held, so that it does not come by again.
@@ -116,9 +140,9 @@ impl Queues {
                 continue;
             };
             if work.renews(&message, &letter) {
-                let copy = to_queue(message, &at.name);
-                self.send(&mut work, &browser, (letter.id.clone(), held, copy), false)
-                    .await?;
+                let message = to_queue(message, &at.name);
+                let copy = Copy::new(letter.id.clone(), held, message, false);
+                self.send(&mut work, &browser, copy).await?;
             }
             if filter.means(&letter) {
                 work.report.matched += 1;
@@ -127,7 +151,7 @@ impl Queues {
                 }
             }
         }
-        work.finish(&browser).await?;
+        self.finish(&mut work, &browser).await?;
         browser.close().await?;
         Ok(work.report)
     }
@@ -158,6 +182,7 @@ impl Queues {
         let Some(browser) = Browser::open(&self.look, &place).await? else {
             return Ok(());
         };
+        work.depth = browser.depth().messages.into();
         while let Some((message, held)) = browser.next().await? {
             let Some(letter) = work.seen(&message) else {
                 // It stays held, so that it does not come by again.
@@ -180,18 +205,17 @@ impl Queues {
                     if let Some(body) = body {
                         copy.body = body;
                     }
-                    let parts = (letter.id, held, copy);
-                    self.send(work, &browser, parts, true).await?;
+                    let copy = Copy::new(letter.id, held, copy, true);
+                    self.send(work, &browser, copy).await?;
                 }
                 _ if work.renews(&message, &letter) => {
-                    let copy = to_queue(message, &place);
-                    let parts = (letter.id, held, copy);
-                    self.send(work, &browser, parts, false).await?;
+                    let copy = Copy::new(letter.id, held, to_queue(message, &place), false);
+                    self.send(work, &browser, copy).await?;
                 }
                 _ => {}
             }
         }
-        work.finish(&browser).await?;
+        self.finish(work, &browser).await?;
         Ok(browser.close().await?)
     }
 
@@ -201,21 +225,46 @@ impl Queues {
     /// # Errors
     /// When it is unknown whether it arrived.
     pub async fn send_one(&mut self, message: &Message) -> Result<Result<(), String>, DlqError> {
-        let publisher = self.publisher().await?;
-        match publisher.publish(message).await?.await {
-            Ok(outcome) => Ok(verdict(&outcome, &message.routing_key)),
-            Err(error) if error.is_retryable() => Err(error.into()),
-            Err(error) => Ok(Err(error.to_string())),
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let publisher = self.publisher().await?;
+            let outcome = match publisher.publish(message).await {
+                Ok(confirm) => confirm.await,
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(outcome) => return Ok(verdict(&outcome, &message.routing_key)),
+                Err(error) if !error.is_retryable() => return Ok(Err(error.to_string())),
+                Err(error) if !self.may_go_on(tries) => return Err(error.into()),
+                Err(error) => tracing::debug!(%error, "sent again on another channel"),
+            }
         }
     }
 
+    /// Whether what is lost can be sent again: the broker closed the channel, and the session
+    /// stands.
+    fn may_go_on(&self, tries: u32) -> bool {
+        let is_channel_alone = |(session, publisher): &(Session, Publisher)| {
+            session.is_connected() && !publisher.is_open()
+        };
+        tries < TRIES_MAX && self.send.as_ref().is_some_and(is_channel_alone)
+    }
+
     async fn publisher(&mut self) -> Result<&Publisher, DlqError> {
-        if self.send.is_none() {
-            let session = self.broker.session().await?;
-            let publisher = Publisher::open(&session).await?;
-            self.send = Some((session, publisher));
-        }
-        let (_, publisher) = self.send.as_ref().expect("it was opened above");
+        let (session, publisher) = match self.send.take() {
+            Some((session, publisher)) if publisher.is_open() => (session, publisher),
+            Some((session, _)) => {
+                let publisher = Publisher::open(&session).await?;
+                (session, publisher)
+            }
+            None => {
+                let session = self.broker.session().await?;
+                let publisher = Publisher::open(&session).await?;
+                (session, publisher)
+            }
+        };
+        let (_, publisher) = self.send.insert((session, publisher));
         Ok(publisher)
     }
 
@@ -223,28 +272,62 @@ impl Queues {
         &mut self,
         work: &mut Work,
         browser: &Browser,
-        (id, held, copy): (String, Held, Message),
-        is_replay: bool,
+        copy: Copy,
     ) -> Result<(), DlqError> {
         while work.on_their_way.len() >= WINDOW {
-            work.land(browser).await?;
+            self.land(work, browser).await?;
         }
+        self.start(work, copy).await
+    }
+
+    async fn start(&mut self, work: &mut Work, mut copy: Copy) -> Result<(), DlqError> {
+        copy.tries += 1;
         let publisher = self.publisher().await?;
-        let to = copy.routing_key.clone();
-        let confirm: Result<Confirm, PublishError> = publisher.publish(&copy).await;
+        let confirm = publisher.publish(&copy.message).await;
         work.on_their_way.push(Box::pin(async move {
             let outcome = match confirm {
                 Ok(confirm) => confirm.await,
                 Err(error) => Err(error),
             };
-            Sent {
-                id,
-                to,
-                held,
-                outcome,
-                is_replay,
-            }
+            Sent { copy, outcome }
         }));
+        Ok(())
+    }
+
+    /// Takes the broker's word on one copy; only then is its original done with.
+    async fn land(&mut self, work: &mut Work, browser: &Browser) -> Result<(), DlqError> {
+        let Some(Sent { copy, outcome }) = work.on_their_way.next().await else {
+            return Ok(());
+        };
+        let verdict = match outcome {
+            Ok(outcome) => verdict(&outcome, &copy.message.routing_key),
+            Err(error) if !error.is_retryable() => Err(error.to_string()),
+            Err(error) => {
+                if !self.may_go_on(copy.tries) {
+                    return Err(error.into());
+                }
+                return self.start(work, copy).await;
+            }
+        };
+        match verdict {
+            Ok(()) => {
+                browser.done(copy.held).await?;
+                work.report.done += u64::from(copy.is_replay);
+            }
+            Err(reason) if copy.is_replay => work.report.fail(&copy.id, reason),
+            Err(reason) => {
+                let queue = &work.at.name;
+                tracing::warn!(queue, reason, "a letter keeps its deliveries");
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, work: &mut Work, browser: &Browser) -> Result<(), DlqError> {
+        while !work.on_their_way.is_empty() {
+            self.land(work, browser).await?;
+        }
+        work.say_newcomers();
         Ok(())
     }
 
@@ -263,6 +346,9 @@ struct Work {
     at: ErrorQueue,
     report: Report,
     began_ms: i64,
+    /// Messages that were in the queue when the look began, and that came since.
+    depth: u64,
+    came: u64,
     /// Messages that are not of this look.
     passed_over: u64,
     /// Letters that were put into the queue anew, and come by again.
@@ -276,6 +362,8 @@ impl Work {
             at: at.clone(),
             report,
             began_ms: now_ms(),
+            depth: 0,
+            came: 0,
             passed_over: 0,
             renewed: BTreeSet::new(),
             on_their_way: FuturesUnordered::new(),
@@ -285,7 +373,10 @@ impl Work {
     /// The letter of a message; `None` for one that is not of this look.
     fn seen(&mut self, message: &Message) -> Option<Letter> {
         let letter = Letter::of_message(&self.at.name, &self.at.queue, message);
-        let is_new = message.headers.int(REFUSED_AT_HEADER) > Some(self.began_ms);
+        self.came += 1;
+        // What comes first was there before: its time is of a clock that was ahead of this one.
+        let is_new =
+            self.came > self.depth && message.headers.int(REFUSED_AT_HEADER) > Some(self.began_ms);
         if is_new || self.renewed.contains(&letter.id) {
             self.passed_over += 1;
             return None;
@@ -306,37 +397,7 @@ impl Work {
         is_worn && self.renewed.insert(letter.id.clone())
     }
 
-    /// Takes the broker's word on one copy; only then is its original done with.
-    async fn land(&mut self, browser: &Browser) -> Result<(), DlqError> {
-        let Some(sent) = self.on_their_way.next().await else {
-            return Ok(());
-        };
-        let verdict = match sent.outcome {
-            Ok(outcome) => verdict(&outcome, &sent.to),
-            Err(error) if error.is_retryable() => return Err(error.into()),
-            Err(error) => Err(error.to_string()),
-        };
-        match verdict {
-            Ok(()) => {
-                browser.done(sent.held).await?;
-                self.report.done += u64::from(sent.is_replay);
-            }
-            Err(reason) if sent.is_replay => self.report.fail(&sent.id, reason),
-            Err(reason) => {
-                tracing::warn!(
-                    queue = self.at.name,
-                    reason,
-                    "a letter keeps its deliveries"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    async fn finish(&mut self, browser: &Browser) -> Result<(), DlqError> {
-        while !self.on_their_way.is_empty() {
-            self.land(browser).await?;
-        }
+    fn say_newcomers(&self) {
         let newcomers = self.passed_over.saturating_sub(self.renewed.len() as u64);
         if newcomers > 0 {
             tracing::warn!(
@@ -345,7 +406,6 @@ impl Work {
                 "messages were refused while this looked; they are for the next look"
             );
         }
-        Ok(())
     }
 }
 
@@ -354,85 +414,5 @@ fn verdict(outcome: &Outcome, to: &str) -> Result<(), String> {
         Outcome::Confirmed => Ok(()),
         Outcome::Unroutable { text, .. } => Err(format!("nothing takes {to:?}: {text}")),
         Outcome::Nacked => Err(format!("the broker does not take it for {to:?} now")),
-    }
-}
-
-fn to_queue(mut message: Message, queue: &str) -> Message {
-    // The default exchange reaches the queue of this name, and no other.
-    message.exchange = String::new();
-    queue.clone_into(&mut message.routing_key);
-    message
-}
-
-/// A letter as a message that was never tried, but for its history.
-fn again(message: Message, from: &str, queue: &str) -> Message {
-    let mut message = to_queue(message, queue);
-    let headers = &mut message.headers;
-    for name in [REASON_HEADER, REFUSED_AT_HEADER, QUEUE_HEADER] {
-        headers.remove(name);
-    }
-    if let Some(earlier) = headers.remove(EARLIER_REASON_HEADER) {
-        headers.set(REASON_HEADER, earlier);
-    }
-    headers.set(RETRY_COUNT_HEADER, 0_i64);
-    let line = history::replayed(now_ms(), from, queue);
-    headers.set(
-        HISTORY_HEADER,
-        history::with(headers.list(HISTORY_HEADER), line),
-    );
-    message
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_replay_is_as_it_came_but_for_its_history() {
-        let mut came = Message {
-            exchange: "e".into(),
-            routing_key: "error.q".into(),
-            message_id: Some("m".into()),
-            body: bytes::Bytes::from_static(b"{}"),
-            ..Message::default()
-        };
-        came.headers.set("x-bb-os", "android");
-        came.headers.set(REASON_HEADER, "said by another host");
-        let mut refused = came.clone();
-        let headers = &mut refused.headers;
-        for (name, value) in [
-            (EARLIER_REASON_HEADER, "said by another host"),
-            (REASON_HEADER, "too long"),
-            (QUEUE_HEADER, "q"),
-            (REFUSED_AT_HEADER, "5"),
-            (RETRY_COUNT_HEADER, "3"),
-        ] {
-            headers.set(name, value);
-        }
-        let mut replayed = again(refused, "q_error", "q");
-        assert_eq!(
-            (replayed.exchange.as_str(), replayed.routing_key.as_str()),
-            ("", "q")
-        );
-        let history = replayed.headers.list(HISTORY_HEADER);
-        assert!(
-            history[0].ends_with("replayed from q_error to q"),
-            "{history:?}"
-        );
-        for name in [HISTORY_HEADER, RETRY_COUNT_HEADER] {
-            replayed.headers.remove(name);
-        }
-        assert_eq!(replayed.headers, came.headers);
-        assert_eq!(
-            (replayed.message_id, replayed.body),
-            (came.message_id, came.body)
-        );
-        // Without a reason from elsewhere there is none after the replay.
-        let mut plain = Message::default();
-        plain.headers.set(REASON_HEADER, "too long");
-        assert_eq!(
-            again(plain, "q_error", "q").headers.text(REASON_HEADER),
-            None
-        );
     }
 }

@@ -2,6 +2,7 @@
 //! dead letters. The judge reads queues and tables by means of its own.
 
 mod local;
+mod odd;
 mod queues;
 
 use crate::support::cli::{Said, holdfast};

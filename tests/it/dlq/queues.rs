@@ -113,7 +113,7 @@ impl Site {
     }
 }
 
-fn depth(rabbitmq: &Server, queue: &str) -> u64 {
+pub fn depth(rabbitmq: &Server, queue: &str) -> u64 {
     let list = rabbitmq.rabbitmqctl(&["list_queues", "-q", "name", "messages"]);
     let found = list.lines().find_map(|line| {
         let (name, messages) = line.split_once('\t')?;
