@@ -6,8 +6,9 @@
 //! # Invariants
 //! - What exists with other arguments is left as it is and used; the warning has the broker's own
 //!   words about the difference (`a_classic_queue_where_quorum_is_wanted_is_used_with_a_warning`).
-//! - Trouble with one object leaves the others alone; only the loss of the session ends the whole
-//!   (`one_refused_object_does_not_stop_the_others`).
+//! - Trouble with one object leaves the others alone (`one_refused_object_does_not_stop_the_others`);
+//!   only the loss of the session, or a question that is not answered, ends the whole
+//!   (`what_is_not_answered_is_not_taken_for_missing`).
 //! - `Passive` and `Off` change nothing at the broker (`passive_names_what_is_missing`).
 
 use std::fmt;
@@ -171,7 +172,7 @@ pub struct TopologyError {
 }
 
 /// Makes or looks for everything in `topology`. Warnings are per object; the error means that the
-/// session is gone.
+/// session is gone, or not answered on.
 pub async fn declare(
     session: &Session,
     topology: &Topology,
@@ -275,7 +276,9 @@ impl Declarer<'_> {
                 Some((NOT_FOUND, text)) => (Trouble::Missing, text),
                 Some((PRECONDITION_FAILED, text)) if !passive => (Trouble::Differs, text),
                 Some((_, text)) => (Trouble::Failed, text),
-                None => (Trouble::Failed, error.to_string()),
+                // Nor without an answer, and what is not asked again would be missing for as long
+                // as the session stands.
+                None => return Err(lost(error)),
             },
         };
         self.warnings.push(Warning {

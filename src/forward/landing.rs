@@ -1,5 +1,9 @@
 //! Messages to the broker, and its word on each: what counts, what is sent again, what goes
 //! elsewhere, and how far the cursor moves. Called by `pump`; the invariants stand in `mod.rs`.
+//!
+//! A queue or a binding may be lost while the session stands. What no queue takes although this
+//! host declares one for it goes elsewhere after that was declared anew, and not before (test
+//! `a_lost_binding_is_made_anew_before_events_go_elsewhere`).
 
 use super::outgoing::{NAME, Outgoing};
 use super::pump::{End, Landed, Run};
@@ -16,6 +20,10 @@ use tokio_util::sync::CancellationToken;
 /// Wait before a message that the broker did not take is sent again: a full queue
 /// needs time, and must not be hammered.
 const NACK_DELAY: Duration = Duration::from_secs(2);
+
+/// How often the topology is declared for the sake of what no queue takes: some hundred questions
+/// to the broker each time, which do not help where nothing is missing.
+const DECLARE_EVERY: Duration = Duration::from_secs(15);
 
 impl Run<'_> {
     pub(super) async fn publish(
@@ -95,6 +103,11 @@ impl Run<'_> {
             }
             Ok(Outcome::Unroutable { text, .. }) => {
                 metrics.forwarded("unroutable");
+                if self.is_declared_anew(&outgoing, published, stop).await? {
+                    // It is stored nowhere, so nothing is there twice.
+                    self.queue(outgoing.lane).push_back(outgoing);
+                    return self.advance(seq);
+                }
                 for single in outgoing.apart() {
                     self.reroute(single, &text, stop).await?;
                 }
@@ -115,6 +128,37 @@ impl Run<'_> {
             }
         }
         self.advance(seq)
+    }
+
+    /// Whether the queues that a message is for were declared after it was published.
+    async fn is_declared_anew(
+        &mut self,
+        outgoing: &Outgoing,
+        published: Instant,
+        stop: &CancellationToken,
+    ) -> Result<bool, End> {
+        let setup = &self.forwarder.setup;
+        let exchange = &outgoing.message.exchange;
+        let bindings = setup.topology().queues.iter().flat_map(|q| &q.bindings);
+        if !bindings.into_iter().any(|b| b.exchange == *exchange) {
+            return Ok(false);
+        }
+        if published >= self.declared {
+            if self.declared.elapsed() < DECLARE_EVERY {
+                return Ok(false);
+            }
+            tracing::debug!(
+                exchange,
+                "no queue takes a message; looking for what is lost"
+            );
+            let declared = tokio::select! {
+                declared = setup.declare(self.session) => declared,
+                () = stop.cancelled() => return Err(End::Stopped),
+            };
+            declared.map_err(|error| End::Lost(error.to_string()))?;
+            self.declared = Instant::now();
+        }
+        Ok(true)
     }
 
     /// All that a message carries counts.

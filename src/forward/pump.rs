@@ -103,6 +103,8 @@ pub(super) struct Run<'a> {
     pub(super) nacked: FuturesUnordered<BoxFuture<'static, Outgoing>>,
     /// What was said of a journal that cannot be read.
     pub(super) reading: News,
+    /// When the topology was declared last.
+    pub(super) declared: Instant,
 }
 
 impl Forwarder {
@@ -167,6 +169,7 @@ impl Forwarder {
         if let Err(error) = self.setup.declare(session).await {
             return End::Lost(error.to_string());
         }
+        let declared = Instant::now();
         let options = PublishOptions {
             confirm_timeout: self.options.confirm_timeout,
             window: u16::try_from(self.options.confirm_window).unwrap_or(u16::MAX),
@@ -212,6 +215,7 @@ impl Forwarder {
             confirms: FuturesUnordered::new(),
             nacked: FuturesUnordered::new(),
             reading: News::default(),
+            declared,
         };
         // Before the first look, so that nothing old goes in front of what is fresh.
         run.lead();

@@ -1,5 +1,5 @@
 //! What the broker refuses by closing the channel is set aside with its reason, and everything
-//! behind it goes on. On real servers.
+//! behind it goes on; what it lost of the topology is made anew. On real servers.
 
 use crate::support::cli::holdfast;
 use crate::support::collector::{Collector, send};
@@ -10,6 +10,7 @@ use crate::support::{Scratch, eventually};
 use holdfast::event::proto::event::EventOf;
 use holdfast::event::proto::{Event, Events, Header, TestEvent};
 use lapin::options::ExchangeDeleteOptions;
+use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
 use prost::Message as _;
 use serde_json::Value as Json;
@@ -163,5 +164,42 @@ async fn what_is_for_a_missing_exchange_is_set_aside_and_the_others_go_on() {
         reason.contains("no exchange 'vidooly_event.tx'"),
         "{reason}"
     );
+    assert!(collector.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_binding_is_made_anew_before_events_go_elsewhere() {
+    let site = Site::start("closed_binding").await;
+    let mut collector = site.collector("").await;
+    let address = collector.address();
+    let first = request("first", "x".into());
+    dispatch(&address, first).await.unwrap();
+    site.events(1).await;
+    let connection =
+        Connection::connect(&site.rabbitmq.amqp_url(), ConnectionProperties::default())
+            .await
+            .unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel
+        .queue_unbind(
+            "grpc_postgres_event_q".into(),
+            "grpc_event.tx".into(),
+            "*".into(),
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    // As often as the forwarder declares.
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    for at in 0..10 {
+        let event = request(&format!("after-{at}"), "x".into());
+        dispatch(&address, event).await.unwrap();
+    }
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    site.events(11).await;
+    let pool = postgres(&site.postgres).await;
+    let errors = "SELECT to_json(event_id)::text FROM error_events";
+    assert!(query_postgres(&pool, errors).await.unwrap().is_empty());
+    pool.close().await;
     assert!(collector.terminate().success());
 }

@@ -1,7 +1,7 @@
 //! Declaring: what exists is used as it is, what is missing or refused is named, and
 //! one object's trouble is not the others'.
 
-use super::nodes::{healthy, session};
+use super::nodes::{healthy, session, troubled};
 use super::{confirmed, make, plain_queue};
 use holdfast::broker::{
     Binding, ConsumeError, DeclareMode, Exchange, ExchangeKind, Message, Object, Publisher, Queue,
@@ -134,5 +134,19 @@ async fn one_refused_object_does_not_stop_the_others() {
     );
     let publisher = Publisher::open(&session).await.unwrap();
     confirmed(&publisher, &through("fine.dx", "k")).await;
+    session.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_answered_is_not_taken_for_missing() {
+    let node = troubled().await;
+    let session = session(&node).await;
+    make(&session, "before", QueueType::Classic).await;
+    node.pause().await;
+    let topology = plain_queue("unanswered");
+    let unanswered = declare(&session, &topology, DeclareMode::Active, QueueType::Classic);
+    let error = unanswered.await.unwrap_err();
+    assert!(error.reason.contains("no answer"), "{error}");
+    node.resume().await;
     session.close().await;
 }
