@@ -33,6 +33,8 @@ mod disk;
 mod driver;
 #[path = "../support/rounds.rs"]
 mod rounds;
+#[path = "../support/served.rs"]
+mod served;
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 

@@ -1,12 +1,12 @@
 //! The ceiling: a tonic server that takes a request's raw bytes, as the collector's door
 //! does, and answers at once.
 
+use crate::served::Served;
 use crate::support::guarded::Guarded;
 use crate::support::{Scratch, eventually, free_port};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use holdfast::event::proto::Response as Answer;
-use holdfast::ingest::codec::RawCodec;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
@@ -33,7 +33,7 @@ impl tower::Service<http::Request<tonic::body::Body>> for NoOp {
     }
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        Box::pin(async move { Ok(Grpc::new(RawCodec).unary(Dispatch, request).await) })
+        Box::pin(async move { Ok(Grpc::new(Served).unary(Dispatch, request).await) })
     }
 }
 

@@ -8,6 +8,7 @@
 use crate::guarded::Guarded;
 use crate::process;
 use crate::raw::Raw;
+use crate::served::Served;
 use crate::system::{Promise, Sender, Server, System, Traced};
 use anyhow::{Context as _, bail, ensure};
 use async_trait::async_trait;
@@ -15,7 +16,6 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use holdfast::admin::{State, Status};
 use holdfast::event::proto::Response;
-use holdfast::ingest::codec::RawCodec;
 use http::uri::PathAndQuery;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -227,7 +227,7 @@ impl tower::Service<http::Request<Body>> for AtOnce {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         Box::pin(async move {
-            let mut grpc = tonic::server::Grpc::new(RawCodec);
+            let mut grpc = tonic::server::Grpc::new(Served);
             Ok(grpc.unary(Self, request).await)
         })
     }

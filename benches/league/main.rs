@@ -39,6 +39,8 @@ mod raw;
 mod redis;
 mod report;
 mod serve;
+#[path = "../support/served.rs"]
+mod served;
 mod system;
 mod trace;
 #[allow(unreachable_pub, reason = "the suite's test calls it from outside")]

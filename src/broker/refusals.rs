@@ -43,9 +43,12 @@ pub(super) struct Refusals(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     size: Option<Learned<usize>>,
-    /// By exchange; with a key where only that is refused. As many as are published to.
-    places: BTreeMap<(String, Option<String>), Learned<(u16, String)>>,
+    /// As many as are published to.
+    places: BTreeMap<Place, Learned<(u16, String)>>,
 }
+
+/// An exchange, with a key where only that is refused.
+type Place = (String, Option<String>);
 
 #[derive(Debug)]
 struct Learned<T> {
