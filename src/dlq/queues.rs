@@ -58,6 +58,8 @@ pub struct ErrorQueue {
 pub struct Queues {
     look: Session,
     send: Option<(Session, Publisher)>,
+    /// Counts the channels that were opened for sending.
+    channel: u64,
     broker: Broker,
 }
 
@@ -68,8 +70,9 @@ struct Copy {
     message: Message,
     /// Whether it is a replay, or a letter that was put into its own queue anew.
     is_replay: bool,
-    /// How often it was sent.
+    /// How often it was sent, and on which channel last.
     tries: u32,
+    channel: u64,
 }
 
 impl Copy {
@@ -80,6 +83,7 @@ impl Copy {
             message,
             is_replay,
             tries: 0,
+            channel: 0,
         }
     }
 }
@@ -99,6 +103,7 @@ impl Queues {
         Ok(Self {
             look: broker.session().await?,
             send: None,
+            channel: 0,
             broker,
         })
     }
@@ -236,32 +241,31 @@ impl Queues {
             match outcome {
                 Ok(outcome) => return Ok(verdict(&outcome, &message.routing_key)),
                 Err(error) if !error.is_retryable() => return Ok(Err(error.to_string())),
-                Err(error) if !self.may_go_on(tries) => return Err(error.into()),
+                Err(error) if !self.may_go_on(tries, self.channel) => return Err(error.into()),
                 Err(error) => tracing::debug!(%error, "sent again on another channel"),
             }
         }
     }
 
-    /// Whether what is lost can be sent again: the broker closed the channel, and the session
-    /// stands.
-    fn may_go_on(&self, tries: u32) -> bool {
+    /// Whether what is lost can be sent again: the broker closed the channel that it was sent on,
+    /// and the session stands.
+    fn may_go_on(&self, tries: u32, channel: u64) -> bool {
         let is_channel_alone = |(session, publisher): &(Session, Publisher)| {
-            session.is_connected() && !publisher.is_open()
+            session.is_connected() && (channel < self.channel || !publisher.is_open())
         };
         tries < TRIES_MAX && self.send.as_ref().is_some_and(is_channel_alone)
     }
 
     async fn publisher(&mut self) -> Result<&Publisher, DlqError> {
-        let (session, publisher) = match self.send.take() {
-            Some((session, publisher)) if publisher.is_open() => (session, publisher),
-            Some((session, _)) => {
-                let publisher = Publisher::open(&session).await?;
-                (session, publisher)
-            }
+        let (session, before) = match self.send.take() {
+            Some((session, publisher)) => (session, Some(publisher)),
+            None => (self.broker.session().await?, None),
+        };
+        let publisher = match before.filter(Publisher::is_open) {
+            Some(publisher) => publisher,
             None => {
-                let session = self.broker.session().await?;
-                let publisher = Publisher::open(&session).await?;
-                (session, publisher)
+                self.channel += 1;
+                Publisher::open(&session).await?
             }
         };
         let (_, publisher) = self.send.insert((session, publisher));
@@ -284,6 +288,7 @@ impl Queues {
         copy.tries += 1;
         let publisher = self.publisher().await?;
         let confirm = publisher.publish(&copy.message).await;
+        copy.channel = self.channel;
         work.on_their_way.push(Box::pin(async move {
             let outcome = match confirm {
                 Ok(confirm) => confirm.await,
@@ -303,7 +308,7 @@ impl Queues {
             Ok(outcome) => verdict(&outcome, &copy.message.routing_key),
             Err(error) if !error.is_retryable() => Err(error.to_string()),
             Err(error) => {
-                if !self.may_go_on(copy.tries) {
+                if !self.may_go_on(copy.tries, copy.channel) {
                     return Err(error.into());
                 }
                 return self.start(work, copy).await;
