@@ -33,6 +33,7 @@ struct Way {
     way: String,
     next_seq: u64,
     /// Why its cursor cannot be read: then a start takes it to be at the oldest record.
+    #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<String>,
 }
 
