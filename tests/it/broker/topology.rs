@@ -1,12 +1,14 @@
 //! Declaring: what exists is used as it is, what is missing or refused is named, and
 //! one object's trouble is not the others'.
 
-use super::nodes::{healthy, session, troubled};
+use super::nodes::{healthy, session};
 use super::{confirmed, make, plain_queue};
 use holdfast::broker::{
-    Binding, ConsumeError, DeclareMode, Exchange, ExchangeKind, Message, Object, Publisher, Queue,
-    QueueType, Subscription, Topology, Trouble, declare,
+    Binding, Broker, ConsumeError, DeclareMode, Exchange, ExchangeKind, Message, Object, Options,
+    Publisher, Queue, QueueType, Subscription, Topology, Trouble, declare,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 fn exchange(name: &str, kind: ExchangeKind) -> Exchange {
     Exchange {
@@ -137,16 +139,50 @@ async fn one_refused_object_does_not_stop_the_others() {
     session.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// A way to a broker that passes everything up to a name, and nothing from there on.
+async fn way_up_to(name: &'static [u8], target: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (near, _) = listener.accept().await.unwrap();
+        let far = TcpStream::connect(("127.0.0.1", target)).await.unwrap();
+        let (mut from_near, mut to_near) = near.into_split();
+        let (mut from_far, mut to_far) = far.into_split();
+        let back = tokio::spawn(async move { tokio::io::copy(&mut from_far, &mut to_near).await });
+        let mut bytes = vec![0; 64 << 10];
+        loop {
+            let read = from_near.read(&mut bytes).await.unwrap();
+            let bytes = &bytes[..read];
+            if read == 0 || bytes.windows(name.len()).any(|part| part == name) {
+                break;
+            }
+            to_far.write_all(bytes).await.unwrap();
+        }
+        back.await.ok();
+    });
+    port
+}
+
+#[tokio::test]
 async fn what_is_not_answered_is_not_taken_for_missing() {
-    let node = troubled().await;
-    let session = session(&node).await;
-    make(&session, "before", QueueType::Classic).await;
-    node.pause().await;
-    let topology = plain_queue("unanswered");
-    let unanswered = declare(&session, &topology, DeclareMode::Active, QueueType::Classic);
-    let error = unanswered.await.unwrap_err();
+    let port = way_up_to(b"unanswered", healthy().await.port).await;
+    let broker = Broker::new(Options {
+        urls: vec![format!("amqp://guest:guest@127.0.0.1:{port}/%2f")],
+        ..Options::default()
+    });
+    let session = broker.unwrap().session().await.unwrap();
+    let queues = ["answered", "unanswered"].map(|name| Queue {
+        name: name.into(),
+        bindings: vec![],
+    });
+    let topology = Topology {
+        exchanges: vec![],
+        queues: queues.into(),
+    };
+    let error = declare(&session, &topology, DeclareMode::Active, QueueType::Classic)
+        .await
+        .unwrap_err();
     assert!(error.reason.contains("no answer"), "{error}");
-    node.resume().await;
+    assert!(error.object.contains("unanswered"), "{error}");
     session.close().await;
 }
