@@ -4,7 +4,8 @@
 //! - Never needs a person: a generation that lacks something is moved to
 //!   `quarantine/` whole, its losses are told exactly, and what is intact is
 //!   delivered from there. One that does not even say what it was is told until an operator
-//!   purges it (test `a_generation_that_says_nothing_is_told_until_it_is_purged`).
+//!   purges it (test `a_generation_that_says_nothing_is_told_until_it_is_purged`), and one that
+//!   is gone by the one after it (`a_generation_that_is_gone_is_told_by_the_empty_one_after_it`).
 //! - Sealed generations are taken by their manifest, unopened; only those that were
 //!   not sealed are looked through, so that the time of a start does not depend on
 //!   the backlog.
@@ -100,6 +101,16 @@ impl Furthest {
     }
 }
 
+impl Recovered {
+    /// Puts into the chain what is missing from it, so that it counts.
+    fn push_missing(&mut self, missing: Manifest, quarantine: &Path) {
+        self.losses.extend(losses_of(&missing));
+        let nowhere = quarantine.join("missing");
+        self.generations
+            .push(Generation::sealed(nowhere, missing, true));
+    }
+}
+
 /// Reads the chain from the disk.
 pub(super) fn recover(
     generations: &Path,
@@ -144,6 +155,10 @@ pub(super) fn recover(
                 is_told = true;
                 recovered.next_seq = recovered.next_seq.max(header.base);
                 furthest.note(header.base, &header.accepted_before);
+                if let Some(missing) = missing_before(&header, end.as_ref()) {
+                    end = Some((header.previous_end, header.accepted_before));
+                    recovered.push_missing(missing, quarantine);
+                }
                 recovered.empty.push(dir);
                 continue;
             }
@@ -169,15 +184,8 @@ pub(super) fn recover(
             // Delivered as far as it could be; only its files are left.
             continue;
         }
-        if let Some((end, accepted)) = &end
-            && *end < header.previous_end
-        {
-            let missing = missing(number - 1, *end, accepted, header);
-            recovered.losses.extend(losses_of(&missing));
-            let nowhere = quarantine.join("missing");
-            recovered
-                .generations
-                .push(Generation::sealed(nowhere, missing, true));
+        if let Some(missing) = missing_before(header, end.as_ref()) {
+            recovered.push_missing(missing, quarantine);
         }
         end = Some((manifest.end, accepted));
         recovered
@@ -300,14 +308,15 @@ fn make_durable(dir: &Path) -> io::Result<()> {
     sync_dir(dir)
 }
 
-/// Stands for a generation that is not there any more, between the one that ends at
-/// `end` and the one with the header `next`.
-fn missing(number: u64, end: Seq, accepted: &Tally, next: &Header) -> Manifest {
+/// What is missing between the end of what is known and where a generation says that the one
+/// before it had ended: a range that is lost as a whole.
+fn missing_before(next: &Header, known: Option<&(Seq, Tally)>) -> Option<Manifest> {
+    let (end, accepted) = known.filter(|(end, _)| *end < next.previous_end)?;
     let events = next.accepted_before.minus(accepted);
     let header = Header {
-        generation: number,
-        base: end,
-        previous_end: end,
+        generation: next.generation.saturating_sub(1),
+        base: *end,
+        previous_end: *end,
         salt: Default::default(),
         created_at_ms: next.created_at_ms,
         accepted_before: accepted.clone(),
@@ -315,10 +324,10 @@ fn missing(number: u64, end: Seq, accepted: &Tally, next: &Header) -> Manifest {
     let mut manifest = Manifest::new(header);
     manifest.sealed = true;
     manifest.end = next.previous_end;
-    manifest.lost = vec![(end, next.previous_end)];
+    manifest.lost = vec![(*end, next.previous_end)];
     manifest.lost_events = events.clone();
     manifest.events = events;
-    manifest
+    Some(manifest)
 }
 
 fn remove_half_deleted(generations: &Path) -> io::Result<()> {

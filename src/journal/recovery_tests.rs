@@ -293,3 +293,36 @@ async fn a_generation_that_says_nothing_is_told_until_it_is_purged() {
         journal.close();
     }
 }
+
+#[tokio::test]
+async fn a_generation_that_is_gone_is_told_by_the_empty_one_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let journal = Journal::open(&options).unwrap();
+    journal.cursor("out").unwrap();
+    for i in 0..5 {
+        let record = record(content(i, 1000));
+        journal.append(record, None).await.unwrap();
+    }
+    journal.close();
+    drop(journal);
+    // Its next life takes nothing.
+    let journal = Journal::open(&options).unwrap();
+    journal.close();
+    drop(journal);
+    assert!(dir.path().join("generations/gen-000000000002").is_dir());
+    std::fs::remove_dir_all(dir.path().join("generations/gen-000000000001")).unwrap();
+    for start in 0..2 {
+        let journal = Journal::open(&options).unwrap();
+        let losses = journal.losses();
+        assert_eq!(losses.len(), 1, "start {start}");
+        assert_eq!((losses[0].first, losses[0].end), (Seq(1), Seq(6)));
+        assert_eq!(journal.stats().lost_records, 5);
+        let next = journal.append(record("on"), None).await.unwrap();
+        assert_eq!(next, Seq(6 + start));
+        assert_eq!(read_all(&journal, Seq::FIRST).await[0].seq, Seq(6));
+        let way = &journal.ledger().ways[0];
+        assert!(way.adds_up, "start {start}: {way:?}");
+        journal.close();
+    }
+}
