@@ -10,7 +10,7 @@
 //! - A rate is a client's on this host, whatever it connects from: what one takes too much is
 //!   missing to nobody else (test `a_rate_is_kept_over_the_seconds`), be it incomplete or not
 //!   (tests/it/clients.rs, `what_is_incomplete_counts_as_well`).
-//! - A request is taken whole or not at all (test `a_request_of_batches_is_not_cut`).
+//! - A rate takes a request whole or not at all (test `a_request_of_batches_is_not_cut`).
 
 use super::refusal::Refusal;
 use crate::config::{Client, digest_of};

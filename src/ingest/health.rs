@@ -47,7 +47,7 @@ struct Said {
 }
 
 impl Said {
-    /// Says what is new, at most once in [`LINE_PERIOD`] before the last time.
+    /// Says what is new: at most once in [`LINE_PERIOD`], and the last time in any case.
     fn say(&mut self, state: State, serving: bool, is_last: bool) {
         let is_early = self.at.is_some_and(|at| at.elapsed() < LINE_PERIOD);
         let switches = state.switches - self.switches;
@@ -149,7 +149,8 @@ impl Health {
         self.state.send_modify(|state| state.open = open);
     }
 
-    /// Carries every change to grpc.health.v1, the gauge and the log, until cancelled. The last report is "not serving".
+    /// Carries every change to grpc.health.v1, the gauge and the log, until cancelled.
+    /// The last report is "not serving".
     pub async fn report(self, reporter: HealthReporter, metrics: Metrics, stop: CancellationToken) {
         let mut changes = self.state.subscribe();
         let mut reported = None;

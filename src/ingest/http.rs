@@ -24,7 +24,7 @@ use crate::event::json;
 use crate::event::limits;
 use crate::event::scan::{FIELDS_MAX, ScanError};
 use crate::event::shape::{self, Excess};
-use crate::port::{Peer, Places, Short};
+use crate::port::{Peer, Places};
 use crate::telemetry::FOLLOWS_PANIC;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
@@ -163,7 +163,6 @@ async fn render_metrics(State(app): State<App>, peer: Option<Extension<Peer>>) -
     let place = match app.pages.take(Caller::nobody(peer).whose(), 1) {
         Ok(place) => place,
         Err(short) => {
-            let short: Short = short;
             return (StatusCode::SERVICE_UNAVAILABLE, short.to_string()).into_response();
         }
     };

@@ -11,7 +11,7 @@ use holdfast::event::proto::event::EventOf;
 use holdfast::event::proto::{Event, Events, Header, TestEvent};
 use lapin::options::ExchangeDeleteOptions;
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties};
 use prost::Message as _;
 use serde_json::Value as Json;
 use std::time::Duration;
@@ -45,6 +45,15 @@ struct Site {
 }
 
 impl Site {
+    /// Another way to the broker, which is open as long as the first of them is kept.
+    async fn channel(&self) -> (Connection, Channel) {
+        let url = self.rabbitmq.amqp_url();
+        let connecting = Connection::connect(&url, ConnectionProperties::default());
+        let connection = connecting.await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        (connection, channel)
+    }
+
     async fn start(name: &str) -> Self {
         let scratch = Scratch::new(name);
         let mut rabbitmq = Server::new(Kind::RabbitMq, &scratch);
@@ -132,11 +141,7 @@ async fn what_is_for_a_missing_exchange_is_set_aside_and_the_others_go_on() {
     collector.delivered("rabbitmq", ARRIVAL).await;
     site.events(1).await;
     assert!(collector.terminate().success());
-    let connection =
-        Connection::connect(&site.rabbitmq.amqp_url(), ConnectionProperties::default())
-            .await
-            .unwrap();
-    let channel = connection.create_channel().await.unwrap();
+    let (_connection, channel) = site.channel().await;
     channel
         .exchange_delete("vidooly_event.tx".into(), ExchangeDeleteOptions::default())
         .await
@@ -175,11 +180,7 @@ async fn a_lost_binding_is_made_anew_before_events_go_elsewhere() {
     let first = request("first", "x".into());
     dispatch(&address, first).await.unwrap();
     site.events(1).await;
-    let connection =
-        Connection::connect(&site.rabbitmq.amqp_url(), ConnectionProperties::default())
-            .await
-            .unwrap();
-    let channel = connection.create_channel().await.unwrap();
+    let (_connection, channel) = site.channel().await;
     channel
         .queue_unbind(
             "grpc_postgres_event_q".into(),

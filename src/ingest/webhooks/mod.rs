@@ -119,6 +119,7 @@ impl Lane {
         let room = self.bytes.take(whose, request_bytes(headers));
         room.map_err(|_: Short| Refusal::Busy)
     }
+
     fn stored(&self, headers: &HeaderMap, body: Bytes) -> Result<Stored, String> {
         let headers = headers
             .iter()

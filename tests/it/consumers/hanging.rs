@@ -94,21 +94,14 @@ async fn a_sink_that_hangs_keeps_no_other_consumers_refusals() {
     publish("EVENT", &event("hangs")).await;
     calls(2).await;
     publish("USER_EVENT", "no json").await;
-    let mut letter = None;
-    let limit = CONNECTING * 10;
-    let until = std::time::Instant::now() + limit;
-    while letter.is_none() {
-        assert!(
-            std::time::Instant::now() < until,
-            "no letter within {limit:?}"
-        );
+    eventually("its letter", CONNECTING * 10, || async {
         let get = channel.basic_get(
             "webengage_user_event_q_error".into(),
             BasicGetOptions { no_ack: true },
         );
-        letter = get.await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        get.await.unwrap().is_some()
+    })
+    .await;
     assert_eq!(api.requests().len(), 2, "the sink still hangs");
     collector.kill();
 }
