@@ -217,23 +217,14 @@ impl Server {
             insert = insert.with_setting(MIN_FREE_DISK, self.min_free_disk_bytes.to_string());
         }
         // Dropping an insert that is not ended aborts it: nothing is written then.
-        let sent = bounded(SEND_TIMEOUT, async {
+        bounded(SEND_TIMEOUT, async {
             for piece in pieces {
                 insert.send(piece.into()).await?;
             }
             Ok(())
         })
-        .await;
-        match sent {
-            Ok(()) => insert.end().await,
-            // Who has closed the connection may have answered before, such as a proxy with a
-            // limit on bodies; a good answer to half of the rows is none.
-            Err(Error::Network(lost)) => match insert.end().await {
-                Ok(()) => Err(Error::Network(lost)),
-                Err(answer) => Err(answer),
-            },
-            Err(error) => Err(error),
-        }
+        .await?;
+        insert.end().await
     }
 }
 

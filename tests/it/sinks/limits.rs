@@ -9,16 +9,23 @@ use holdfast::sink::{Sink, Value};
 use rand::Rng as _;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Bytes of an insert that it takes.
 const LIMIT: usize = 1_500_000;
+
+/// Rows of a MiB: more of them than a connection holds.
+const ROWS: u64 = 12;
 
 const ANSWER: &str = "HTTP/1.1 413 Request Entity Too Large\r\nConnection: close\r\nContent-Length: 73\r\n\r\n<html><head><title>413 Request Entity Too Large</title></head></html>\r\n\r\n";
 
 /// A way to the server that answers before it has read what is too large.
 async fn front(target: String) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    // So that what it does not read waits at the other end.
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(16).unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((near, _)) = listener.accept().await {
@@ -61,6 +68,8 @@ async fn serve(near: TcpStream, target: String) {
             }
         }
     }
+    // By then the other end has sent what the connection holds, and waits for room for more.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     to_near.write_all(ANSWER.as_bytes()).await.unwrap();
     to_near.shutdown().await.unwrap();
     // It reads no more; gone at once, it would have the answer thrown away.
@@ -83,7 +92,7 @@ async fn clickhouse_behind_a_front_with_a_limit_gets_smaller_batches() {
         let letters = rand::rng().sample_iter(rand::distr::Alphanumeric);
         letters.take(1 << 20).map(char::from).collect()
     };
-    let rows: Vec<_> = (0..6)
+    let rows: Vec<_> = (0..ROWS)
         .map(|at| with(&format!("r{at}"), &[(2, Value::Text(text()))]))
         .collect();
     for _ in 0..3 {
@@ -95,5 +104,5 @@ async fn clickhouse_behind_a_front_with_a_limit_gets_smaller_batches() {
         let single = batch(&KINDS, &format!("single {at}"), vec![row]);
         sink.write(&single).await.unwrap();
     }
-    assert_eq!(ch.count("kinds FINAL").await, 6);
+    assert_eq!(ch.count("kinds FINAL").await, ROWS);
 }
