@@ -67,6 +67,7 @@ impl Ground<'_> {
             way: way.to_owned(),
             from: skipped.from.0,
             to: skipped.to.0,
+            passed_over: skipped.passed_over,
             events: counts(&skipped.events),
         })
     }

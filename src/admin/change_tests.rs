@@ -6,7 +6,7 @@ use super::*;
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
 use crate::event::scan;
-use crate::journal::{Kind, Limits, NewRecord, Options};
+use crate::journal::{Kind, Limits, NewRecord, Options, Span};
 use prost::Message as _;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -162,6 +162,10 @@ async fn a_dry_run_says_what_would_be_done_and_changes_nothing() {
         way: way.into(),
         from,
         to,
+        passed_over: vec![Span {
+            first: Seq(from),
+            end: Seq(to),
+        }],
         events: events(launches),
     };
     for outcome in [

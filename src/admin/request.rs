@@ -8,6 +8,7 @@
 use super::status::Counts;
 use crate::config;
 use crate::drill::Outage;
+use crate::journal::Span;
 use crate::pace::{Settings, WayPace};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -149,7 +150,9 @@ pub struct Move {
     pub from: u64,
     /// The first that is not.
     pub to: u64,
-    /// The events between, by type: what is not delivered this way.
+    /// What is passed over between: all but what was delivered ahead.
+    pub passed_over: Vec<Span>,
+    /// The events in that, by type: what is not delivered this way.
     pub events: Counts,
 }
 

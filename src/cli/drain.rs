@@ -3,6 +3,7 @@
 //!
 //! Exit codes: 0 nothing is left, or the drain was taken back; 1 something is left.
 
+use super::owner::become_owner;
 use super::site::{Place, Site};
 use super::text::count;
 use crate::admin::{self, CallError, DrainRequest, Status};
@@ -139,6 +140,7 @@ async fn deliver(site: &Site, limit: Option<Duration>) -> anyhow::Result<(u64, O
     crate::journal::Directory::open(&site.data_dir)
         .with_context(|| format!("look at {}", site.data_dir.display()))?;
     config.data.dir.clone_from(&site.data_dir);
+    become_owner(&site.data_dir)?;
     eprintln!("no service runs on this directory; delivering from here");
     let mut show = Show::new();
     let drained = app::drain(&config, limit, |ledger| show.left(pending(ledger))).await?;

@@ -15,6 +15,7 @@ mod generate;
 mod journal;
 mod load;
 mod moment;
+mod owner;
 mod pace;
 mod parts;
 mod reconcile;

@@ -8,13 +8,15 @@
 //!   rows a record becomes (test `a_large_record_is_written_batch_by_batch`).
 
 use super::deliver::{Stopped, Target, Verdict};
-use super::handlers::{self, Item, NewRow};
+use super::handlers::{self, Item};
+use super::in_hand::{Outcome, Rows, Source};
 use super::webhooks::{self, Taker};
 use crate::clock::now_ms;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{self, Origins, PROTOBUF};
 use crate::event::group::{Group, Route};
-use crate::event::identity::Content;
+use crate::event::guarded::{PANICKED, unless_it_panics};
+use crate::event::identity::{Content, format_index_range};
 use crate::event::limits;
 use crate::event::parcel::Destination;
 use crate::event::split;
@@ -24,7 +26,7 @@ use crate::journal::{Cursor, Journal, Kind, Passed, Record};
 use crate::pace::{Lane, Pace, Pacer};
 use crate::retry::Backoff;
 use crate::sink::Sink;
-use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
+use crate::sink::schema::{ERROR_EVENTS, EVENTS};
 use crate::telemetry::{Metrics, News};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,13 +36,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes of records that are handled at a time.
 const READ_BYTES: usize = 1 << 20;
-
-/// Rows of one batch.
-const BATCH_ROWS: usize = 1000;
-
-/// Bytes of rows and of what they were made of, after which a batch is written even if it
-/// has few rows: each row repeats its request's header.
-const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// How long records may gather once there is one: sinks take many rows at the
 /// price of one.
@@ -63,54 +58,6 @@ pub struct Direct {
     pub context: handlers::Context,
     /// How fast.
     pub pace: Pace,
-}
-
-/// Rows for one table with what is needed to set one aside.
-struct Rows {
-    table: &'static Table,
-    rows: Vec<crate::sink::Row>,
-    ids: Vec<String>,
-    letters: Vec<Source>,
-    /// About how much memory all of it takes.
-    bytes: usize,
-}
-
-/// Where a row came from.
-enum Source {
-    /// A group's batch and the event's place there.
-    Event {
-        batch: Arc<Group>,
-        origins: Arc<Origins>,
-        kind: Kind,
-        at: usize,
-    },
-    /// A webhook, as the letter that it would be.
-    Webhook(Arc<DeadLetter>, webhook::Source),
-}
-
-/// What becomes of the records in hand, in order.
-struct Outcome(Vec<Passed>);
-
-impl Outcome {
-    fn new(records: &[Record]) -> Self {
-        let passed = |record: &Record| Passed {
-            seq: record.seq,
-            events: record.events.clone(),
-            dead_lettered: Tally::default(),
-        };
-        Self(records.iter().map(passed).collect())
-    }
-
-    fn dead_lettered(&mut self, seq: u64, events: &Tally) {
-        let at = self.0.binary_search_by_key(&seq, |passed| passed.seq.0);
-        if let Some(passed) = at.ok().and_then(|at| self.0.get_mut(at)) {
-            // A webhook that two tables refuse is one event.
-            let left = passed.events.minus(&passed.dead_lettered);
-            if left.total() >= events.total() {
-                passed.dead_lettered.merge(events);
-            }
-        }
-    }
 }
 
 impl Direct {
@@ -192,31 +139,37 @@ impl Direct {
             }
             let rejected = record.reason.as_deref();
             let content = Content::new(&record.content);
-            match split::split(&record.content, record.received_at_ms, rejected) {
-                Ok(groups) => {
-                    for group in groups {
-                        let rows = match group.route {
-                            Route::Type(_) => &mut events,
-                            Route::Error(_) => &mut errors,
-                        };
-                        self.take_group(&record, &content, group, rows, &mut passed, stop)
-                            .await?;
-                        if rows.is_full() {
-                            self.write(rows, &mut passed, stop).await?;
-                        }
-                    }
+            let split = || split::split(&record.content, record.received_at_ms, rejected);
+            let mut groups = match unless_it_panics(split) {
+                Some(Ok(groups)) => groups,
+                Some(Err(error)) => {
+                    let (reason, indexes) = (error.to_string(), error.indexes());
+                    self.set_aside_whole(&record, &reason, indexes, &mut passed, stop)
+                        .await?;
+                    continue;
                 }
-                Err(error) => {
-                    let letter = DeadLetter {
-                        event_name: String::new(),
-                        reason: limits::reason(&error.to_string()),
-                        indexes: error.indexes(),
-                        content_type: PROTOBUF.to_owned(),
-                        body: record.content.to_vec(),
-                        ..self.letter(record.seq.0)
-                    };
-                    self.keep(&letter, stop).await?;
-                    passed.dead_lettered(record.seq.0, &record.events);
+                None => {
+                    self.set_aside_whole(&record, PANICKED, all_of(&record), &mut passed, stop)
+                        .await?;
+                    continue;
+                }
+            };
+            loop {
+                let Some(group) = unless_it_panics(|| groups.next()) else {
+                    // The groups before this one may be rows already, and are both then.
+                    self.set_aside_whole(&record, PANICKED, all_of(&record), &mut passed, stop)
+                        .await?;
+                    break;
+                };
+                let Some(group) = group else { break };
+                let rows = match group.route {
+                    Route::Type(_) => &mut events,
+                    Route::Error(_) => &mut errors,
+                };
+                self.take_group(&record, &content, group, rows, &mut passed, stop)
+                    .await?;
+                if rows.is_full() {
+                    self.write(rows, &mut passed, stop).await?;
                 }
             }
         }
@@ -226,6 +179,26 @@ impl Direct {
             self.write(rows, &mut passed, stop).await?;
         }
         Ok(passed.0)
+    }
+
+    async fn set_aside_whole(
+        &self,
+        record: &Record,
+        reason: &str,
+        indexes: String,
+        passed: &mut Outcome,
+        stop: &CancellationToken,
+    ) -> Result<(), Stopped> {
+        let letter = DeadLetter {
+            reason: limits::reason(reason),
+            indexes,
+            content_type: PROTOBUF.to_owned(),
+            body: record.content.to_vec(),
+            ..self.letter(record.seq.0)
+        };
+        self.keep(&letter, stop).await?;
+        passed.dead_lettered(record.seq.0, &record.events);
+        Ok(())
     }
 
     async fn take_webhook(
@@ -275,12 +248,17 @@ impl Direct {
             indexes: group.indexes.clone(),
         });
         let group = Arc::new(group);
-        let items: Vec<Item> = match &group.route {
+        let make = || match &group.route {
             Route::Type(_) => handlers::rows(group.parts(), &origins, now_ms()),
             Route::Error(reason) => {
                 handlers::error_rows(group.parts(), &origins, reason, content, now_ms())
             }
         };
+        let items: Vec<Item> = unless_it_panics(make).unwrap_or_else(|| {
+            // A refused batch without events is a row, too.
+            let rows = group.events.len().max(1);
+            (0..rows).map(|_| Err(PANICKED.to_owned())).collect()
+        });
         // The sources keep it until its rows are written.
         rows.bytes += group.encoded_len();
         for (at, item) in items.into_iter().enumerate() {
@@ -365,10 +343,10 @@ impl Direct {
             },
         };
         let one = group.single(at);
-        let (content_type, body) = match envelope::encode(&one) {
-            Ok(encoded) => encoded,
+        let (content_type, body) = match unless_it_panics(|| envelope::encode(&one)) {
+            Some(Ok(encoded)) => encoded,
             // No JSON form: the bytes say all.
-            Err(_) => (PROTOBUF, one.protobuf()),
+            Some(Err(_)) | None => (PROTOBUF, one.protobuf()),
         };
         let letter = DeadLetter {
             event_name: name.map(|name| name.name()).unwrap_or_default(),
@@ -404,26 +382,14 @@ impl Direct {
     }
 }
 
-impl Rows {
-    fn new(table: &'static Table) -> Self {
-        Self {
-            table,
-            rows: Vec::new(),
-            ids: Vec::new(),
-            letters: Vec::new(),
-            bytes: 0,
+/// The places of all events of a dispatched record; of a refused one they are not counted.
+fn all_of(record: &Record) -> String {
+    match record.kind {
+        Kind::Dispatch => {
+            let events = usize::try_from(record.events.total()).unwrap_or(usize::MAX);
+            format_index_range(events)
         }
-    }
-
-    fn push(&mut self, new: NewRow, source: Source) {
-        self.bytes += new.row.bytes();
-        self.rows.push(new.row);
-        self.ids.push(new.id);
-        self.letters.push(source);
-    }
-
-    fn is_full(&self) -> bool {
-        self.rows.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES_MAX
+        Kind::Rejected | Kind::Webhook(_) => String::new(),
     }
 }
 

@@ -1,12 +1,15 @@
 //! Tests of `direct` with requests that become far more than they are: what is in memory
 //! stays bounded, and every event is accounted for.
 
+use super::super::in_hand::{BATCH_BYTES_MAX, BATCH_ROWS};
 use super::*;
 use crate::dead_letters::Desk;
+use crate::event::guarded::trap;
 use crate::event::identity::Seq;
 use crate::event::proto::{Event, Events, Header};
 use crate::event::scan;
 use crate::journal::{Limits, NewRecord, Options, ReceiptLimits};
+use crate::sink::schema::Table;
 use crate::sink::{Batch, Row, SchemaError, WriteError};
 use prost::Message as _;
 use std::path::Path;
@@ -192,4 +195,31 @@ async fn a_request_made_for_its_header_is_set_aside_whole() {
     assert!(letter.reason.contains("too large to be repeated"));
     desk.close().await;
     journal.close();
+}
+
+/// In one thread, as the trap is.
+#[tokio::test]
+async fn what_makes_a_handler_panic_is_set_aside_and_the_others_go_on() {
+    // A record takes at least four guarded steps: it is split, its groups are taken, and made
+    // into rows.
+    for at in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let records = [request(10, 3), request(10, 6)];
+        trap::set(at);
+        let (sink, journal) = delivered(dir.path(), &records).await;
+        let way = journal.ledger().ways.remove(0);
+        assert!(way.adds_up && way.pending.is_empty(), "step {at}: {way:?}");
+        assert!(way.ledger.dead_lettered.total() > 0, "step {at}: {way:?}");
+        let rows: usize = sink.batches.lock().unwrap().iter().map(|b| b.1).sum();
+        assert!(rows >= 3, "step {at}: the other record");
+        // Each event is a row, or in a letter.
+        let desk = Desk::open(dir.path()).unwrap();
+        let letters = desk.waiting(0).await.unwrap();
+        let places = letters.iter().flat_map(|kept| kept.letter.places(10));
+        let set_aside: usize = places.map(|(_, indexes)| indexes.len()).sum();
+        assert!(rows + set_aside >= 9, "step {at}: {rows} and {set_aside}");
+        assert!(letters.iter().all(|kept| kept.letter.reason == PANICKED));
+        desk.close().await;
+        journal.close();
+    }
 }

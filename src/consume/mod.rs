@@ -15,6 +15,7 @@ mod direct;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 pub mod handlers;
+mod in_hand;
 mod intake;
 mod part;
 mod publisher;

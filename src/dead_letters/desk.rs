@@ -14,6 +14,9 @@ use std::path::Path;
 /// Letters that are read at a time: bounds memory, bodies are at most a request each.
 const PAGE: i64 = 16;
 
+/// The same without bodies: a letter's headers are some KiB.
+const PAGE_WITHOUT_BODIES: i64 = 512;
+
 /// What became of a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -52,7 +55,7 @@ pub enum DeskError {
     },
 }
 
-/// A letter that waits.
+/// A letter.
 #[derive(Debug, Clone)]
 pub struct Kept {
     /// Its number in the file.
@@ -122,6 +125,31 @@ impl Desk {
         let rows = sqlx::query(sql).bind(after).bind(PAGE);
         let rows = rows.fetch_all(&self.pool).await?;
         rows.iter().map(kept).collect()
+    }
+
+    /// Letters after a number that were not sent again, some at a time, in order, without
+    /// their bodies: those that wait, and those that were given up.
+    ///
+    /// # Errors
+    /// [`DeskError`].
+    pub async fn unsent(&self, after: i64) -> Result<Vec<(Kept, State)>, DeskError> {
+        let sql = "SELECT id, set_aside_at_ms, way_out, event_name, reason, ingest_host,
+            ingest_seq, ingest_indexes, content_type, x'' AS body, destination,
+            state = 'purged' AS is_purged
+            FROM dead_letters WHERE state IN ('waiting', 'purged') AND id > ?
+            ORDER BY id LIMIT ?";
+        let rows = sqlx::query(sql).bind(after).bind(PAGE_WITHOUT_BODIES);
+        let rows = rows.fetch_all(&self.pool).await?;
+        let of_row = |row| {
+            let is_purged: bool = SqliteRow::try_get(row, "is_purged")?;
+            let state = if is_purged {
+                State::Purged
+            } else {
+                State::Waiting
+            };
+            Ok((kept(row)?, state))
+        };
+        rows.iter().map(of_row).collect()
     }
 
     /// Settles a letter that waits: its body goes, its row stays. `false` when it did not

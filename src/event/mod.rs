@@ -15,6 +15,7 @@ pub mod expect;
 pub mod fields;
 mod form;
 pub mod group;
+pub mod guarded;
 pub mod history;
 pub mod identity;
 pub mod json;

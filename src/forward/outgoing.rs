@@ -14,7 +14,8 @@ use crate::event::envelope::{
     self, INDEXES_HEADER, PROTOBUF, REASON_HEADER, ROUTING_KEY_HEADER, WEBHOOK,
 };
 use crate::event::group::{Group, Route};
-use crate::event::identity::{HostId, Seq, format_indexes};
+use crate::event::guarded::{PANICKED, unless_it_panics};
+use crate::event::identity::{HostId, Seq, format_index_range, format_indexes};
 use crate::event::limits;
 use crate::event::parcel::{Destination, Parcel};
 use crate::event::split;
@@ -121,8 +122,42 @@ pub(super) struct Template {
 
 impl Template {
     /// Makes the messages of a record. Where they came from is not in them yet: `coalesce` tells
-    /// them, each once.
+    /// them, each once. A record that makes us panic is set aside whole.
     pub(super) fn prepare(&self, record: &Record) -> Prepared {
+        unless_it_panics(|| self.make(record)).unwrap_or_else(|| {
+            let letter = DeadLetter {
+                reason: PANICKED.to_owned(),
+                ..self.letter_of_record(record)
+            };
+            Prepared {
+                seq: record.seq,
+                events: record.events.clone(),
+                messages: Vec::new(),
+                letters: vec![(0, record.events.clone(), letter)],
+            }
+        })
+    }
+
+    /// A record as it is in the log.
+    fn letter_of_record(&self, record: &Record) -> DeadLetter {
+        let (event_name, content_type, indexes) = match record.kind {
+            Kind::Webhook(source) => (source.event_name(), WEBHOOK, "0".to_owned()),
+            Kind::Dispatch => {
+                let events = usize::try_from(record.events.total()).unwrap_or(usize::MAX);
+                ("", PROTOBUF, format_index_range(events))
+            }
+            Kind::Rejected => ("", PROTOBUF, String::new()),
+        };
+        DeadLetter {
+            event_name: event_name.to_owned(),
+            indexes,
+            content_type: content_type.to_owned(),
+            body: record.content.to_vec(),
+            ..self.letter(record.seq)
+        }
+    }
+
+    fn make(&self, record: &Record) -> Prepared {
         let mut prepared = Prepared {
             seq: record.seq,
             events: record.events.clone(),
@@ -137,13 +172,10 @@ impl Template {
         let groups = match split::split(&record.content, record.received_at_ms, rejected) {
             Ok(groups) => groups,
             Err(error) => {
-                let body = record.content.to_vec();
                 let letter = DeadLetter {
                     reason: limits::reason(&error.to_string()),
                     indexes: error.indexes(),
-                    content_type: PROTOBUF.to_owned(),
-                    body,
-                    ..self.letter(record.seq)
+                    ..self.letter_of_record(record)
                 };
                 prepared.letters.push((0, record.events.clone(), letter));
                 return prepared;
@@ -232,12 +264,8 @@ impl Template {
             Ok(ready) => ready,
             Err(reason) => {
                 let letter = DeadLetter {
-                    event_name: source.event_name().to_owned(),
                     reason: limits::reason(&reason),
-                    indexes: "0".to_owned(),
-                    content_type: WEBHOOK.to_owned(),
-                    body: record.content.to_vec(),
-                    ..self.letter(record.seq)
+                    ..self.letter_of_record(record)
                 };
                 prepared.letters.push((0, record.events.clone(), letter));
                 return;

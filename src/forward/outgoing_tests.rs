@@ -1,6 +1,7 @@
 //! What becomes of a record whose events cannot go to a consumer.
 
 use super::*;
+use crate::event::guarded::trap;
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{Event, Events, Header, TestEvent};
 use crate::event::scan;
@@ -95,4 +96,22 @@ fn refused_events_go_to_each_error_route() {
     let keys = prepared.messages.iter().filter(|out| out.is_error);
     let keys: Vec<_> = keys.map(|out| out.message.routing_key.as_str()).collect();
     assert_eq!(keys, ["a", "b"]);
+}
+
+#[test]
+fn a_record_that_makes_us_panic_is_set_aside_whole() {
+    let template = template(Vec::new());
+    let record = record(Kind::Dispatch, None);
+    trap::set(0);
+    let prepared = template.prepare(&record);
+    assert!(prepared.messages.is_empty());
+    let [(_, events, letter)] = prepared.letters.as_slice() else {
+        panic!("{:?}", prepared.letters);
+    };
+    assert_eq!(*events, record.events);
+    assert_eq!((letter.seq, letter.indexes.as_str()), (7, "0-1"));
+    assert_eq!(letter.body, record.content);
+    assert_eq!(letter.reason, PANICKED);
+    // The next one is as ever.
+    assert_eq!(template.prepare(&record).messages.len(), 1);
 }

@@ -66,7 +66,8 @@ impl Offline {
             }
             ControlFlow::Continue(())
         };
-        for gap in info.gaps(to) {
+        let passed_over = info.gaps(to);
+        for gap in &passed_over {
             directory.walk(gap.first, gap.end, &mut add).map_err(read)?;
         }
         if apply {
@@ -75,7 +76,12 @@ impl Offline {
             cursor.skip(to, |_| Some(events.clone()));
             cursor.save()?;
         }
-        Ok(Skipped { from, to, events })
+        Ok(Skipped {
+            from,
+            to,
+            passed_over,
+            events,
+        })
     }
 
     /// Deletes the generations that every cursor has passed; their numbers.

@@ -25,7 +25,9 @@ pub struct Skipped {
     pub from: Seq,
     /// The position after.
     pub to: Seq,
-    /// Events between the two.
+    /// What it passes over between the two: all but what was delivered ahead.
+    pub passed_over: Vec<Span>,
+    /// The events in that.
     pub events: Tally,
 }
 
@@ -48,8 +50,12 @@ pub(super) fn skip(shared: &Shared, way: &str, to: Seq, apply: bool) -> Result<S
             .map(|gap| Plan::make(shared, gap))
             .collect::<Result<_, _>>()?;
         let from = position.next;
+        let mut passed_over = position.gaps(to);
         let events = if apply {
-            cursor.skip(to, |now| events(&plans, now, to))
+            cursor.skip(to, |now| {
+                passed_over = now.gaps(to);
+                events(&plans, now, to)
+            })
         } else {
             events(&plans, &position, to)
         };
@@ -58,7 +64,12 @@ pub(super) fn skip(shared: &Shared, way: &str, to: Seq, apply: bool) -> Result<S
             cursor.save()?;
         }
         let to = to.max(from);
-        return Ok(Skipped { from, to, events });
+        return Ok(Skipped {
+            from,
+            to,
+            passed_over,
+            events,
+        });
     }
     Err(SkipError::Moving)
 }

@@ -1,10 +1,9 @@
 //! One sink's rows against what was accepted. Called by `reconcile`; its invariants stand in
 //! `mod.rs`.
 
+use super::letters::{At, Letters};
 use super::log::Log;
 use super::{Counts, Item, NAMED_MAX, ReconcileError, Report, SinkReport, hour};
-use crate::config::Config;
-use crate::dead_letters::Desk;
 use crate::event::expect::Expected;
 use crate::event::identity::Seq;
 use crate::journal::{CursorInfo, Receipted, Span};
@@ -18,45 +17,6 @@ use std::sync::Arc;
 /// Requests of a bucket: some tens of thousands of events, which are fetched where a bucket
 /// differs.
 const BUCKET: u64 = 4096;
-
-/// Events in dead letters that are looked at: bounds memory; so many have a cause that comes
-/// before any reconciliation.
-const LETTERS_MAX: usize = 1_000_000;
-
-/// Events of one request in a letter.
-const LETTER_EVENTS_MAX: usize = 1 << 20;
-
-/// Places of events that are in the dead letters of this host.
-pub(super) async fn letters(
-    config: &Config,
-    log: &Log,
-) -> Result<HashSet<(u64, u32)>, ReconcileError> {
-    let mut places = HashSet::new();
-    let Some(desk) = Desk::open(&config.data.dir) else {
-        return Ok(places);
-    };
-    let mut after = 0;
-    loop {
-        if places.len() >= LETTERS_MAX {
-            let text = format!("more than {LETTERS_MAX} events wait there");
-            return Err(ReconcileError::Letters(text));
-        }
-        let page = desk.waiting(after).await;
-        let page = page.map_err(|error| ReconcileError::Letters(error.to_string()))?;
-        let Some(last) = page.last() else { break };
-        after = last.id;
-        for kept in &page {
-            let letter = &kept.letter;
-            if letter.host == log.host {
-                for (seq, indexes) in letter.places(LETTER_EVENTS_MAX) {
-                    places.extend(indexes.into_iter().map(|index| (seq, index)));
-                }
-            }
-        }
-    }
-    desk.close().await;
-    Ok(places)
-}
 
 /// What is expected of a bucket.
 #[derive(Debug, Default)]
@@ -74,7 +34,9 @@ pub(super) struct Side<'a> {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) way: &'static str,
     pub(super) namespace: Option<String>,
-    pub(super) letters: &'a HashSet<(u64, u32)>,
+    pub(super) letters: &'a Letters,
+    /// Whose letters tell what became of its events.
+    pub(super) letters_of: Vec<String>,
 }
 
 /// What one comparison works on.
@@ -88,6 +50,10 @@ struct Work<'a> {
 }
 
 impl Side<'_> {
+    fn waits(&self, at: At) -> bool {
+        self.letters.waits(&self.letters_of, at)
+    }
+
     /// Compares, and adds what it found.
     pub(super) async fn compare(
         &self,
@@ -150,6 +116,17 @@ fn add(total: &mut Counts, other: &Counts) {
 impl Work<'_> {
     fn has_passed(&self, seq: Seq) -> bool {
         self.cursor.is_some_and(|cursor| cursor.has_passed(seq))
+    }
+
+    /// Whether an operator gave it up: in the log, or in the dead letters.
+    fn is_purged(&self, at: At) -> bool {
+        let passed_over = |span: &Span| (span.first.0..span.end.0).contains(&at.0);
+        let Side {
+            letters,
+            letters_of,
+            ..
+        } = self.side;
+        self.purged.iter().any(passed_over) || letters.is_purged(letters_of, at)
     }
 
     fn failed(&self, source: WriteError) -> ReconcileError {
@@ -312,7 +289,7 @@ impl Work<'_> {
                     // It has the event's place, and is another.
                     self.extra(row);
                 }
-                if error.is_some() || self.side.letters.contains(&place) {
+                if error.is_some() || self.side.waits(place) {
                     self.hour(request).set_aside += 1;
                 } else {
                     without.push((request, event));
@@ -357,18 +334,16 @@ impl Work<'_> {
             let others: HashSet<_> = others.into_iter().map(|row| (row.id, row.at_ms)).collect();
             for (request, event) in some {
                 let key = (event.id.clone(), event.at_ms);
-                let is_purged = self
-                    .purged
-                    .iter()
-                    .any(|span| (span.first..span.end).contains(&request.seq));
                 let has_passed = self.has_passed(request.seq);
+                let is_purged = self.is_purged((request.seq.0, event.index));
                 let counts = self.hour(request);
                 if !event.refused && others.contains(&key) {
                     counts.replaced += 1;
+                } else if !has_passed {
+                    // Also what was passed over, where the cursor was put back since then.
+                    counts.pending += 1;
                 } else if is_purged {
                     counts.purged += 1;
-                } else if !has_passed {
-                    counts.pending += 1;
                 } else {
                     counts.missing += 1;
                     self.missing(request, event);
@@ -400,12 +375,9 @@ fn purged(log: &Log, way: &str) -> Result<Vec<Span>, ReconcileError> {
         .map(serde_json::from_str)
         .filter_map(Result::ok);
     let moves = documents.filter_map(|line: Json| line["done"].as_array().cloned());
-    let spans = moves.flatten().filter(|moved| moved["way"] == way);
-    let spans = spans.filter_map(|moved| {
-        Some(Span {
-            first: Seq(moved["from"].as_u64()?),
-            end: Seq(moved["to"].as_u64()?),
-        })
+    let moves = moves.flatten().filter(|moved| moved["way"] == way);
+    let spans = moves.filter_map(|mut moved| {
+        serde_json::from_value::<Vec<Span>>(moved["passed_over"].take()).ok()
     });
-    Ok(spans.collect())
+    Ok(spans.flatten().collect())
 }

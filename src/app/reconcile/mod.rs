@@ -15,6 +15,7 @@
 //!   fetched. Cheap here: one generation's identities in memory at a time.
 
 mod compare;
+mod letters;
 mod log;
 
 use super::setup;
@@ -212,7 +213,7 @@ pub async fn reconcile(
         move || log::Log::open(&dir, &range, durable_end)
     });
     let log = Arc::new(opened.await.map_err(|_| ReconcileError::Host)??);
-    let letters = compare::letters(config, &log).await?;
+    let letters = letters::Letters::read(&config.data.dir, &log).await?;
     let mut report = Report {
         host: log.host.clone(),
         from_seq: log.span.first.0,
@@ -223,7 +224,12 @@ pub async fn reconcile(
         unknown: log.unknown.clone(),
         sinks: Vec::new(),
     };
-    for EventSink { sink, namespace } in sinks {
+    for EventSink {
+        sink,
+        kind,
+        namespace,
+    } in sinks
+    {
         let way = if config.rabbitmq.is_some() {
             Forwarder::CURSOR
         } else {
@@ -234,6 +240,7 @@ pub async fn reconcile(
             way,
             namespace,
             letters: &letters,
+            letters_of: letters_of(config, kind, way),
         };
         side.compare(&log, &mut report).await?;
     }
@@ -259,6 +266,7 @@ async fn durable_end(data_dir: &Path) -> Option<Seq> {
 /// A sink that gets events on this host.
 pub(super) struct EventSink {
     pub(super) sink: Arc<dyn Sink>,
+    kind: SinkKind,
     /// The ClickHouse database or Postgres schema; `None`: the sink's default.
     pub(super) namespace: Option<String>,
 }
@@ -270,6 +278,7 @@ pub(super) fn event_sinks(config: &Config) -> Result<Vec<EventSink>, OptionsErro
     Ok(sinks
         .map(|(kind, sink)| EventSink {
             sink,
+            kind,
             namespace: namespace(config, kind),
         })
         .collect())
@@ -287,6 +296,19 @@ fn keeps_events(config: &Config, kind: SinkKind) -> bool {
                 && consumer.sink == kind
                 && setup::is_declared(config, &consumer)
         })
+}
+
+/// Whose dead letters tell what became of a sink's events: the way out's, and those of the
+/// queues that it is fed from.
+fn letters_of(config: &Config, kind: SinkKind, way: &str) -> Vec<String> {
+    let consumers = config.consumers().into_iter();
+    let feeds = consumers.filter(|consumer| {
+        config.rabbitmq.is_some()
+            && consumer.sink == kind
+            && matches!(consumer.handler, Handler::Events | Handler::ErrorEvents)
+    });
+    let queues = feeds.map(|consumer| consumer.queue);
+    [way.to_owned()].into_iter().chain(queues).collect()
 }
 
 /// Where the consumer of events puts them.

@@ -10,6 +10,7 @@
 use super::Which;
 use super::places::Places;
 use crate::admin::{Audit, Intent, Who};
+use crate::cli::owner::become_owner;
 use crate::cli::site::{Place, Site};
 use crate::cli::text::{Cell, count, table};
 use crate::dlq::{Act, DEAD_LETTERS, Filter, Repaired, Report};
@@ -110,11 +111,14 @@ async fn make(site: &Site, change: &Change<'_>) -> anyhow::Result<ExitCode> {
     if !is_chosen && !all {
         bail!("say which letters are meant, or --all");
     }
+    let who = Who::this_process(std::env::var("SUDO_USER").ok());
+    if apply {
+        become_owner(&site.data_dir)?;
+    }
     let mut places = Places::find(site, &change.filter).await?;
     let act = if apply { change.act } else { Act::Look };
     let audit = Audit::new(&site.data_dir);
     let line = if apply {
-        let who = Who::this_process(std::env::var("SUDO_USER").ok());
         let names: Vec<_> = places.error_queues.iter().map(|at| &at.name).collect();
         let intent = Intent {
             verb: change.verb,

@@ -6,6 +6,7 @@
 use crate::admin::{
     self, Audit, CallError, Change, Ground, Outcome, PurgeRequest, SkipRequest, Who,
 };
+use crate::cli::owner::become_owner;
 use crate::cli::site::{Place, Site};
 use crate::cli::text::{Cell, count, cut, fact, size, table};
 use crate::journal::Offline;
@@ -135,6 +136,8 @@ fn finish(
 fn detached(site: &Site, change: &Change) -> anyhow::Result<Outcome> {
     // Before the lock, whose file would be made in any directory.
     super::open(site)?;
+    let who = Who::this_process(sudo_user());
+    become_owner(&site.data_dir)?;
     let offline = Offline::open(&site.data_dir)
         .context("no service answers on this directory's admin socket, and its lock is not free")?;
     let ground = Ground::Detached {
@@ -142,7 +145,6 @@ fn detached(site: &Site, change: &Change) -> anyhow::Result<Outcome> {
         data_dir: &site.data_dir,
     };
     let audit = Audit::new(&site.data_dir);
-    let who = Who::this_process(sudo_user());
     Ok(admin::change(&ground, &audit, change, &who)?)
 }
 

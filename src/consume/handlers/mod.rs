@@ -31,13 +31,13 @@ pub use events::{error_rows, rows};
 use crate::config::{Consumer, Handler};
 use crate::event::batch::Batch;
 use crate::event::envelope::{self, Origins};
+use crate::event::guarded::{PANICKED, unless_it_panics};
 use crate::event::identity::Content;
 use crate::event::limits;
 use crate::event::split;
 use crate::sink::schema::{self, Table};
 use crate::sink::{Row, Value};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// AMQP headers that handlers may read, in lower case, beside our own.
@@ -209,13 +209,9 @@ pub(super) fn run_guarded(
     context: &Context,
     now_ms: i64,
 ) -> Result<Vec<Item>, String> {
-    guarded(|| run(handler, table, input, context, now_ms))
-}
-
-fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    // Nothing outlives the panic but the click counts, which are whole at each step.
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err("the handler panicked on this message".to_owned()))
+    // Nothing outlives a panic but the click counts, which are whole at each step.
+    unless_it_panics(|| run(handler, table, input, context, now_ms))
+        .unwrap_or_else(|| Err(PANICKED.to_owned()))
 }
 
 fn batch(input: &Input<'_>) -> Result<Batch, String> {

@@ -3,7 +3,9 @@
 //! # Invariants
 //! - One round trip per batch, however many rows; the statement's text depends on
 //!   the table only, so that it is prepared once per connection.
-//! - Rows that are there already, or twice in the batch, change nothing.
+//! - Rows that are there already, or twice in the batch, change nothing. Where the table
+//!   has a version, a row of a later one takes the place of the earlier (test
+//!   `postgres_keeps_the_last_version_of_a_row`).
 //!   Tests: `tests` below, `postgres_*` in tests/it/sinks.
 
 use chrono::NaiveDateTime;
@@ -100,12 +102,37 @@ pub(super) fn statement(schema: &str, table: &Table) -> String {
         picks.push(format!("u.{}{cast}", quoted(column.name)));
         arrays.push(format!("${}::{array}[]", i + 1));
     }
-    format!(
-        "INSERT INTO {}.{} ({names}) SELECT {} FROM UNNEST({}) AS u({names}) ON CONFLICT DO NOTHING",
+    let into = format!(
+        "INSERT INTO {}.{} AS t ({names})",
         quoted(schema),
-        quoted(table.name),
-        picks.join(", "),
-        arrays.join(", ")
+        quoted(table.name)
+    );
+    let (picks, arrays) = (picks.join(", "), arrays.join(", "));
+    let Some(version) = table.replacing_version().map(quoted) else {
+        return format!(
+            "{into} SELECT {picks} FROM UNNEST({arrays}) AS u({names}) ON CONFLICT DO NOTHING"
+        );
+    };
+    // A statement may touch a row once: of a batch's own versions only the last goes in. Of
+    // equal ones the later row counts, as for ClickHouse's ReplacingMergeTree.
+    let key = quoted_list(table.key.iter().copied());
+    let of_key: Vec<_> = table
+        .key
+        .iter()
+        .map(|k| format!("u.{}", quoted(k)))
+        .collect();
+    let of_key = of_key.join(", ");
+    let others = columns.iter().filter(|c| !table.key.contains(&c.name));
+    let sets: Vec<_> = others
+        .map(|c| format!("{0} = EXCLUDED.{0}", quoted(c.name)))
+        .collect();
+    format!(
+        "{into} SELECT DISTINCT ON ({of_key}) {picks} FROM UNNEST({arrays}) \
+         WITH ORDINALITY AS u({names}, \"#\") \
+         ORDER BY {of_key}, u.{version} DESC NULLS LAST, u.\"#\" DESC \
+         ON CONFLICT ({key}) DO UPDATE SET {} \
+         WHERE t.{version} IS NULL OR EXCLUDED.{version} >= t.{version}",
+        sets.join(", ")
     )
 }
 
@@ -144,7 +171,7 @@ mod tests {
     fn one_statement_for_any_number_of_rows() {
         assert_eq!(
             statement("_e", &T),
-            "INSERT INTO \"_e\".\"t\" (\"a\", \"n\", \"t\", \"j\") SELECT u.\"a\", u.\"n\", u.\"t\", u.\"j\"::jsonb \
+            "INSERT INTO \"_e\".\"t\" AS t (\"a\", \"n\", \"t\", \"j\") SELECT u.\"a\", u.\"n\", u.\"t\", u.\"j\"::jsonb \
              FROM UNNEST($1::text[], $2::int8[], $3::timestamp[], $4::text[]) AS u(\"a\", \"n\", \"t\", \"j\") \
              ON CONFLICT DO NOTHING"
         );

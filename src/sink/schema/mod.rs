@@ -79,8 +79,8 @@ pub struct Table {
     pub key: &'static [&'static str],
     /// ClickHouse's ORDER BY; made of functions of the identity, and contains it.
     pub order_by: &'static [&'static str],
-    /// The column by which ClickHouse tells the newest of several rows of one key;
-    /// without one it is the row that was written last.
+    /// The column that tells the newest of several rows of one key. Without one it is in
+    /// ClickHouse the row that was written last, elsewhere the first.
     pub version: Option<&'static str>,
     /// Layout by time.
     pub partition: Partition,
@@ -167,6 +167,13 @@ const fn nullable(name: &'static str, kind: ColumnType) -> Column {
 }
 
 impl Table {
+    /// The column by which a row takes the place of another of the same identity; none where
+    /// rows of one identity are all of one version.
+    #[must_use]
+    pub fn replacing_version(&self) -> Option<&'static str> {
+        self.version.filter(|version| !self.key.contains(version))
+    }
+
     /// Whether its rows end with [`ORIGIN_COLUMNS`].
     #[must_use]
     pub fn has_origin(&self) -> bool {

@@ -3,6 +3,8 @@
 //! # Invariants
 //! - Statements only add: nothing is dropped or rewritten.
 //! - No statement has more parameters than SQLite allows.
+//! - A row that is there already stays as it is; where the table has a version, a row of a
+//!   later one takes its place (test `sqlite_keeps_the_last_version_of_a_row`).
 //! - Times are text that sorts by time and that SQLite's date functions read.
 //!   Tests: `tests` below, `sqlite_*` in tests/it/sinks.
 
@@ -55,10 +57,29 @@ pub(super) fn rows_per_statement(table: &Table) -> usize {
 pub(super) fn insert(table: &Table, rows: usize) -> String {
     let row = format!("({})", vec!["?"; table.columns.len()].join(", "));
     format!(
-        "INSERT INTO {} ({}) VALUES {} ON CONFLICT DO NOTHING",
+        "INSERT INTO {} AS t ({}) VALUES {} ON CONFLICT {}",
         quoted(table.name),
         quoted_list(table.columns.iter().map(|c| c.name)),
-        vec![row; rows].join(", ")
+        vec![row; rows].join(", "),
+        on_conflict(table)
+    )
+}
+
+/// What becomes of a row whose key is there. Of equal versions the later row counts, as for
+/// ClickHouse's ReplacingMergeTree.
+fn on_conflict(table: &Table) -> String {
+    let Some(version) = table.replacing_version().map(quoted) else {
+        return "DO NOTHING".to_owned();
+    };
+    let columns = table.columns.iter();
+    let others = columns.filter(|c| !table.key.contains(&c.name));
+    let sets: Vec<_> = others
+        .map(|c| format!("{0} = excluded.{0}", quoted(c.name)))
+        .collect();
+    format!(
+        "({}) DO UPDATE SET {} WHERE t.{version} IS NULL OR excluded.{version} >= t.{version}",
+        quoted_list(table.key.iter().copied()),
+        sets.join(", ")
     )
 }
 

@@ -17,6 +17,7 @@ async fn a_change_is_made_by_apply_alone_and_leaves_its_line() {
     assert_eq!(dry.code, 0, "{dry:?}");
     assert_eq!(dry.json()["applied"], false);
     let moves = json!([{"way": "clickhouse", "from": 1, "to": 5,
+                        "passed_over": [{"first": 1, "end": 5}],
                         "events": {"LaunchEvent": 4, "TestEvent": 8}}]);
     assert_eq!(dry.json()["moves"], moves);
     assert!(site.audit().is_empty());

@@ -8,6 +8,9 @@ use crate::support::raw::dispatch;
 use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
 use crate::support::{Scratch, eventually};
 use prost::Message as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::Command;
 
 /// Requests that wait, each with three events.
 const REQUESTS: usize = 40;
@@ -135,4 +138,55 @@ async fn the_log_of_a_dead_host_is_emptied() {
     let again = holdfast(&format!("drain --config {config} --data-dir {moved}"));
     assert_eq!(again.code, 0, "{again:?}");
     assert_eq!(count("events").await, REQUESTS * 3);
+}
+
+/// The service runs as another user: what root left in its directory it could not open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_root_does_offline_is_done_as_the_directory_s_owner() {
+    /// The kernel's and Debian's number of the user `nobody`.
+    const NOBODY: u32 = 65_534;
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("only root can be somebody else: not tried");
+        return;
+    }
+    for verb in [
+        "journal skip --way clickhouse --count 1 --apply",
+        "drain --timeout 1s",
+        "dlq purge --all --apply",
+    ] {
+        let mut site = Site::start("drain_owner").await;
+        site.send_requests("d", 3).await;
+        site.collector.kill();
+        let owned = site.data_dir();
+        let mut left = vec![owned.clone()];
+        chown_all(&owned, NOBODY);
+        let said = site.ask(verb);
+        assert!(said.err.contains("going on as nobody"), "{said:?}");
+        let is_drain = verb.starts_with("drain");
+        assert_eq!(said.code, i32::from(is_drain), "{said:?}");
+        while let Some(path) = left.pop() {
+            let found = std::fs::symlink_metadata(&path).unwrap();
+            assert_eq!(found.uid(), NOBODY, "{verb}: {}", path.display());
+            if found.is_dir() {
+                let entries = std::fs::read_dir(&path).unwrap();
+                left.extend(entries.map(|entry| entry.unwrap().path()));
+            }
+        }
+        // Who it was is not forgotten.
+        let by: Vec<_> = site
+            .audit()
+            .iter()
+            .map(|line| line["by"]["uid"].clone())
+            .collect();
+        assert_eq!(by, vec![0; usize::from(!is_drain)], "{verb}");
+    }
+}
+
+fn chown_all(path: &Path, uid: u32) {
+    let owner = format!("{uid}:{uid}");
+    let done = Command::new("chown")
+        .args(["-R", &owner])
+        .arg(path)
+        .status();
+    assert!(done.unwrap().success());
 }

@@ -3,8 +3,8 @@
 //! is made, also by two at once.
 
 use super::rows::{
-    AT, JSON, KINDS, OLD_KINDS, assert_row, assert_rows, batch, events, extremes, good_and_bad,
-    kinds, one, with,
+    AT, JSON, KINDS, OLD_KINDS, VERSIONS, VERSIONS_LEFT, assert_row, assert_rows, batch, events,
+    extremes, good_and_bad, kinds, one, versions, with,
 };
 use super::{refused, unavailable};
 use crate::support::guarded::Guarded;
@@ -316,4 +316,18 @@ async fn clickhouse_makes_what_is_missing_and_only_that() {
     let sql =
         "SELECT count() AS n, countIf(event_params.page = '/p/3') AS p FROM `{db}`.events FINAL";
     assert_eq!(ch.query(sql).await, [json!({"n": 10, "p": 1})]);
+}
+
+#[tokio::test]
+async fn clickhouse_keeps_the_last_version_of_a_row() {
+    let ch = start("versions").await;
+    ch.sink.create_missing(&[&VERSIONS]).await.unwrap();
+    for batch in versions() {
+        ch.sink.write(&batch).await.unwrap();
+    }
+    let left = ch
+        .query("SELECT id, state FROM `{db}`.versions FINAL ORDER BY id")
+        .await;
+    let expected = VERSIONS_LEFT.map(|(id, state)| json!({"id": id, "state": state}));
+    assert_eq!(left, expected);
 }

@@ -1,7 +1,10 @@
 //! The Postgres sink's writes: every value arrives once, only content is refused, all
 //! else is waited for, and a commit is durable on any server.
 
-use super::rows::{KINDS, assert_rows, batch, events, extremes, good_and_bad, kinds, one, with};
+use super::rows::{
+    KINDS, VERSIONS, VERSIONS_LEFT, assert_rows, batch, events, extremes, good_and_bad, kinds, one,
+    versions, with,
+};
 use super::tap::Tap;
 use super::{refused, unavailable};
 use crate::support::servers::{Kind, Server};
@@ -243,4 +246,19 @@ async fn postgres_commits_durably_on_a_server_that_is_set_to_forget() {
     let forgetful = format!("{url}?options=-c%20synchronous_commit%3Doff");
     sink(&forgetful, "durable").write(&one("a")).await.unwrap();
     assert_eq!(pg.rows().await[0]["text"], "on");
+}
+
+#[tokio::test]
+async fn postgres_keeps_the_last_version_of_a_row() {
+    let pg = PostgresTest::start("versions").await;
+    pg.sink.create_missing(&[&VERSIONS]).await.unwrap();
+    for batch in versions() {
+        pg.sink.write(&batch).await.unwrap();
+    }
+    let sql = pg.sql("SELECT id, state FROM {s}.versions ORDER BY id");
+    let left: Vec<(String, String)> = sqlx::query_as(sql).fetch_all(&pg.pool).await.unwrap();
+    assert_eq!(
+        left,
+        VERSIONS_LEFT.map(|(id, state)| (id.into(), state.into()))
+    );
 }

@@ -187,3 +187,47 @@ pub fn assert_rows(rows: &[Json], batch: &Batch) {
         assert_row(row, values);
     }
 }
+
+/// A table whose rows have versions.
+pub static VERSIONS: Table = Table {
+    name: "versions",
+    columns: &[
+        ID,
+        column("changed_at", ColumnType::TimeMs),
+        column("state", ColumnType::Text),
+    ],
+    key: &["id"],
+    order_by: &["id"],
+    version: Some("changed_at"),
+    partition: Partition::None,
+    comment: "",
+};
+
+/// Batches of versions, by token: later ones come early and early ones late, several are in
+/// one batch, and some have the same time.
+pub fn versions() -> Vec<Batch> {
+    let row = |(id, at, state): (&str, i64, &str)| {
+        let (id, state) = (Value::Text(id.into()), Value::Text(state.into()));
+        vec![id, Value::TimeMs(AT + at), state]
+    };
+    let batches = [
+        vec![("a", 1, "new"), ("b", 5, "done"), ("c", 1, "new")],
+        vec![("b", 4, "late"), ("a", 3, "done"), ("a", 2, "packed")],
+        vec![("c", 1, "same time"), ("d", 7, "one"), ("d", 7, "two")],
+    ];
+    let batches = batches.into_iter().enumerate();
+    batches
+        .map(|(at, rows)| {
+            let rows = rows.into_iter().map(row).collect();
+            batch(&VERSIONS, &at.to_string(), rows)
+        })
+        .collect()
+}
+
+/// What is left of `versions`, in order.
+pub const VERSIONS_LEFT: [(&str, &str); 4] = [
+    ("a", "done"),
+    ("b", "done"),
+    ("c", "same time"),
+    ("d", "two"),
+];

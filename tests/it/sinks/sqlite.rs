@@ -1,7 +1,10 @@
 //! The SQLite sink: every value arrives once, only content is refused, and a file that
 //! is locked or lacks its tables is waited for.
 
-use super::rows::{KINDS, OLD_KINDS, assert_rows, events, extremes, good_and_bad, one};
+use super::rows::{
+    KINDS, OLD_KINDS, VERSIONS, VERSIONS_LEFT, assert_rows, events, extremes, good_and_bad, one,
+    versions,
+};
 use super::{refused, unavailable};
 use crate::support::Scratch;
 use holdfast::sink::schema::{EVENT_TABLES, EVENTS};
@@ -109,4 +112,21 @@ async fn sqlite_waits_for_what_is_not_the_rows_fault() {
     let start = Instant::now();
     unavailable(nowhere.write(&rows).await);
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn sqlite_keeps_the_last_version_of_a_row() {
+    let file = SqliteTest::new("versions");
+    file.sink.create_missing(&[&VERSIONS]).await.unwrap();
+    for batch in versions() {
+        file.sink.write(&batch).await.unwrap();
+    }
+    let left: Vec<(String, String)> = sqlx::query_as("SELECT id, state FROM versions ORDER BY id")
+        .fetch_all(&file.open().await)
+        .await
+        .unwrap();
+    assert_eq!(
+        left,
+        VERSIONS_LEFT.map(|(id, state)| (id.into(), state.into()))
+    );
 }
