@@ -4,7 +4,9 @@
 //!
 //! A control is a file in tests/controls: which text of which source becomes what, and
 //! which fault each proof must find then. The text must be there exactly once: a
-//! control that no longer applies is a failure, and is written anew.
+//! control that no longer applies is a failure, and is written anew. All controls are in one
+//! build; what each replaces asks `crate::is_control`, which goes by the folder that the binary
+//! is in, and there is one for each.
 
 use super::cuts::Plan;
 use super::recording::life;
@@ -39,8 +41,7 @@ struct Proof {
     finds: Fault,
 }
 
-/// One build at a time: all controls share a source tree, so that the compiler keeps
-/// what a patch does not touch.
+/// One build for all of them.
 static BUILD: Mutex<()> = Mutex::new(());
 
 /// What is copied; dependencies come from the main target directory.
@@ -57,8 +58,20 @@ impl Control {
         toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    fn all() -> Vec<(String, Self)> {
+        let mut names: Vec<_> = std::fs::read_dir(root().join("tests/controls"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        let read = |name: String| (name.clone(), Self::read(&name));
+        names.into_iter().map(read).collect()
+    }
+
     /// A source with this control's edits.
     fn patched(&self, name: &str, file: &Path, mut text: String) -> String {
+        let asks = format!("crate::is_control(\"{name}\")");
         for edit in self
             .edit
             .iter()
@@ -70,36 +83,54 @@ impl Control {
                 "the control {name} no longer applies: its text is {times} times in {}",
                 edit.file
             );
+            assert!(
+                edit.replace.contains(&asks),
+                "{name} does not ask whether it is meant"
+            );
             text = text.replace(&edit.find, &edit.replace);
         }
         text
     }
 }
 
-/// Builds the control and gives its binary.
-fn build(name: &str, control: &Control) -> PathBuf {
+/// What the patched library is told by.
+const IS_CONTROL: &str = r#"
+/// Whether the binary is this control's.
+pub(crate) fn is_control(name: &str) -> bool {
+    static NAME: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let of_folder = || {
+        let binary = std::env::current_exe().ok()?;
+        Some(binary.parent()?.file_name()?.to_str()?.to_owned())
+    };
+    NAME.get_or_init(of_folder).as_deref() == Some(name)
+}
+"#;
+
+/// Builds the controls and gives the binary of one.
+fn build(name: &str) -> PathBuf {
     let _one = BUILD.lock().unwrap_or_else(PoisonError::into_inner);
     let base = root().join("target/controls");
     let tree = base.join("source");
+    let controls = Control::all();
     let mut hash = DefaultHasher::new();
     let mut kept = Vec::new();
-    let mut edited = 0;
     for file in sources() {
         let bytes = std::fs::read(root().join(&file)).unwrap();
         let bytes = match String::from_utf8(bytes) {
             Ok(text) if file == Path::new("Cargo.toml") => manifest(&text).into_bytes(),
-            Ok(text) => {
-                let patched = control.patched(name, &file, text.clone());
-                edited += usize::from(patched != text);
-                patched.into_bytes()
-            }
+            Ok(text) if file == Path::new("src/lib.rs") => (text + IS_CONTROL).into_bytes(),
+            Ok(text) => controls
+                .iter()
+                .fold(text, |text, (name, control)| {
+                    control.patched(name, &file, text)
+                })
+                .into_bytes(),
             Err(error) => error.into_bytes(),
         };
         (&file, &bytes).hash(&mut hash);
         write_if_other(&tree.join(&file), &bytes);
         kept.push(tree.join(&file));
     }
-    assert!(edited > 0, "the control {name} changes nothing");
     let empty = tree.join("tests/empty.rs");
     write_if_other(
         &empty,
@@ -109,7 +140,7 @@ fn build(name: &str, control: &Control) -> PathBuf {
     remove_others(&tree, &kept);
 
     let binary = base.join(name).join("holdfast");
-    let stamp = base.join(name).join("stamp");
+    let stamp = base.join("stamp");
     let hash = hash.finish().to_string();
     if binary.exists() && std::fs::read_to_string(&stamp).is_ok_and(|old| old == hash) {
         return binary;
@@ -141,9 +172,12 @@ fn build(name: &str, control: &Control) -> PathBuf {
         .output()
         .unwrap();
     let talk = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} does not build: {talk}");
-    std::fs::create_dir_all(base.join(name)).unwrap();
-    std::fs::copy(target.join("debug").join(CONTROL_BIN), &binary).unwrap();
+    assert!(output.status.success(), "it does not build: {talk}");
+    for (name, _) in &controls {
+        std::fs::create_dir_all(base.join(name)).unwrap();
+        let own = base.join(name).join("holdfast");
+        std::fs::copy(target.join("debug").join(CONTROL_BIN), own).unwrap();
+    }
     std::fs::write(&stamp, hash).unwrap();
     binary
 }
@@ -213,7 +247,7 @@ fn remove_others(dir: &Path, kept: &[PathBuf]) {
 /// Builds a control, runs its proofs, and demands that each finds its fault.
 async fn must_fail(name: &str) {
     let control = Control::read(name);
-    let binary = build(name, &control);
+    let binary = build(name);
     let seed = seed();
     let scratch = Scratch::new(&format!("control_{name}"));
     // The proofs over a recorded life share it.
@@ -287,11 +321,8 @@ async fn an_unconfirmed_message_that_counts_is_noticed() {
 #[test]
 fn every_control_applies_and_has_its_test() {
     let tests = include_str!("controls.rs");
-    let mut count = 0;
-    for entry in std::fs::read_dir(root().join("tests/controls")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        let control = Control::read(name);
+    let controls = Control::all();
+    for (name, control) in &controls {
         for edit in &control.edit {
             let file = Path::new(&edit.file);
             let text = std::fs::read_to_string(root().join(file)).unwrap();
@@ -301,7 +332,6 @@ fn every_control_applies_and_has_its_test() {
             tests.contains(&format!("must_fail(\"{name}\")")),
             "{name} has no test"
         );
-        count += 1;
     }
-    assert!(count >= 7);
+    assert!(controls.len() >= 7);
 }
