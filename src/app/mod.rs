@@ -8,6 +8,7 @@
 //! - A pump that panics is started again; it takes nothing else with it.
 
 pub mod arrivals;
+mod check;
 mod doors;
 mod drain;
 mod drills;
@@ -21,9 +22,8 @@ mod setup;
 mod shutdown;
 mod watchdog;
 
+pub use check::{check, check_start, warnings};
 pub use drain::{Drained, drain};
-pub use outward::check_outward;
-pub use ports::{check_clients, check_tls};
 pub use reload::Source;
 pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology};
 

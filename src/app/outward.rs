@@ -1,7 +1,6 @@
 //! The encryption of connections to the broker and the sinks, from the configuration. Called by
-//! `setup`, and by `cli` to check the files.
+//! `setup`, and by `check`, which looks at the files.
 
-use super::setup::{broker, sinks};
 use crate::config::Config;
 use crate::trust::{ClientIdentity, TrustFiles};
 use std::path::PathBuf;
@@ -19,17 +18,9 @@ pub(super) fn trust(
     }
 }
 
-/// Looks whether the broker and the sinks can be made from the configuration, and whether the
-/// files for their encryption can be used; connects to nothing. What is wrong, by section.
-#[must_use]
-pub fn check_outward(config: &Config) -> Vec<String> {
+/// Looks whether the files for the encryption can be used. What is wrong, by section.
+pub(super) fn wrong_files(config: &Config) -> Vec<String> {
     let mut wrong = Vec::new();
-    if let Err(error) = broker(config, "check") {
-        wrong.push(format!("rabbitmq: {error}"));
-    }
-    if let Err(error) = sinks(config) {
-        wrong.push(error.to_string());
-    }
     let mut files = |section: &str, needed: bool, trust: TrustFiles| {
         if !needed && trust.is_empty() {
             return;

@@ -2,7 +2,7 @@
 //! and by `cli` to check the files.
 
 use crate::config::{self, Config, PortTls};
-use crate::port::{self, Clients, Encryption, TlsError, TlsFiles};
+use crate::port::{self, Clients, Encryption, TlsError, TlsFiles, Validity};
 use crate::telemetry::Metrics;
 
 /// The bounds of the connections of a port for events.
@@ -31,24 +31,11 @@ fn files(section: &config::Tls) -> TlsFiles {
 ///
 /// # Errors
 /// See [`TlsError`].
-pub fn check_tls(config: &Config) -> Result<Option<String>, TlsError> {
+pub(super) fn check_tls(config: &Config) -> Result<Option<Validity>, TlsError> {
     let section = config.tls.as_ref();
     section
         .map(|section| port::Tls::check(&files(section)))
         .transpose()
-}
-
-/// What is wrong with `[[client]]` that the configuration cannot know.
-///
-/// # Errors
-/// All of it.
-pub fn check_clients(config: &Config) -> Result<(), config::Errors> {
-    let wrong = crate::ingest::unknown_events(&config.client);
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(config::Errors(wrong))
-    }
 }
 
 /// How each port is encrypted.

@@ -124,7 +124,7 @@ impl Reloader {
             return Err(ReloadError::Stopping);
         }
         let loaded = config::load(self.source.file.as_deref());
-        let loaded = loaded.and_then(|new| super::check_clients(&new).map(|()| new));
+        let loaded = loaded.and_then(|new| super::check(&new).map(|_| new));
         let result = loaded
             .map_err(ReloadError::from)
             .and_then(|new| self.apply(&new));

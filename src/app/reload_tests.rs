@@ -74,6 +74,31 @@ impl Fixture {
 }
 
 #[test]
+fn a_reload_makes_all_checks() {
+    let fixture = Fixture::new();
+    for (text, part) in [
+        ("[log]\nlevel = \"warning\"", "log.level"),
+        ("[postgres]\nurl = \"postgres://h:x/d\"", "postgres"),
+        (
+            "[rabbitmq]\nurls = [\"amqp://h:x\"]\n[clickhouse]\nurl = \"http://c\"",
+            "rabbitmq",
+        ),
+        (
+            "[postgres]\nurl = \"postgres://h/d\"\ntls_ca = \"/nowhere.pem\"",
+            "nowhere.pem",
+        ),
+        (
+            "[tls]\ncertificate = \"/nowhere.pem\"\nkey = \"/nowhere.pem\"\ngrpc = \"on\"",
+            "tls: ",
+        ),
+    ] {
+        let error = fixture.reload(text).unwrap_err().to_string();
+        assert!(error.contains(part), "{text}: {error}");
+        assert!(fixture.is_as_started(), "{text}");
+    }
+}
+
+#[test]
 fn what_waits_is_named_until_it_is_taken_back() {
     let fixture = Fixture::new();
     assert!(fixture.is_as_started());

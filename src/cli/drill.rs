@@ -83,13 +83,14 @@ pub(super) async fn run(site: Site, args: &Args) -> anyhow::Result<ExitCode> {
         seconds: args.time.as_secs(),
         sudo_user: std::env::var("SUDO_USER").ok(),
     };
+    // First: an outage without events of its own proves nothing.
+    let mut traffic = Traffic::new(config, args.rate)?;
     let begun = change(&site, "/drill", &request, ANSWER_WAIT).await?;
     let Some(status): Option<Status> = begun else {
         return Ok(ExitCode::from(NOT_RUNNING));
     };
     let mut story = Story::new();
     story.tell("the outage begins")?;
-    let mut traffic = Traffic::new(config, args.rate)?;
     let (first_seq, was_serving) = (status.next_seq, status.state == State::Serving);
     let until = Instant::now() + args.time;
     let mut ticks = interval(TICK);
@@ -129,7 +130,12 @@ pub(super) async fn run(site: Site, args: &Args) -> anyhow::Result<ExitCode> {
             count(sent.refused, "event"),
         ),
     ))?;
-    prove(config, first_seq, status.next_seq, args.timeout).await
+    let proved = prove(config, first_seq, status.next_seq, args.timeout).await?;
+    if sent.acked == 0 && args.outage.outage() != Outage::DiskFull {
+        eprintln!("holdfast: no event was acknowledged, so that nothing was rehearsed");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(proved)
 }
 
 async fn status_of(site: &Site) -> anyhow::Result<Status> {

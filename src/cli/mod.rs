@@ -29,6 +29,7 @@ mod top;
 
 use crate::config::{self, Config};
 use crate::journal::Loss;
+use crate::port::Validity;
 use crate::telemetry::sentry::{Reporting, StartError};
 use crate::{app, telemetry};
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -165,8 +166,13 @@ pub fn main() -> ExitCode {
         }
         verb => verb,
     };
+    // What is checked, and where tables are made, is what the installed service uses.
+    let file = match (file, &verb) {
+        (None, Verb::CheckConfig | Verb::Schema(_)) => site::installed(),
+        _ => file,
+    };
     let loaded = config::load(file);
-    let config = match loaded.and_then(|config| app::check_clients(&config).map(|()| config)) {
+    let config = match loaded.and_then(|config| app::check_start(&config).map(|()| config)) {
         Ok(config) => config,
         Err(errors) => {
             eprintln!("holdfast: {errors}");
@@ -268,6 +274,9 @@ fn run(
     for note in config.origin.notes() {
         tracing::info!("{note}");
     }
+    for warning in app::warnings(&config) {
+        tracing::warn!("{warning}");
+    }
     let reporting = reporting.unwrap_or_else(|error| {
         // The service is there for events.
         tracing::warn!(%error, "errors are not reported");
@@ -285,21 +294,24 @@ fn check_config(config: &Config) -> ExitCode {
     for note in origin.notes().into_iter().chain(origin.idle_notes()) {
         eprintln!("{note}");
     }
-    for line in config::open_to_all(config) {
+    for line in config::open_to_all(config)
+        .into_iter()
+        .chain(app::warnings(config))
+    {
         eprintln!("warning: {line}");
     }
-    match app::check_tls(config) {
+    match app::check(config) {
         Ok(None) => {}
-        Ok(Some(expires)) => eprintln!("the certificate of [tls] is good until {expires}"),
-        Err(error) => {
-            eprintln!("holdfast: tls: {error}");
+        Ok(Some(Validity { until, has_ended })) if has_ended => {
+            eprintln!("warning: the certificate of [tls] ended {until}");
+        }
+        Ok(Some(Validity { until, .. })) => {
+            eprintln!("the certificate of [tls] is good until {until}");
+        }
+        Err(errors) => {
+            eprintln!("holdfast: {errors}");
             return ExitCode::from(EX_CONFIG);
         }
-    }
-    let wrong = app::check_outward(config);
-    if !wrong.is_empty() {
-        eprintln!("holdfast: {}", config::Errors(wrong));
-        return ExitCode::from(EX_CONFIG);
     }
     let sinks: Vec<_> = config.sinks().iter().map(|sink| sink.name()).collect();
     let broker = if config.rabbitmq.is_some() {

@@ -1,5 +1,5 @@
 //! Work on a data directory without its service, as the directory's owner. Called by the
-//! verbs that write there: `drain`, `journal skip|purge`, `dlq replay|purge`.
+//! verbs that write there: `drain`, `journal skip|purge`, `dlq replay|purge`, `schema apply`.
 //!
 //! # Invariants
 //! - Root leaves no file in a directory of another user: the service, which runs as that

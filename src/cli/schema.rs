@@ -1,7 +1,8 @@
 //! `holdfast schema print|apply`.
 
+use super::owner::become_owner;
 use crate::app::{consumers, sinks, tables, takers};
-use crate::config::Config;
+use crate::config::{Config, SinkKind};
 use anyhow::Context as _;
 use clap::Subcommand;
 use std::io::Write as _;
@@ -20,6 +21,13 @@ pub(super) async fn run(config: &Config, verb: &Verb) -> anyhow::Result<ExitCode
     let mut out = std::io::stdout();
     let consumers = consumers(config);
     let takers = takers(config);
+    if matches!(verb, Verb::Apply)
+        && config.sinks().contains(&SinkKind::Sqlite)
+        && config.data.dir.exists()
+    {
+        // The file is made in its directory.
+        become_owner(&config.data.dir)?;
+    }
     for (kind, sink) in sinks(config)? {
         if !kind.takes_rows() {
             continue;
@@ -33,7 +41,7 @@ pub(super) async fn run(config: &Config, verb: &Verb) -> anyhow::Result<ExitCode
                 }
             }
             Verb::Apply => {
-                if sink.name() == "sqlite" {
+                if kind == SinkKind::Sqlite {
                     std::fs::create_dir_all(&config.data.dir)
                         .with_context(|| format!("create {}", config.data.dir.display()))?;
                 }

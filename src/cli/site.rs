@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 const INSTALLED: &str = "/etc/holdfast/holdfast.toml";
 
 /// The configuration of the installed service; none where one runs from here.
-fn installed() -> Option<&'static Path> {
+pub(super) fn installed() -> Option<&'static Path> {
     let is_here = config::Data::default().dir.exists();
     let file = Path::new(INSTALLED);
     (!is_here && file.exists()).then_some(file)

@@ -5,6 +5,7 @@ use super::bindings;
 use super::consumers::{Consumer, SinkKind, resolve};
 use super::forward::{DOCUMENTS_PER_MESSAGE_MAX, MESSAGE_BYTES_MAX, MESSAGE_BYTES_MIN};
 use super::{Config, Size};
+use std::time::Duration;
 
 /// sled needs a free segment to open a store; less free disk than some of them
 /// could strand a backlog.
@@ -21,6 +22,15 @@ const GENERATION_BYTES_MIN: Size = Size::mib(1);
 
 /// A generation larger than this was never measured under power cuts.
 const GENERATION_BYTES_MAX: Size = Size::mib(256);
+
+/// A generation in less time is a new store after nearly every write.
+const GENERATION_AGE_MIN: Duration = Duration::from_secs(1);
+
+/// A broker that has not confirmed for less is at work, and would be sent everything again.
+const CONFIRM_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
+/// Bytes of an exchange's name, as of those of webhooks (AMQP 0-9-1 allows 255).
+const EXCHANGE_BYTES_MAX: usize = 127;
 
 /// A prefetch is 16 bits on the wire, and a worker holds a batch in memory.
 pub(super) const BATCH_ROWS_MAX: usize = 10_000;
@@ -67,6 +77,14 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
     expect(
         !journal.ack_deadline.get().is_zero(),
         "journal.ack_deadline: must be more than 0",
+    );
+    expect(
+        journal.generation_age.get() >= GENERATION_AGE_MIN,
+        "journal.generation_age: must be at least 1s",
+    );
+    expect(
+        config.grpc.listen != config.http.listen || config.grpc.listen.port() == 0,
+        "http.listen: must be another address than grpc.listen",
     );
     expect(
         config.ingest.max_in_flight > 0,
@@ -117,6 +135,14 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
         expect(
             (1..=100_000).contains(&rabbitmq.confirm_window),
             "rabbitmq.confirm_window: must be from 1 to 100000",
+        );
+        expect(
+            rabbitmq.confirm_timeout.get() >= CONFIRM_TIMEOUT_MIN,
+            "rabbitmq.confirm_timeout: must be at least 1s",
+        );
+        expect(
+            (1..=EXCHANGE_BYTES_MAX).contains(&rabbitmq.exchange.len()),
+            "rabbitmq.exchange: must be a name of up to 127 bytes",
         );
         expect(
             rabbitmq.prefetch_bytes >= Size::mib(1),
@@ -225,6 +251,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Span;
     use super::*;
 
     #[test]
@@ -240,6 +267,57 @@ mod tests {
         assert_eq!((errors(1, 4), errors(1000, 128)), (0, 0));
         for (documents, bytes) in [(0, 64), (1001, 64), (1, 3), (1, 129)] {
             assert_eq!(errors(documents, bytes), 1, "{documents}, {bytes}");
+        }
+    }
+
+    #[test]
+    fn what_would_stop_the_service_is_refused() {
+        let errors = |change: fn(&mut Config)| {
+            let mut config = Config {
+                rabbitmq: Some(crate::config::RabbitMq::default()),
+                ..Config::default()
+            };
+            let mut before = Vec::new();
+            check(&config, &mut before);
+            change(&mut config);
+            let mut errors = Vec::new();
+            check(&config, &mut errors);
+            errors.retain(|error| !before.contains(error));
+            errors.join("\n")
+        };
+        for (change, key) in [
+            (
+                (|config| config.journal.generation_age = Span::millis(0)) as fn(&mut Config),
+                "journal.generation_age",
+            ),
+            (
+                |config| config.http.listen = config.grpc.listen,
+                "http.listen",
+            ),
+            (
+                |config| config.rabbitmq.as_mut().unwrap().confirm_timeout = Span::millis(0),
+                "rabbitmq.confirm_timeout",
+            ),
+            (
+                |config| config.rabbitmq.as_mut().unwrap().exchange.clear(),
+                "rabbitmq.exchange",
+            ),
+            (
+                |config| {
+                    config.identity = Some(super::super::Identity {
+                        url: "http://i".to_owned(),
+                        timeout: Span::millis(0),
+                        ..Default::default()
+                    })
+                },
+                "identity.timeout",
+            ),
+        ] {
+            let errors = errors(change);
+            assert!(
+                errors.contains(key) && errors.lines().count() == 1,
+                "{key}: {errors}"
+            );
         }
     }
 

@@ -174,10 +174,22 @@ fn read(table: &Table, unknown: &mut Vec<String>) -> Result<Config, (String, Str
     let mut note = |path: serde_ignored::Path<'_>| unknown.push(path.to_string());
     let from = serde_path_to_error::Deserializer::new(table.clone(), &mut track);
     let result = Config::deserialize(serde_ignored::Deserializer::new(from, &mut note));
-    result.map_err(|error| {
-        let message = error.message().trim().to_owned();
-        (track.path().to_string(), message)
-    })
+    result.map_err(|error| (track.path().to_string(), unquoted(error.message().trim())))
+}
+
+/// What serde says of a value of a wrong kind, without the value: it may be a secret that is
+/// written where a list or a section belongs.
+fn unquoted(message: &str) -> String {
+    let is_of_value = ["invalid type: ", "invalid value: "]
+        .iter()
+        .any(|begin| message.starts_with(begin));
+    let quote = message.find(['"', '`']);
+    match (quote, message.rfind(", expected ")) {
+        (Some(quote), Some(expected)) if is_of_value && quote < expected => {
+            format!("{}{}", message[..quote].trim_end(), &message[expected..])
+        }
+        _ => message.to_owned(),
+    }
 }
 
 /// What the text of a variable may mean: itself, a comma list of texts, or a TOML

@@ -210,6 +210,10 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
             webengage.rate_max > 0,
             "webengage.rate_max: must be more than 0",
         );
+        expect(
+            !webengage.timeout.get().is_zero(),
+            "webengage.timeout: must be more than 0",
+        );
     }
     if let Some(identity) = &config.identity {
         expect(
@@ -220,6 +224,10 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
             identity.rate_max > 0,
             "identity.rate_max: must be more than 0",
         );
+        expect(
+            !identity.timeout.get().is_zero(),
+            "identity.timeout: must be more than 0",
+        );
     }
     if let Some(social) = &config.social_stream {
         expect(
@@ -229,6 +237,10 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
         expect(
             social.rate_max > 0,
             "social_stream.rate_max: must be more than 0",
+        );
+        expect(
+            !social.timeout.get().is_zero(),
+            "social_stream.timeout: must be more than 0",
         );
     }
     if let Some(sentry) = &config.sentry {

@@ -288,6 +288,18 @@ mod tests {
             );
             assert!(!error.contains("hunter2"), "{form}: {error}");
         }
+        // Where a list of them belongs, or the section that one is in.
+        for text in [
+            "[rabbitmq]\nurls = \"hunter2\"",
+            "[webhooks.shopify]\nsecrets = \"hunter2, expected a sequence\"",
+            "[[client]]\nname = \"a\"\ntokens = \"hunter2\"",
+            "postgres = \"hunter2\"",
+            "clickhouse = 'hunter2 \"x\" `y`'",
+        ] {
+            let error = load(text).unwrap_err();
+            assert!(error.contains("expected"), "{text}: {error}");
+            assert!(!error.contains("hunter2"), "{text}: {error}");
+        }
     }
 
     #[test]

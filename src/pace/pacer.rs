@@ -26,7 +26,7 @@ const BURST_S: f64 = 0.1;
 /// Weight of the newest confirm in the latency that is shown and acted upon.
 const LATENCY_WEIGHT: f64 = 0.05;
 
-/// Events that may go at a rate. It may go into debt: a message is not cut in two.
+/// Events that may go at a rate. It may go into debt, by a message: that is not cut in two.
 #[derive(Debug)]
 struct Bucket {
     events: f64,
@@ -117,34 +117,41 @@ impl Pacer {
         let makes_way = self.makes_way(now);
         let mut slowed = None;
         let mut due = None;
-        if let Some(rate) = max_rate.map(|rate| f64::from(rate.max(1))) {
+        let is_backlog = lane == Lane::Backlog;
+        let rate = max_rate.map(|rate| f64::from(rate.max(1)));
+        // Each bucket counts from when its rate holds: what went before is no debt.
+        let shares = rate.filter(|_| is_backlog && self.fresh_at.is_some());
+        let full = self.full.clone().filter(|_| is_backlog && makes_way);
+        if let Some(rate) = rate {
             due = self.all.due(rate, now);
-            if lane == Lane::Backlog && self.fresh_at.is_some() {
-                due = due.max(self.backlog.due(rate * backlog_share, now));
-            }
-            slowed = due.map(|_| format!("at most {rate} events a second (forward.max_rate)"));
+            slowed = Some(format!("at most {rate} events a second (forward.max_rate)"));
         }
-        if lane == Lane::Backlog
-            && let Some(queue) = self.full.clone().filter(|_| makes_way)
-        {
+        if let Some(rate) = shares {
+            due = due.max(self.backlog.due(rate * backlog_share, now));
+        }
+        slowed = slowed.filter(|_| due.is_some());
+        if let Some(queue) = &full {
             due = due.max(self.trickle.due(TRICKLE_RATE, now));
-            slowed = Some(queue);
+            slowed = Some(queue.clone());
+        }
+        if due.is_some() {
+            self.tell(slowed);
+            return due;
         }
         let taken = events as f64;
-        match due {
-            Some(_) => self.tell(slowed),
-            None => {
-                self.all.events -= taken;
-                match lane {
-                    Lane::Fresh => self.fresh_at = Some(now),
-                    Lane::Backlog => {
-                        self.backlog.events -= taken;
-                        self.trickle.events -= taken;
-                    }
-                }
+        for (bucket, is_asked) in [
+            (&mut self.all, rate.is_some()),
+            (&mut self.backlog, shares.is_some()),
+            (&mut self.trickle, full.is_some()),
+        ] {
+            if is_asked {
+                bucket.events -= taken;
             }
         }
-        due
+        if !is_backlog {
+            self.fresh_at = Some(now);
+        }
+        None
     }
 
     /// Whether something fresh goes beside the backlog.

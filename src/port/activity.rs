@@ -7,7 +7,8 @@
 //!   `who_says_nothing_is_due`).
 //! - While a request is in work there is no end: requests have bounds of their own. But a piece
 //!   of an answer that was given has its time until the next is asked for (test
-//!   `who_takes_no_answer_is_due`).
+//!   `who_takes_no_answer_is_due`). Most are taken at once, so nobody wakes the connection for
+//!   one: it looks by itself, some times in such a time.
 //! - HTTP/2 frames beside requests, such as pings, are no activity (test
 //!   `pings_keep_no_connection`).
 
@@ -21,6 +22,10 @@ use tokio::time::Instant;
 /// What every HTTP/2 connection begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Looks in a `write_time` whether a piece of an answer waits for its reader: one that does is
+/// seen before its time is over.
+const LOOKS: u32 = 4;
+
 /// Why a connection is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
@@ -30,6 +35,8 @@ pub(super) enum Reason {
     Idle,
     /// An answer was not taken.
     SlowReader,
+    /// It is not: it looks again then.
+    Look,
 }
 
 /// Shared by the parts of a connection.
@@ -55,6 +62,8 @@ struct State {
     /// first.
     given: BTreeMap<u64, Instant>,
     given_before: u64,
+    /// When the connection looks at them next, while a request is in work.
+    look_at: Instant,
 }
 
 /// A request, until its answer has left or is given up.
@@ -77,6 +86,7 @@ impl Activity {
                 reads_too_slowly: false,
                 given: BTreeMap::new(),
                 given_before: 0,
+                look_at: since,
             }),
             waker: AtomicWaker::new(),
         })
@@ -130,23 +140,30 @@ impl Activity {
         self.lock().preface == Some(PREFACE.len())
     }
 
-    /// Until when the connection may go on like this, and why no longer; `None` while a
-    /// request is in work and no piece of an answer waits to be taken. The waker is woken when
-    /// that ends.
-    pub(super) fn until(&self, bounds: &Bounds, waker: &Waker) -> Option<(Instant, Reason)> {
+    /// Until when the connection may go on like this, and why no longer. The waker is woken when
+    /// the last request in work ends.
+    pub(super) fn until(&self, bounds: &Bounds, waker: &Waker) -> (Instant, Reason) {
         // First: an end that comes between is noticed.
         self.waker.register(waker);
-        let state = self.lock();
+        let mut state = self.lock();
         let is_http2 = state.preface == Some(PREFACE.len());
         if state.in_work > 0 {
-            let (_, since) = state.given.first_key_value()?;
-            Some((*since + bounds.write_time, Reason::SlowReader))
+            let now = Instant::now();
+            if state.look_at <= now {
+                state.look_at = now + bounds.write_time / LOOKS;
+            }
+            let given = state.given.first_key_value();
+            match given.map(|(_, since)| *since + bounds.write_time) {
+                Some(due) if due <= state.look_at => (due, Reason::SlowReader),
+                // The same time again and again: a timer that is moved for each answer is dear.
+                _ => (state.look_at, Reason::Look),
+            }
         } else if !is_http2 && !state.has_asked {
-            Some((state.since + bounds.header_time, Reason::SlowHead))
+            (state.since + bounds.header_time, Reason::SlowHead)
         } else if let Some(head_since) = state.head_since {
-            Some((head_since + bounds.header_time, Reason::SlowHead))
+            (head_since + bounds.header_time, Reason::SlowHead)
         } else {
-            Some((state.since + bounds.idle_time, Reason::Idle))
+            (state.since + bounds.idle_time, Reason::Idle)
         }
     }
 }
@@ -157,13 +174,9 @@ impl InWork {
         let mut state = self.of.lock();
         let number = state.given_before;
         state.given_before += 1;
-        let is_first = state.given.is_empty();
         state.given.insert(number, Instant::now());
         drop(state);
         self.given = Some(number);
-        if is_first {
-            self.of.waker.wake();
-        }
     }
 
     /// The next one is asked for.
@@ -206,8 +219,13 @@ mod tests {
 
     /// In how many seconds it is due, and why.
     fn due(activity: &Activity) -> Option<(u64, Reason)> {
-        let until = activity.until(&BOUNDS, Waker::noop());
-        until.map(|(at, reason)| ((at - Instant::now()).as_secs(), reason))
+        let (at, reason) = activity.until(&BOUNDS, Waker::noop());
+        let left = at - Instant::now();
+        if reason == Reason::Look {
+            assert!(left <= BOUNDS.write_time / LOOKS, "it looks late");
+            return None;
+        }
+        Some((left.as_secs(), reason))
     }
 
     async fn pass(seconds: u64) {
@@ -266,7 +284,9 @@ mod tests {
         other.gave();
         assert_eq!(due(&activity), Some((0, Reason::SlowReader)));
         slow.is_asked();
-        assert_eq!(due(&activity), Some((1, Reason::SlowReader)), "the other");
+        assert_eq!(due(&activity), None, "the other has its time");
+        pass(1).await;
+        assert_eq!(due(&activity), Some((0, Reason::SlowReader)), "the other");
         drop(other);
         assert_eq!(due(&activity), None, "nothing waits to be taken");
         slow.gave();

@@ -26,4 +26,4 @@ pub use descriptors::make_room;
 pub use peer::{ClientCertificate, Peer};
 pub use places::{Place, Places, Short, Whose};
 pub use serve::{Encryption, Port, serve};
-pub use tls::{Clients, Tls};
+pub use tls::{Clients, Tls, Validity};

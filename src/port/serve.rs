@@ -332,9 +332,7 @@ where
                     if is_slow { "slow_reader" } else { "failed" }
                 }));
             }
-            let Some((at, reason)) = activity.until(bounds, cx.waker()) else {
-                return Poll::Pending;
-            };
+            let (at, reason) = activity.until(bounds, cx.waker());
             let at = match (reason, last_call) {
                 // The answer to a request that came after the last call has its time to leave.
                 (Reason::Idle, Some(call)) => {
@@ -349,6 +347,7 @@ where
             match reason {
                 Reason::SlowHead => return Poll::Ready(Err("slow_head")),
                 Reason::SlowReader => return Poll::Ready(Err("slow_reader")),
+                Reason::Look => {}
                 Reason::Idle if last_call.is_none() && activity.is_http2() => {
                     // So that a request which is on its way is answered, or known not to be.
                     served.as_mut().graceful_shutdown();

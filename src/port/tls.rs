@@ -9,6 +9,7 @@
 //! - TLS 1.2 and 1.3 by ring, nothing else.
 
 use super::certificate::{Identity, TlsError, TlsFiles};
+use crate::clock::now_ms;
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -66,6 +67,8 @@ struct Configs {
 #[derive(Debug, Default)]
 struct Reading {
     stamps: Option<Stamps>,
+    /// When the certificate that is shown ends, epoch seconds.
+    expires_at_s: u64,
     /// How many looks in a row found files that cannot be used.
     failed: u32,
 }
@@ -141,6 +144,19 @@ fn configs(
     })
 }
 
+/// Until when a certificate is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validity {
+    /// As text.
+    pub until: String,
+    /// Whether that is over.
+    pub has_ended: bool,
+}
+
+fn now_s() -> u64 {
+    u64::try_from(now_ms() / 1000).unwrap_or(0)
+}
+
 /// A time as text.
 fn written(epoch_s: u64) -> String {
     let since = Duration::from_secs(epoch_s);
@@ -159,7 +175,11 @@ impl Tls {
         let identity = Identity::read(&files, &provider)?;
         let configs = configs(&identity, &files, &provider)?;
         metrics.certificate(Some(identity.expires_at_s));
-        let reading = Reading { stamps, failed: 0 };
+        let reading = Reading {
+            stamps,
+            expires_at_s: identity.expires_at_s,
+            failed: 0,
+        };
         Ok(Self(Arc::new(Inner {
             files,
             provider,
@@ -173,11 +193,14 @@ impl Tls {
     ///
     /// # Errors
     /// See [`TlsError`].
-    pub fn check(files: &TlsFiles) -> Result<String, TlsError> {
+    pub fn check(files: &TlsFiles) -> Result<Validity, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let identity = Identity::read(files, &provider)?;
         configs(&identity, files, &provider)?;
-        Ok(written(identity.expires_at_s))
+        Ok(Validity {
+            until: written(identity.expires_at_s),
+            has_ended: identity.expires_at_s <= now_s(),
+        })
     }
 
     /// For the next handshake; `None` where clients are to be asked, and there is no issuer.
@@ -216,7 +239,13 @@ impl Tls {
         if reading.failed == 0 && reading.stamps.as_ref() == Some(&stamps) {
             return;
         }
+        let shown = reading.expires_at_s;
         let read = Identity::read(&inner.files, &inner.provider).and_then(|identity| {
+            if identity.expires_at_s <= now_s() && identity.expires_at_s < shown {
+                // Such as one that was restored from a copy.
+                let ended = format!("it ended {}", written(identity.expires_at_s));
+                return Err(TlsError::Unusable(inner.files.certificate.clone(), ended));
+            }
             let configs = configs(&identity, &inner.files, &inner.provider)?;
             Ok((identity, configs))
         });
@@ -231,6 +260,7 @@ impl Tls {
                 tracing::info!(expires, "the certificate was read anew");
                 *reading = Reading {
                     stamps: Some(stamps),
+                    expires_at_s: identity.expires_at_s,
                     failed: 0,
                 };
             }
@@ -286,6 +316,32 @@ mod tests {
         fs::write(&files.key, key.serialize_pem()).unwrap();
         tls.look();
         assert!(!failed() && !Arc::ptr_eq(&second, &shown(&tls)));
+    }
+
+    #[test]
+    fn a_certificate_that_has_ended_takes_no_good_one_s_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = written(&dir, &["one.example"]);
+        assert!(!Tls::check(&files).unwrap().has_ended);
+        let tls = Tls::new(files.clone(), Metrics::new()).unwrap();
+        let first = shown(&tls);
+        let mut params = rcgen::CertificateParams::new(vec!["one.example".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let ended = params.self_signed(&key).unwrap();
+        fs::write(&files.certificate, ended.pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        tls.look();
+        tls.look();
+        assert!(Arc::ptr_eq(&first, &shown(&tls)));
+        assert!(Tls::check(&files).unwrap().has_ended);
+        // Where there is no other, clients are told by it.
+        let tls = Tls::new(files, Metrics::new()).unwrap();
+        let before = shown(&tls);
+        tls.0.reading.lock().unwrap().stamps = None;
+        tls.look();
+        assert!(!Arc::ptr_eq(&before, &shown(&tls)));
     }
 
     #[test]

@@ -14,15 +14,23 @@ use super::sentry::{self, FOLLOWS_PANIC, Reporting};
 use super::stderr::Lines;
 use crate::config::{Log, LogFormat};
 use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 
-/// Directives that do not parse.
+/// A level that is none.
 #[derive(Debug, thiserror::Error)]
-#[error("log.level: {0}")]
-pub struct LevelError(#[from] tracing_subscriber::filter::ParseError);
+pub enum LevelError {
+    /// Directives that do not parse.
+    #[error("log.level: {0}")]
+    Directives(#[from] tracing_subscriber::filter::ParseError),
+    /// A word that is no level. It would be taken for a module, all of whose lines are let
+    /// through, and no others.
+    #[error("log.level: {0:?} is no level: off, error, warn, info, debug, trace, or target=level")]
+    Word(String),
+}
 
 /// What `log.level` lets through.
 #[derive(Debug)]
@@ -34,6 +42,13 @@ impl Filter {
     /// # Errors
     /// When it is neither.
     pub fn parse(level: &str) -> Result<Self, LevelError> {
+        if !level.contains('[') {
+            let mut words = level.split(',').filter(|part| !part.contains('='));
+            let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+            if let Some(word) = words.find(|word| !is_level(word)) {
+                return Err(LevelError::Word(word.to_owned()));
+            }
+        }
         // lapin logs whole returned messages and an error for each failed connect; the
         // broker module says what matters of both. sqlx warns of each connection that a server
         // ended, whose sink says it once. A directive for one of them wins.
@@ -150,6 +165,17 @@ mod tests {
             assert!(lines(&level, "off").is_empty());
             assert_eq!(lines(&level, "error,lapin=warn"), [L::ERROR, L::WARN]);
         });
-        assert!(Filter::parse("=loud=").is_err());
+        for level in ["=loud=", "warning", "", "info,holdfsat", "info, warn"] {
+            assert!(Filter::parse(level).is_err(), "{level:?}");
+        }
+        for level in [
+            "holdfast=debug",
+            "off",
+            "3",
+            "info,holdfast=trace",
+            "[span]=debug",
+        ] {
+            assert!(Filter::parse(level).is_ok(), "{level:?}");
+        }
     }
 }

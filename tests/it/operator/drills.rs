@@ -85,3 +85,30 @@ async fn no_outage_is_played_where_it_is_not_allowed() {
     assert!(site.collector.terminate().success());
     assert_eq!(play(&site.collector, "disk-full 5s").code, 3);
 }
+
+/// A drill whose own events nobody takes proves nothing, and says so: before the outage where
+/// that can be known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drill_without_events_is_none() {
+    let token = format!("tokens = [\"sha256:{}\"]", "0".repeat(64));
+    for (client, part, has_begun) in [
+        (token.as_str(), "anonymous = true", false),
+        (
+            "anonymous = true\nevents = [\"LaunchEvent\"]",
+            "nothing was rehearsed",
+            true,
+        ),
+    ] {
+        let scratch = Scratch::new("drill_none");
+        let config =
+            format!("[drill]\nallowed = true\n[sqlite]\n[[client]]\nname = \"a\"\n{client}\n");
+        let mut collector = Collector::new(&scratch, &config);
+        collector.start().await;
+        let said = play(&collector, "sink-down 1s --timeout 20s");
+        assert_eq!(said.code, 1, "{said:?}");
+        assert!(said.err.contains(part), "{said:?}");
+        let audit = std::fs::read_to_string(collector.data_dir().join("audit.ndjson")).unwrap();
+        assert_eq!(audit.contains("drill"), has_begun, "{audit:?}");
+        assert!(collector.terminate().success());
+    }
+}

@@ -327,3 +327,37 @@ async fn status_names_what_is_in_trouble_and_how_fast_things_go() {
     assert_eq!(top.matches("way out").count(), 4, "two looks: {top}");
     assert_eq!(site.look("top --count 1").code, 0);
 }
+
+/// So that systemd does not start it again and again.
+#[test]
+fn a_start_says_what_is_wrong_with_the_values() {
+    let scratch = Scratch::new("wrong_values");
+    let config = scratch.0.join("wrong.toml");
+    for (text, part) in [
+        ("[log]\nlevel = \"warning\"", "log.level"),
+        ("[postgres]\nurl = \"postgres://h:x/d\"", "postgres"),
+        (
+            "[rabbitmq]\nurls = [\"amqp://h:x\"]\n[clickhouse]\nurl = \"http://c\"",
+            "rabbitmq",
+        ),
+    ] {
+        let data = scratch.0.join("data");
+        let text = format!("{text}\n[data]\ndir = \"{}\"", data.display());
+        std::fs::write(&config, &text).unwrap();
+        for verb in ["run", "check-config"] {
+            let said = holdfast(&format!("{verb} --config {}", config.display()));
+            assert_eq!(said.code, 78, "{verb} {text}: {said:?}");
+            assert!(said.err.contains(part), "{verb} {text}: {said:?}");
+        }
+        assert!(!data.exists());
+    }
+    // Nothing is wrong, and nothing takes the events.
+    let text = "[rabbitmq]\nurls = [\"amqp://h\"]\nexchange = \"lonely.tx\"\n[clickhouse]\nurl = \"http://c\"";
+    std::fs::write(&config, text).unwrap();
+    let said = holdfast(&format!("check-config --config {}", config.display()));
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.err.contains("warning: rabbitmq.exchange"), "{said:?}");
+    std::fs::write(&config, text.replace("lonely", "grpc_event")).unwrap();
+    let said = holdfast(&format!("check-config --config {}", config.display()));
+    assert!(!said.err.contains("warning"), "{said:?}");
+}

@@ -1,0 +1,89 @@
+//! What is wrong with a configuration that its values alone do not tell. Called by `cli`, before
+//! a start and for `check-config`, and by `reload`. Connects to nothing.
+//!
+//! # Invariants
+//! - What `check-config` refuses a reload refuses, and nothing has changed then (test
+//!   `a_reload_makes_all_checks`).
+//! - A mistake that would end a start ends it as what it is, so that systemd does not try again
+//!   for ever (test `a_start_says_what_is_wrong_with_the_values`). Files may be there a moment
+//!   later: they end no start for good, and those of servers that events go to end none at all.
+
+use super::setup::{broker, is_declared, sinks};
+use super::{outward, ports};
+use crate::config::{Config, Errors};
+use crate::ingest;
+use crate::port::Validity;
+use crate::telemetry::log::Filter;
+
+/// What a start needs of the values.
+///
+/// # Errors
+/// All that is wrong.
+pub fn check_start(config: &Config) -> Result<(), Errors> {
+    let mut wrong = wrong_values(config);
+    // A sink reads its files when it is made.
+    if wrong.is_empty() && outward::wrong_files(config).is_empty() {
+        wrong.extend(sinks(config).err().map(|error| error.to_string()));
+    }
+    none_of(wrong)
+}
+
+/// All of it, with the files; until when the certificate of `[tls]` is good.
+///
+/// # Errors
+/// All that is wrong.
+pub fn check(config: &Config) -> Result<Option<Validity>, Errors> {
+    let mut wrong = wrong_values(config);
+    wrong.extend(sinks(config).err().map(|error| error.to_string()));
+    wrong.extend(outward::wrong_files(config));
+    let expires = match ports::check_tls(config) {
+        Ok(expires) => expires,
+        Err(error) => {
+            wrong.push(format!("tls: {error}"));
+            None
+        }
+    };
+    none_of(wrong).map(|()| expires)
+}
+
+fn wrong_values(config: &Config) -> Vec<String> {
+    let mut wrong = ingest::unknown_events(&config.client);
+    wrong.extend(
+        Filter::parse(&config.log.level)
+            .err()
+            .map(|error| error.to_string()),
+    );
+    wrong.extend(
+        broker(config, "check")
+            .err()
+            .map(|error| format!("rabbitmq: {error}")),
+    );
+    wrong
+}
+
+fn none_of(wrong: Vec<String>) -> Result<(), Errors> {
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(Errors(wrong))
+    }
+}
+
+/// What is allowed, and most likely a mistake.
+#[must_use]
+pub fn warnings(config: &Config) -> Vec<String> {
+    let Some(rabbitmq) = &config.rabbitmq else {
+        return Vec::new();
+    };
+    let exchange = &rabbitmq.exchange;
+    let consumers = config.consumers();
+    let is_bound = consumers
+        .iter()
+        .any(|consumer| is_declared(config, consumer) && consumer.exchange == *exchange);
+    if is_bound {
+        return Vec::new();
+    }
+    vec![format!(
+        "rabbitmq.exchange: no queue of this host is bound to {exchange:?}; events that no other queue takes go to error_events"
+    )]
+}
