@@ -16,7 +16,7 @@ use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{self, Origins, PROTOBUF};
 use crate::event::group::{Group, Route};
 use crate::event::guarded::{PANICKED, unless_it_panics};
-use crate::event::identity::{Content, format_index_range};
+use crate::event::identity::format_index_range;
 use crate::event::limits;
 use crate::event::parcel::Destination;
 use crate::event::split;
@@ -138,7 +138,6 @@ impl Direct {
                 continue;
             }
             let rejected = record.reason.as_deref();
-            let content = Content::new(&record.content);
             let split = || split::split(&record.content, record.received_at_ms, rejected);
             let mut groups = match unless_it_panics(split) {
                 Some(Ok(groups)) => groups,
@@ -166,7 +165,7 @@ impl Direct {
                     Route::Type(_) => &mut events,
                     Route::Error(_) => &mut errors,
                 };
-                self.take_group(&record, &content, group, rows, &mut passed, stop)
+                self.take_group(&record, group, rows, &mut passed, stop)
                     .await?;
                 if rows.is_full() {
                     self.write(rows, &mut passed, stop).await?;
@@ -236,7 +235,6 @@ impl Direct {
     async fn take_group(
         &self,
         record: &Record,
-        content: &Content<'_>,
         group: Group,
         rows: &mut Rows,
         passed: &mut Outcome,
@@ -251,7 +249,11 @@ impl Direct {
         let make = || match &group.route {
             Route::Type(_) => handlers::rows(group.parts(), &origins, now_ms()),
             Route::Error(reason) => {
-                handlers::error_rows(group.parts(), &origins, reason, content, now_ms())
+                let clocks = handlers::Clocks {
+                    received_at_ms: Some(record.received_at_ms),
+                    now_ms: now_ms(),
+                };
+                handlers::error_rows(group.parts(), &origins, reason, &record.content, clocks)
             }
         };
         let items: Vec<Item> = unless_it_panics(make).unwrap_or_else(|| {

@@ -11,7 +11,7 @@ use super::handlers::{self, Context, Item, NewRow};
 use super::webhooks::{Taker, handle};
 use crate::dead_letters::DeadLetter;
 use crate::event::envelope::{self, Origins};
-use crate::event::identity::{Content, HostId, Seq, parse_indexes};
+use crate::event::identity::{HostId, Seq, parse_indexes};
 use crate::event::limits;
 use crate::event::parcel::Destination;
 use crate::event::webhook::{Receipt, Stored};
@@ -80,8 +80,12 @@ fn rows(
             let batch = batch.map_err(|error| error.to_string())?;
             let (table, items): (_, Vec<Item>) = if name == ERROR_EVENTS.name {
                 let reason = reason.as_deref().unwrap_or(&letter.reason);
-                let content = Content::new(&letter.body);
-                let items = handlers::error_rows(batch.parts(), &origins, reason, &content, now_ms);
+                let clocks = handlers::Clocks {
+                    received_at_ms: None,
+                    now_ms,
+                };
+                let items =
+                    handlers::error_rows(batch.parts(), &origins, reason, &letter.body, clocks);
                 (&ERROR_EVENTS, items)
             } else {
                 (&EVENTS, handlers::rows(batch.parts(), &origins, now_ms))

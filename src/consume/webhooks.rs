@@ -154,6 +154,7 @@ fn run(
         headers: headers.collect(),
         message_id: Some(&message_id),
         sent_at_ms: Some(receipt.received_at_ms),
+        received_at_ms: Some(receipt.received_at_ms),
     };
     handlers::run_guarded(taker.handler, taker.table, &input, context, now_ms)
 }

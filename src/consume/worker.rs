@@ -330,6 +330,7 @@ pub(super) fn input(message: &Message) -> Input<'_> {
     let (host, indexes) = (headers.text(HOST_HEADER), headers.text(INDEXES_HEADER));
     let sent_at_s = message.timestamp_s.and_then(|s| i64::try_from(s).ok());
     let seq = headers.int(SEQ_HEADER);
+    let received_at_ms = headers.int(RECEIVED_HEADER);
     Input {
         content_type: message.content_type.as_deref(),
         body: &message.body,
@@ -337,9 +338,8 @@ pub(super) fn input(message: &Message) -> Input<'_> {
         reason: headers.text(REASON_HEADER).map(|r| r.into_owned()),
         headers: kept_headers(headers),
         message_id: message.message_id.as_deref(),
-        sent_at_ms: headers
-            .int(RECEIVED_HEADER)
-            .or_else(|| sent_at_s?.checked_mul(1000)),
+        sent_at_ms: received_at_ms.or_else(|| sent_at_s?.checked_mul(1000)),
+        received_at_ms,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::event::descriptor::{EventType, event_names, schema};
 use crate::event::envelope::{self, Origins};
 use crate::event::expect::{self, Expected};
 use crate::event::group::{Group, Route};
-use crate::event::identity::{Content, HostId, format_indexes, parse_indexes};
+use crate::event::identity::{HostId, format_indexes, parse_indexes};
 use crate::event::limits::{
     EVENTS_PER_MESSAGE_MAX, HEADER_COPIES_BYTES_MAX, MESSAGE_BYTES_SOFT_MAX,
     MESSAGE_ROWS_BYTES_SOFT_MAX, UNKNOWN_TYPES_MAX,
@@ -177,8 +177,11 @@ fn into_rows(data: &[u8], group: &Group) {
             rows::check(&EVENTS, &items);
         }
         Route::Error(reason) => {
-            let content = Content::new(data);
-            let items = handlers::error_rows(group.parts(), &origins, reason, &content, NOW_MS);
+            let clocks = handlers::Clocks {
+                received_at_ms: None,
+                now_ms: NOW_MS,
+            };
+            let items = handlers::error_rows(group.parts(), &origins, reason, data, clocks);
             assert_eq!(items.len(), events.max(1));
             assert!(items.iter().all(Result::is_ok), "a refused event is a row");
             rows::check(&ERROR_EVENTS, &items);

@@ -98,6 +98,7 @@ fn into_rows(source: Source, ready: &Ready) {
             headers: headers.clone(),
             message_id: Some("edge-1-7-0"),
             sent_at_ms: Some(NOW_MS),
+            received_at_ms: Some(NOW_MS),
         };
         let table = table(*handler).expect("shipped handlers have one");
         let rows = rows::run(*handler, table, &input).unwrap_or(0);

@@ -7,12 +7,18 @@
 //!   `currentURL` wins over the header's.
 //! - A refused event always gives a row: what cannot be read is left empty, text
 //!   that databases refuse (NUL) is replaced.
+//! - A refused event without an id gets one of where it came from: the same by whatever way it
+//!   comes, and another for each (test `made_ids_are_of_the_origin_alone`). A foreign producer's
+//!   is of the message that it came in.
+//! - The time of a refused event is kept unless it is after the receipt. The clock of the host
+//!   that makes the row has no say: it may be behind that of the door (test
+//!   `a_refused_event_keeps_its_time_whatever_the_clock_here`).
 
 use super::{Item, NewRow};
 use crate::event::batch::Parts;
 use crate::event::descriptor::EventType;
 use crate::event::envelope::Origins;
-use crate::event::identity::Content;
+use crate::event::identity::{Content, derived_id};
 use crate::event::proto::Header;
 use crate::event::reflected::Event;
 use crate::event::reject::Invalid;
@@ -25,6 +31,25 @@ use prost::Message as _;
 
 /// Columns of a row that come from the header: from `session_id` to `pp_id`.
 const HEADER_COLUMNS: usize = 20;
+
+/// The end of 2105: what every table can hold, also one that keeps seconds in 32 bits.
+const TIME_MS_MAX: i64 = 4_291_747_199_999;
+
+/// The times that a row of `error_events` is made with; epoch milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    /// When the event's request was received, by the clock of the host that took it.
+    pub received_at_ms: Option<i64>,
+    /// Now.
+    pub now_ms: i64,
+}
+
+impl Clocks {
+    /// The latest time that is taken for an event's.
+    fn latest_ms(self) -> i64 {
+        self.received_at_ms.unwrap_or(TIME_MS_MAX).min(TIME_MS_MAX)
+    }
+}
 
 /// The cells of a row that come from the header, in the order of the columns.
 fn head(header: &Header, event: &Event) -> [Value; HEADER_COLUMNS] {
@@ -93,14 +118,15 @@ pub fn error_rows(
     batch: Parts<'_>,
     origins: &Origins,
     reason: &str,
-    content: &Content<'_>,
-    now_ms: i64,
+    content: &[u8],
+    clocks: Clocks,
 ) -> Vec<Item> {
     // A reason that several events share quotes none of them.
     let quotes_none = reason == Invalid::BadTimestamps.to_string();
     let no_header = Header::default();
     let header = batch.header.unwrap_or(&no_header);
     let no_event = Event::default();
+    let content = Content::new(content);
     let events = match batch.events {
         [] => std::slice::from_ref(&no_event),
         events => events,
@@ -111,7 +137,7 @@ pub fn error_rows(
         .map(|(at, event)| {
             let mut id = event.id.clone();
             if id.is_empty() {
-                id = content.derived_id(at);
+                id = made_id(origins, &content, at);
             }
             let timestamp = validate::timestamp_ms(&event.timestamp);
             let own_reason = match &timestamp {
@@ -120,7 +146,7 @@ pub fn error_rows(
             };
             let timestamp = timestamp
                 .ok()
-                .filter(|ms| *ms <= now_ms)
+                .filter(|ms| *ms <= clocks.latest_ms())
                 .map_or(Value::Null, Value::TimeMs);
             let event_type = EventType::of(event);
             let params = params(event, &event_type).unwrap_or_else(|_| {
@@ -136,7 +162,7 @@ pub fn error_rows(
             let stamp = Stamp {
                 id,
                 timestamp,
-                now_ms,
+                now_ms: clocks.now_ms,
             };
             let mut values = values(stamp, event_type.name(), cells, params);
             let reason = own_reason.as_deref().unwrap_or(reason);
@@ -147,6 +173,15 @@ pub fn error_rows(
             Ok(Place { origins, at }.row(values, identity))
         })
         .collect()
+}
+
+/// An id for an event that came without one.
+fn made_id(origins: &Origins, content: &Content<'_>, at: usize) -> String {
+    if origins.host.is_empty() {
+        return content.derived_id(at);
+    }
+    let request = format!("{}/{}", origins.host, origins.seq);
+    derived_id(request.as_bytes(), origins.index(at) as usize)
 }
 
 struct Place<'a> {

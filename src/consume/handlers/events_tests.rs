@@ -3,11 +3,13 @@
 use super::*;
 use crate::config::Handler;
 use crate::consume::handlers::{Context, Input, run, table};
+use crate::event::envelope;
+use crate::event::group::Group;
 use crate::event::proto::event::EventOf;
 use crate::event::proto::{AddToCartEvent, Event, Events, GoToPaymentsEvent, Header};
 use crate::event::split;
 use crate::sink::schema::{ERROR_EVENTS, EVENTS, Table};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn batch(events: Vec<Event>) -> Events {
     Events {
@@ -201,4 +203,82 @@ fn a_refused_event_always_gives_a_row() {
         assert!(!format!("{row:?}").contains("\\0"));
         assert_eq!(first[0].as_ref().unwrap().id, again[0].as_ref().unwrap().id);
     }
+}
+
+#[test]
+fn a_refused_event_keeps_its_time_whatever_the_clock_here() {
+    // The handler's clock stands at 5,000.
+    let time_of = |timestamp: &str, received_at_ms: Option<i64>| {
+        let (body, origins) = input(&batch(vec![cart("e", timestamp)]));
+        let input = Input {
+            body: &body,
+            origins,
+            received_at_ms,
+            ..Input::default()
+        };
+        let context = Context::default();
+        let items = run(Handler::ErrorEvents, &ERROR_EVENTS, &input, &context, 5_000);
+        named(&ERROR_EVENTS, &items.unwrap()[0].as_ref().unwrap().row)["event_timestamp"].clone()
+    };
+    assert_eq!(time_of("7000", Some(7_000)), Value::TimeMs(7_000));
+    assert_eq!(time_of("7001", Some(7_000)), Value::Null);
+    assert_eq!(time_of("7001", None), Value::TimeMs(7_001));
+    // Beyond what tables hold, whoever says that it was received then.
+    for received in [None, Some(i64::MAX)] {
+        assert_eq!(
+            time_of("4291747199999", received),
+            Value::TimeMs(4_291_747_199_999)
+        );
+        assert_eq!(time_of("4291747200000", received), Value::Null);
+    }
+}
+
+/// More events than go into one message, none with an id.
+#[test]
+fn made_ids_are_of_the_origin_alone() {
+    let events = limits::EVENTS_PER_MESSAGE_MAX + 1;
+    let content = batch(vec![cart("", "1"); events]).encode_to_vec();
+    let mut origins = Origins {
+        host: "h".into(),
+        seq: 77,
+        indexes: vec![],
+    };
+    let clocks = Clocks {
+        received_at_ms: Some(5_000),
+        now_ms: 5_000,
+    };
+    let id_of = |item: &Item| {
+        let row = named(&ERROR_EVENTS, &item.as_ref().unwrap().row);
+        row["event_id"].clone()
+    };
+    let mut all = Vec::new();
+    for group in split::split(&content, 5_000, None).unwrap() {
+        origins.indexes.clone_from(&group.indexes);
+        // Without a broker, by a queue, and each as a letter of its own.
+        let direct = error_rows(group.parts(), &origins, "why", &content, clocks);
+        let direct: Vec<_> = direct.iter().map(id_of).collect();
+        let ids_in = |group: &Group, indexes: Vec<u32>| {
+            let (content_type, body) = envelope::encode(group).unwrap();
+            let input = Input {
+                content_type: Some(content_type),
+                body: &body,
+                origins: Origins {
+                    indexes,
+                    ..origins.clone()
+                },
+                ..Input::default()
+            };
+            let context = Context::default();
+            let items = run(Handler::ErrorEvents, &ERROR_EVENTS, &input, &context, 5_000);
+            items.unwrap().iter().map(id_of).collect::<Vec<_>>()
+        };
+        assert_eq!(ids_in(&group, group.indexes.clone()), direct);
+        for (at, id) in direct.iter().enumerate() {
+            let alone = ids_in(&group.single(at), vec![group.indexes[at]]);
+            assert_eq!(alone, std::slice::from_ref(id));
+        }
+        all.extend(direct.iter().map(|id| format!("{id:?}")));
+    }
+    let distinct: BTreeSet<_> = all.iter().collect();
+    assert_eq!((all.len(), distinct.len()), (events, events));
 }

@@ -26,13 +26,12 @@ mod webengage_event;
 
 pub use crate::event::fields;
 pub use bots::Bots;
-pub use events::{error_rows, rows};
+pub use events::{Clocks, error_rows, rows};
 
 use crate::config::{Consumer, Handler};
 use crate::event::batch::Batch;
 use crate::event::envelope::{self, Origins};
 use crate::event::guarded::{PANICKED, unless_it_panics};
-use crate::event::identity::Content;
 use crate::event::limits;
 use crate::event::split;
 use crate::sink::schema::{self, Table};
@@ -73,6 +72,8 @@ pub struct Input<'a> {
     pub message_id: Option<&'a str>,
     /// When the producer made it, or our door received it; epoch milliseconds.
     pub sent_at_ms: Option<i64>,
+    /// When our door received it, if it came through one; epoch milliseconds.
+    pub received_at_ms: Option<i64>,
 }
 
 /// One row, or why there is none; the place in the list is the event's place in
@@ -162,8 +163,11 @@ pub fn run(
                 batch.parts(),
                 &input.origins,
                 reason,
-                &Content::new(input.body),
-                now_ms,
+                input.body,
+                Clocks {
+                    received_at_ms: input.received_at_ms,
+                    now_ms,
+                },
             ));
         }
         Handler::Click => click::row(input, &context.bots, now_ms),
