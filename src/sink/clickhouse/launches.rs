@@ -5,14 +5,20 @@
 //! - The first by id wins, whatever order the server answers in; empty ids match nothing.
 //! - Without FINAL, so that tables of any engine can be read: equal launches have equal
 //!   ids, and either will do.
+//! - An id of any length is asked for: ids are foreign, and one that the server never answered
+//!   would hold what is behind it for ever (test `long_device_ids_stop_nothing` in tests/it/sinks).
 
 use super::encode::literal;
 use super::server::Server;
 use crate::sink::{Device, Launch};
 use clickhouse::error::Error;
 
-/// Devices that one query asks for: keeps its text far below the server's 256 KiB.
+/// Devices that one query asks for: what the server compares with each row of the table.
 const DEVICES_MAX: usize = 200;
+
+/// Bytes of ids, as literals, after which a query asks for no further device: keeps its text far
+/// below the 256 KiB that a server parses by itself.
+const IDS_BYTES_MAX: usize = 64 << 10;
 
 pub(super) async fn find(
     server: &Server,
@@ -20,14 +26,27 @@ pub(super) async fn find(
     devices: &[Device],
 ) -> Result<Vec<Option<Launch>>, Error> {
     let mut found = Vec::with_capacity(devices.len());
-    for some in devices.chunks(DEVICES_MAX) {
+    let mut rest = devices;
+    while !rest.is_empty() {
+        let (some, others) = rest.split_at(fitting(rest));
         let rows = match query(database, some) {
-            Some(sql) => server.rows(&sql).await?,
+            Some(sql) => server.look_up(&sql).await?,
             None => Vec::new(),
         };
         found.extend(some.iter().map(|device| first(&rows, device)));
+        rest = others;
     }
     Ok(found)
+}
+
+/// How many of the devices one query asks for; at least one, however long its ids are.
+fn fitting(devices: &[Device]) -> usize {
+    let mut bytes = 0;
+    let fit = devices.iter().take(DEVICES_MAX).take_while(|device| {
+        bytes += literal(&device.device_id).len() + literal(&device.bb_device_id).len();
+        bytes <= IDS_BYTES_MAX
+    });
+    fit.count().max(1)
 }
 
 fn query(database: &str, devices: &[Device]) -> Option<String> {
@@ -75,6 +94,19 @@ mod tests {
             device_id: device_id.to_owned(),
             bb_device_id: bb_device_id.to_owned(),
         }
+    }
+
+    #[test]
+    fn queries_are_closed_by_bytes_and_one_device_always_fits() {
+        // With its quotes and those of the empty id a sixteenth of the room.
+        let id = "'".repeat((IDS_BYTES_MAX / 16 - 4) / 2);
+        let devices = vec![device(&id, ""); 40];
+        assert_eq!(fitting(&devices), 16);
+        let mut long_first = vec![device("", &"x".repeat(300 << 10))];
+        assert_eq!(fitting(&long_first), 1);
+        long_first.extend(devices);
+        assert_eq!(fitting(&long_first), 1);
+        assert_eq!(fitting(&vec![device("d", "7"); 300]), DEVICES_MAX);
     }
 
     #[test]

@@ -34,6 +34,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bound on reading what a table looks like.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bound on looking launches up by device: their table is in the order of ids, so that all of it
+/// is read. Consumers wait for the answer, and ask again where there was none in time.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Bytes of a query that servers parse unless they are told of more.
+const QUERY_BYTES_MAX: usize = 256 << 10;
+
 /// Bound on a question that may read a whole range of a table.
 const LOOK_TIMEOUT: Duration = Duration::from_mins(10);
 
@@ -144,12 +151,19 @@ impl Server {
         self.ask(sql, LOOK_TIMEOUT).await
     }
 
+    /// As [`Server::rows`], for a question about devices; it may be of any length.
+    pub(super) async fn look_up(&self, sql: &str) -> Result<Vec<Vec<String>>, Error> {
+        self.ask(sql, LOOK_UP_TIMEOUT).await
+    }
+
     async fn ask(&self, sql: &str, limit: Duration) -> Result<Vec<Vec<String>>, Error> {
+        let mut query = self.client.query_raw(sql);
+        // Only where it must be: a user may be one that changes no settings.
+        if sql.len() >= QUERY_BYTES_MAX {
+            query = query.with_setting("max_query_size", (2 * sql.len()).to_string());
+        }
         let read = async {
-            let mut cursor = self
-                .client
-                .query_raw(sql)
-                .fetch_bytes("JSONCompactStringsEachRow")?;
+            let mut cursor = query.fetch_bytes("JSONCompactStringsEachRow")?;
             cursor.collect().await
         };
         let bytes = bounded(limit, read).await?;

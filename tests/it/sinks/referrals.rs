@@ -7,7 +7,7 @@ use crate::support::servers::{Kind, Server};
 use holdfast::config::Handler;
 use holdfast::consume::handlers::{self, Context, Input, referral};
 use holdfast::sink::schema::{LAUNCH_REFER_EVENTS, SIGNUP_REFERRAL_EVENTS};
-use holdfast::sink::{Batch, Device, Row, Sink as _};
+use holdfast::sink::{Batch, Device, Launch, Row, Sink as _};
 
 fn row(handler: Handler, body: &str, headers: &[(&'static str, &str)]) -> Row {
     let headers = headers
@@ -83,6 +83,49 @@ async fn accounts_find_the_first_launch_of_their_device() {
     drop(ch);
     server.kill();
     assert!(ch_launches_fails(&server, &devices).await);
+}
+
+/// Ids come from headers, and nobody bounds them: in the text of one query these are beyond what a
+/// server parses.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_device_ids_stop_nothing() {
+    let scratch = Scratch::new("referrals_long");
+    let mut server = Server::new(Kind::ClickHouse, &scratch);
+    server.start().await;
+    let ch = ClickHouseTest::at(&server, "referrals_long");
+    ch.sink
+        .create_missing(&[&LAUNCH_REFER_EVENTS])
+        .await
+        .unwrap();
+    let long = |n: usize, bytes: usize| format!("{n}{}", "x".repeat(bytes));
+    let longest = long(0, 300 << 10);
+    let batch = Batch {
+        table: &LAUNCH_REFER_EVENTS,
+        namespace: None,
+        rows: vec![
+            launch("l1", &long(199, 4 << 10), "", "of the last"),
+            launch("l2", &longest, "", "of the longest"),
+            launch("l3", "d", "", "of the one behind"),
+        ]
+        .into(),
+        token: "t".into(),
+    };
+    ch.sink.write(&batch).await.unwrap();
+    let device = |device_id: String| Device {
+        device_id,
+        bb_device_id: String::new(),
+    };
+    let many: Vec<_> = (0..200).map(|n| device(long(n, 4 << 10))).collect();
+    let found = ch.sink.launches(None, &many).await.unwrap();
+    assert_eq!((found.len(), found.iter().flatten().count()), (200, 1));
+    let referral = |launch: &Option<Launch>| launch.as_ref().unwrap().referral_identifier.clone();
+    assert_eq!(referral(&found[199]), "of the last");
+    let devices = [device(longest), device("d".into())];
+    let found = ch.sink.launches(None, &devices).await.unwrap();
+    assert_eq!(
+        [referral(&found[0]), referral(&found[1])],
+        ["of the longest", "of the one behind"]
+    );
 }
 
 async fn ch_launches_fails(server: &Server, devices: &[Device]) -> bool {
