@@ -89,6 +89,12 @@ fn fits(consumer: &Consumer, config: &Config, expect: &mut impl FnMut(bool, Stri
         !makes_calls || consumer.batch_rows == 1,
         "batch_rows must be 1: calls are made one by one".to_owned(),
     );
+    expect(
+        consumer.namespace.is_none() || consumer.sink == SinkKind::ClickHouse,
+        "namespace is a database of ClickHouse; other sinks have their tables in one place, \
+         Postgres in postgres.schema"
+            .to_owned(),
+    );
     if let (Some(namespace), Some(clickhouse), SinkKind::ClickHouse) =
         (&consumer.namespace, &config.clickhouse, consumer.sink)
     {
@@ -307,6 +313,10 @@ mod tests {
             (
                 shipped("trace_log", "namespace = \"other\""),
                 "none of clickhouse.database",
+            ),
+            (
+                shipped("grpc_postgres_event_q", "namespace = \"other\""),
+                "namespace is a database of ClickHouse",
             ),
             (shipped("trace_log", "table = \"t\""), "are for handler"),
             (

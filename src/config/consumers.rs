@@ -160,7 +160,7 @@ pub struct Consumer {
     pub handler: Handler,
     /// Where the rows go.
     pub sink: SinkKind,
-    /// ClickHouse database or Postgres schema other than the sink's default.
+    /// ClickHouse database other than the default one.
     pub namespace: Option<String>,
     /// The table, for [`Handler::FlatJson`].
     pub table: Option<String>,
