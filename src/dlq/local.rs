@@ -6,6 +6,8 @@
 //! - A letter is settled after the sink's commit, or the broker's confirm (test
 //!   `a_dead_letter_is_replayed_into_its_table`).
 //! - A message that a consumer refused is replayed as it came (`again`).
+//! - What was not tried keeps the reason that it is here for (test
+//!   `what_was_not_tried_keeps_its_reason`).
 
 use super::again::untried;
 use super::letter::{Filter, Letter};
@@ -38,7 +40,10 @@ pub struct Local {
 /// What became of one letter.
 enum Fate {
     Arrived,
+    /// By a handler, a sink or the broker: their word is the letter's reason from now on.
     Refused(String),
+    /// It was not tried; why it is here is as true as before.
+    Untried(String),
 }
 
 impl Local {
@@ -91,15 +96,15 @@ impl Local {
     }
 
     /// Replays or purges the letters that are meant: what was done, and what ended the work
-    /// early, if anything did. What was not done waits as before. `queues` is the broker,
-    /// where there is one; `to` another queue for messages.
+    /// early, if anything did. What was not done waits as before. `queues` is the broker, or
+    /// why there is none; `to` another queue for messages.
     pub async fn change(
         &self,
         filter: &Filter,
         act: Act,
         to: Option<&str>,
         repaired: &Repaired,
-        queues: Option<&mut Queues>,
+        queues: Result<&mut Queues, &str>,
     ) -> (Report, Result<(), DlqError>) {
         let mut report = Report::of(DEAD_LETTERS);
         let meant = (filter, act, to, repaired);
@@ -111,7 +116,7 @@ impl Local {
         &self,
         report: &mut Report,
         (filter, act, to, repaired): (&Filter, Act, Option<&str>, &Repaired),
-        mut queues: Option<&mut Queues>,
+        mut queues: Result<&mut Queues, &str>,
     ) -> Result<(), DlqError> {
         let mut after = 0;
         loop {
@@ -127,7 +132,7 @@ impl Local {
                 if !filter.means(&letter) || (!repaired.is_empty() && body.is_none()) {
                     continue;
                 }
-                report.matched += 1;
+                report.meant(&letter.id, body.is_some());
                 if act == Act::Purge {
                     let purged = self.desk.settle(kept.id, State::Purged, now_ms()).await?;
                     report.done += u64::from(purged);
@@ -135,7 +140,8 @@ impl Local {
                     if let Some(body) = body {
                         mend(&mut kept.letter, body.to_vec());
                     }
-                    let fate = self.send(&kept, to, queues.as_deref_mut()).await?;
+                    let queues = queues.as_deref_mut().map_err(|why| &**why);
+                    let fate = self.send(&kept, to, queues).await?;
                     self.settle(&kept, fate, report).await?;
                 }
             }
@@ -152,6 +158,7 @@ impl Local {
                 report.fail(&kept.id.to_string(), &reason);
                 self.desk.refused_again(kept.id, &reason).await?;
             }
+            Fate::Untried(why) => report.fail(&kept.id.to_string(), why),
         }
         Ok(())
     }
@@ -160,15 +167,19 @@ impl Local {
         &self,
         kept: &Kept,
         to: Option<&str>,
-        queues: Option<&mut Queues>,
+        queues: Result<&mut Queues, &str>,
     ) -> Result<Fate, DlqError> {
         let letter = &kept.letter;
-        let Destination::Message(parcel) = &letter.destination else {
-            return self.write(letter).await;
+        let parcel = match &letter.destination {
+            Destination::Message(parcel) => parcel,
+            Destination::Nowhere => return Ok(Fate::Untried("it cannot be read".to_owned())),
+            Destination::Table { .. } | Destination::Webhook { .. } => {
+                return self.write(letter).await;
+            }
         };
-        let Some(queues) = queues else {
-            let reason = "it was on its way to a broker, and none is configured";
-            return Ok(Fate::Refused(reason.to_owned()));
+        let queues = match queues {
+            Ok(queues) => queues,
+            Err(why) => return Ok(Fate::Untried(why.to_owned())),
         };
         let message = message_of(letter, parcel.clone(), to);
         let sent = queues.send_one(&message).await?;
@@ -182,7 +193,7 @@ impl Local {
         let sink = self.sinks.iter().find(|sink| sink.name() == letter.way_out);
         let Some(sink) = sink else {
             let reason = format!("the sink {:?} is not configured", letter.way_out);
-            return Ok(Fate::Refused(reason));
+            return Ok(Fate::Untried(reason));
         };
         let context = Context::default();
         let replayed = into_sink(letter, &**sink, &self.takers, &context, now_ms()).await;
@@ -234,9 +245,12 @@ fn mend(letter: &mut DeadLetter, body: Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dead_letters::DeadLetters;
     use crate::event::envelope::{
         EARLIER_REASON_HEADER, HISTORY_HEADER, REASON_HEADER, REFUSED_AT_HEADER, RETRY_COUNT_HEADER,
     };
+    use crate::telemetry::Metrics;
+    use tokio_util::sync::CancellationToken;
 
     /// A letter of a message with these headers, which goes to the queue "q".
     fn kept(headers: &[(&str, &str)]) -> (DeadLetter, Parcel) {
@@ -261,6 +275,45 @@ mod tests {
             destination: Destination::Message(parcel.clone()),
         };
         (letter, parcel)
+    }
+
+    #[tokio::test]
+    async fn what_was_not_tried_keeps_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::new(dir.path());
+        let (metrics, stop) = (Metrics::new(), CancellationToken::new());
+        let (to_broker, _) = kept(&[]);
+        let to_sink = DeadLetter {
+            way_out: "clickhouse".into(),
+            destination: Destination::Table {
+                name: "events".into(),
+                reason: None,
+            },
+            ..to_broker.clone()
+        };
+        for letter in [&to_broker, &to_sink] {
+            assert!(letters.keep(letter, &metrics, &stop).await);
+        }
+        let local = Local::open(dir.path(), Vec::new(), Vec::new()).unwrap();
+        let (filter, repaired) = (Filter::default(), Repaired::default());
+        let why = Err("the broker is away");
+        let (report, ended) = local
+            .change(&filter, Act::Replay, None, &repaired, why)
+            .await;
+        ended.unwrap();
+        let said: Vec<_> = report.failures.iter().map(|f| f.reason.as_str()).collect();
+        let no_sink = "the sink \"clickhouse\" is not configured";
+        assert_eq!((report.done, report.failed), (0, 2));
+        assert_eq!(said, ["the broker is away", no_sink]);
+        let mut reasons = Vec::new();
+        let look = local.look(&filter, |letter| {
+            reasons.push(letter.reason);
+            ControlFlow::Continue(())
+        });
+        look.await.unwrap();
+        assert_eq!(reasons, [to_broker.reason, to_sink.reason]);
+        local.close().await;
+        letters.close().await;
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::broker::{BrowseError, ConnectError, PublishError};
 use crate::dead_letters::DeskError;
 use crate::sink::OptionsError;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// Letters that could not be sent and are named one by one; the rest are counted.
 const FAILURES_MAX: usize = 20;
@@ -84,6 +85,10 @@ pub struct Report {
     pub failed: u64,
     /// Why, for the first of them.
     pub failures: Vec<Failure>,
+    /// The ids of letters that were meant and have a mended body; as many as the operator's file
+    /// has lines, at most, and never written out.
+    #[serde(skip)]
+    pub mended: BTreeSet<String>,
 }
 
 /// A letter that could not be sent.
@@ -100,6 +105,13 @@ impl Report {
         Self {
             place: place.to_owned(),
             ..Self::default()
+        }
+    }
+
+    fn meant(&mut self, id: &str, is_mended: bool) {
+        self.matched += 1;
+        if is_mended {
+            self.mended.insert(id.to_owned());
         }
     }
 

@@ -198,7 +198,9 @@ impl Queues {
             };
             let body = repaired.body(&letter.id);
             let is_meant = filter.means(&letter) && (repaired.is_empty() || body.is_some());
-            work.report.matched += u64::from(is_meant);
+            if is_meant {
+                work.report.meant(&letter.id, body.is_some());
+            }
             match (act, is_meant) {
                 (Act::Purge, true) => {
                     browser.done(held).await?;

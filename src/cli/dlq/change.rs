@@ -4,6 +4,8 @@
 //! - The first half of the audit's line is durable before anything is changed; without it
 //!   nothing is.
 //! - Nothing is meant by default: which letters, or all of them, must be said.
+//! - A mended body whose letter was not met is named, and is no success (test
+//!   `a_dead_letter_is_replayed_into_its_table`).
 //!
 //! Exit codes: 0 done or said what would be done, 1 not done, or not all of it.
 
@@ -17,10 +19,14 @@ use crate::dlq::{Act, DEAD_LETTERS, Filter, Repaired, Report};
 use anyhow::{Context as _, bail};
 use clap::Args as ClapArgs;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Mended bodies without a letter that are named one by one; the rest are counted.
+const UNMET_NAMED_MAX: usize = 20;
 
 /// What to send again.
 #[derive(Debug, ClapArgs)]
@@ -134,15 +140,18 @@ async fn make(site: &Site, change: &Change<'_>) -> anyhow::Result<ExitCode> {
     } else {
         None
     };
-    let reports = work(&mut places, change, act).await;
+    let mut reports = work(&mut places, change, act).await;
+    let unmet = unmet(&change.repaired, &reports);
+    reports.retain(|report| report.matched > 0);
     let failed: u64 = reports.iter().map(|report| report.failed).sum();
-    let is_whole = places.close().await && failed == 0;
+    let is_whole = places.close().await && failed == 0 && unmet.is_empty();
     if let Some(line) = line {
         let result = if is_whole { "applied" } else { "not all" };
         let ended = line.end(result, &json!(reports));
         ended.context("it was done, but its line in audit.ndjson could not be ended")?;
     }
     say(change, &reports)?;
+    say_unmet(&unmet);
     Ok(if is_whole {
         ExitCode::SUCCESS
     } else {
@@ -170,7 +179,7 @@ async fn work(places: &mut Places, change: &Change<'_>, act: Act) -> Vec<Report>
     }
     let local = places.local.take();
     if let Some(local) = &local {
-        let queues = queues.as_mut();
+        let queues = queues.as_mut().ok_or(places.without_broker);
         let (report, ended) = local.change(filter, act, *to, repaired, queues).await;
         reports.push(report);
         if let Err(error) = ended {
@@ -179,8 +188,22 @@ async fn work(places: &mut Places, change: &Change<'_>, act: Act) -> Vec<Report>
     }
     places.local = local;
     places.queues = queues;
-    reports.retain(|report| report.matched > 0);
     reports
+}
+
+/// The mended bodies whose letters were met in no place.
+fn unmet<'a>(repaired: &'a Repaired, reports: &[Report]) -> BTreeSet<&'a str> {
+    let is_met = |id: &&str| reports.iter().any(|report| report.mended.contains(*id));
+    repaired.ids().filter(|id| !is_met(id)).collect()
+}
+
+fn say_unmet(unmet: &BTreeSet<&str>) {
+    for id in unmet.iter().take(UNMET_NAMED_MAX) {
+        eprintln!("holdfast: no letter that is meant has the id {id:?}");
+    }
+    if let Some(more) = unmet.len().checked_sub(UNMET_NAMED_MAX + 1) {
+        eprintln!("holdfast: and {} more ids of the file", more + 1);
+    }
 }
 
 fn say(change: &Change<'_>, reports: &[Report]) -> anyhow::Result<()> {

@@ -15,6 +15,8 @@ pub(super) struct Places {
     pub(super) error_queues: Vec<ErrorQueue>,
     pub(super) queues: Option<Queues>,
     pub(super) local: Option<Local>,
+    /// What is to be said of a message where there is no broker.
+    pub(super) without_broker: &'static str,
     /// What could not be reached, in words.
     pub(super) troubles: Vec<String>,
 }
@@ -43,10 +45,16 @@ impl Places {
             Some(config) => connect(config, &mut troubles).await?,
             None => None,
         };
+        let without_broker = if config.is_some_and(|config| config.rabbitmq.is_some()) {
+            "the broker is away"
+        } else {
+            "it was on its way to a broker, and none is configured"
+        };
         Ok(Self {
             error_queues,
             queues,
             local,
+            without_broker,
             troubles,
         })
     }

@@ -94,16 +94,23 @@ async fn a_dead_letter_is_replayed_into_its_table() {
         .unwrap()
         .replace(&long, "short")
         .into();
+    // And one that is nowhere is named.
+    let mut unknown = letter.clone();
+    unknown["id"] = "no-such-letter".into();
     let file = collector.dir.join("mended.ndjson");
-    std::fs::write(&file, letter.to_string()).unwrap();
-    let said = ask(
-        &collector,
-        &format!("dlq replay --repaired {} --apply", file.display()),
-    );
-    assert!(
-        said.code == 0 && said.err.contains("1 letter replayed"),
-        "{said:?}"
-    );
+    std::fs::write(&file, format!("{letter}\n{unknown}\n")).unwrap();
+    let words = format!("dlq replay --repaired {}", file.display());
+    for (words, does) in [
+        (words.clone(), "1 letter would be replayed"),
+        (format!("{words} --apply"), "1 letter replayed"),
+    ] {
+        let said = ask(&collector, &words);
+        assert!(
+            said.code == 1 && said.err.contains(does) && said.err.contains("no-such-letter"),
+            "{said:?}"
+        );
+    }
+    assert_eq!(audit(&collector)[3]["result"], "not all");
     let events: Vec<(String, i64, i64)> = sqlx::query_as(
         "SELECT event_id, ingest_seq::bigint, ingest_index::bigint FROM events ORDER BY ingest_seq, ingest_index",
     )
@@ -164,6 +171,17 @@ async fn a_message_that_no_queue_took_is_sent_again_once_there_is_one() {
         still.code == 1 && still.err.contains("nothing takes"),
         "{still:?}"
     );
+    // A broker that is away is no reason of the letter's.
+    let reason = || ask(&collector, "dlq show --json").lines().remove(0)["reason"].clone();
+    let before = reason();
+    rabbitmq.kill();
+    let away = ask(&collector, "dlq replay --queue rabbitmq --apply");
+    assert!(
+        away.code == 1 && away.err.contains("the broker is away"),
+        "{away:?}"
+    );
+    assert_eq!(reason(), before);
+    rabbitmq.start().await;
 
     let broker = Broker::new(Options {
         urls: vec![rabbitmq.amqp_url()],
