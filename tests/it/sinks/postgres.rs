@@ -151,6 +151,11 @@ async fn postgres_refuses_only_content() {
     }
     let count = pg.count("{s}.kinds").await;
     assert_eq!(count, 0, "nothing of a refused batch is there");
+    // Unlike a row that has no partition, one that breaks a rule of the table.
+    pg.execute("ALTER TABLE {s}.kinds ADD CHECK (small <> 7)")
+        .await;
+    let reason = refused(pg.sink.write(&good_and_bad(5, Value::UInt(7))).await);
+    assert!(reason.contains("23514"), "{reason}");
     // A key too large for an index.
     let mut values = events(1, &ERROR_EVENTS).rows[0].values.clone();
     let noise: String = (0..20_000_u32)
@@ -187,6 +192,12 @@ async fn postgres_waits_for_what_is_not_the_rows_fault() {
     pg.execute("DROP TABLE {s}.kinds_default").await;
     let reason = unavailable(pg.sink.write(&rows).await);
     assert!(reason.contains("23514"), "{reason}");
+    // What tells it from a broken rule, in any language.
+    let insert = pg.sql("INSERT INTO {s}.kinds (id, at) VALUES ('a', '2024-01-02')");
+    let error = sqlx::query(insert).execute(&pg.pool).await.unwrap_err();
+    let error = error.as_database_error().unwrap();
+    assert_eq!(error.code().as_deref(), Some("23514"), "{error:?}");
+    assert_eq!(error.constraint(), None, "{error:?}");
     pg.sink.create_missing(&[&KINDS]).await.unwrap();
     pg.sink.write(&rows).await.unwrap();
     // A column of another type: the table's fault.
