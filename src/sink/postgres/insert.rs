@@ -2,10 +2,12 @@
 //!
 //! # Invariants
 //! - One round trip per batch, however many rows; the statement's text depends on
-//!   the table only, so that it is prepared once per connection.
+//!   the table and its key only, so that it is prepared once per connection.
 //! - Rows that are there already, or twice in the batch, change nothing. Where the table
 //!   has a version, a row of a later one takes the place of the earlier (test
 //!   `postgres_keeps_the_last_version_of_a_row`).
+//! - Where the table has no key, rows that are there are left out. Two writers at the same moment
+//!   do not see each other's.
 //!   Tests: `tests` below, `postgres_*` in tests/it/sinks.
 
 use chrono::NaiveDateTime;
@@ -14,7 +16,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 
 use crate::sink::convert::{Place, quoted, quoted_list};
-use crate::sink::schema::{Column, ColumnType, Table};
+use crate::sink::schema::{Column, ColumnType, Partition, Table};
 use crate::sink::{Batch, WriteError};
 
 /// Years that chrono and Postgres can both hold (Postgres: 4713 BC to 294276 AD).
@@ -83,8 +85,9 @@ fn array<'a>(batch: &'a Batch, index: usize, column: &Column) -> Result<Array<'a
     })
 }
 
-/// The insert whose parameters are the batch's [`arrays`], in their order.
-pub(super) fn statement(schema: &str, table: &Table) -> String {
+/// The insert whose parameters are the batch's [`arrays`], in their order, for a table that has
+/// its key or does not.
+pub(super) fn statement(schema: &str, table: &Table, has_key: bool) -> String {
     let columns = table.columns;
     let names = quoted_list(columns.iter().map(|c| c.name));
     let mut picks = Vec::with_capacity(columns.len());
@@ -108,7 +111,22 @@ pub(super) fn statement(schema: &str, table: &Table) -> String {
         quoted(table.name)
     );
     let (picks, arrays) = (picks.join(", "), arrays.join(", "));
+    let of_key: Vec<_> = table
+        .key
+        .iter()
+        .map(|k| format!("u.{}", quoted(k)))
+        .collect();
+    let of_key = of_key.join(", ");
     let Some(version) = table.replacing_version().map(quoted) else {
+        if !has_key {
+            let is_there = is_there(schema, table);
+            // A key that is made in the meantime counts.
+            return format!(
+                "{into} SELECT DISTINCT ON ({of_key}) {picks} FROM UNNEST({arrays}) \
+                 WITH ORDINALITY AS u({names}, \"#\") WHERE NOT EXISTS ({is_there}) \
+                 ORDER BY {of_key}, u.\"#\" ON CONFLICT DO NOTHING"
+            );
+        }
         return format!(
             "{into} SELECT {picks} FROM UNNEST({arrays}) AS u({names}) ON CONFLICT DO NOTHING"
         );
@@ -116,12 +134,6 @@ pub(super) fn statement(schema: &str, table: &Table) -> String {
     // A statement may touch a row once: of a batch's own versions only the last goes in. Of
     // equal ones the later row counts, as for ClickHouse's ReplacingMergeTree.
     let key = quoted_list(table.key.iter().copied());
-    let of_key: Vec<_> = table
-        .key
-        .iter()
-        .map(|k| format!("u.{}", quoted(k)))
-        .collect();
-    let of_key = of_key.join(", ");
     let others = columns.iter().filter(|c| !table.key.contains(&c.name));
     let sets: Vec<_> = others
         .map(|c| format!("{0} = EXCLUDED.{0}", quoted(c.name)))
@@ -133,6 +145,36 @@ pub(super) fn statement(schema: &str, table: &Table) -> String {
          ON CONFLICT ({key}) DO UPDATE SET {} \
          WHERE t.{version} IS NULL OR EXCLUDED.{version} >= t.{version}",
         sets.join(", ")
+    )
+}
+
+/// The rows of the table with the key of the row `u`.
+fn is_there(schema: &str, table: &Table) -> String {
+    let mut conditions = Vec::new();
+    for (i, column) in table.columns.iter().enumerate() {
+        if !table.key.contains(&column.name) {
+            continue;
+        }
+        let name = quoted(column.name);
+        // The plain form where it will do: by the other no server joins with an index or a hash.
+        let equals = if column.nullable {
+            "IS NOT DISTINCT FROM"
+        } else {
+            "="
+        };
+        conditions.push(format!("o.{name} {equals} u.{name}"));
+        if table.partition == Partition::ByTime(column.name) {
+            // Leaves the partitions of other days alone.
+            let times = format!("UNNEST(${}::timestamp[]) AS m", i + 1);
+            conditions.push(format!(
+                "o.{name} BETWEEN (SELECT min(m) FROM {times}) AND (SELECT max(m) FROM {times})"
+            ));
+        }
+    }
+    let (schema, name) = (quoted(schema), quoted(table.name));
+    format!(
+        "SELECT 1 FROM {schema}.{name} AS o WHERE {}",
+        conditions.join(" AND ")
     )
 }
 
@@ -170,10 +212,38 @@ mod tests {
     #[test]
     fn one_statement_for_any_number_of_rows() {
         assert_eq!(
-            statement("_e", &T),
+            statement("_e", &T, true),
             "INSERT INTO \"_e\".\"t\" AS t (\"a\", \"n\", \"t\", \"j\") SELECT u.\"a\", u.\"n\", u.\"t\", u.\"j\"::jsonb \
              FROM UNNEST($1::text[], $2::int8[], $3::timestamp[], $4::text[]) AS u(\"a\", \"n\", \"t\", \"j\") \
              ON CONFLICT DO NOTHING"
+        );
+    }
+
+    #[test]
+    fn without_a_key_rows_that_are_there_are_left_out() {
+        static KEYLESS: Table = Table {
+            columns: &[
+                column("a", ColumnType::Text),
+                Column {
+                    nullable: true,
+                    ..column("n", ColumnType::UInt64)
+                },
+                column("t", ColumnType::TimeMs),
+            ],
+            key: &["a", "n", "t"],
+            partition: Partition::ByTime("t"),
+            ..T
+        };
+        assert_eq!(
+            statement("_e", &KEYLESS, false),
+            "INSERT INTO \"_e\".\"t\" AS t (\"a\", \"n\", \"t\") \
+             SELECT DISTINCT ON (u.\"a\", u.\"n\", u.\"t\") u.\"a\", u.\"n\", u.\"t\" \
+             FROM UNNEST($1::text[], $2::int8[], $3::timestamp[]) WITH ORDINALITY AS u(\"a\", \"n\", \"t\", \"#\") \
+             WHERE NOT EXISTS (SELECT 1 FROM \"_e\".\"t\" AS o WHERE o.\"a\" = u.\"a\" \
+             AND o.\"n\" IS NOT DISTINCT FROM u.\"n\" AND o.\"t\" = u.\"t\" \
+             AND o.\"t\" BETWEEN (SELECT min(m) FROM UNNEST($3::timestamp[]) AS m) \
+             AND (SELECT max(m) FROM UNNEST($3::timestamp[]) AS m)) \
+             ORDER BY u.\"a\", u.\"n\", u.\"t\", u.\"#\" ON CONFLICT DO NOTHING"
         );
     }
 

@@ -4,7 +4,8 @@
 //! # Invariants
 //! - `Ok` only after the commit was answered, and the commit is durable: a server set
 //!   to `synchronous_commit = off` is overruled for our sessions.
-//! - The same rows again change nothing (`ON CONFLICT DO NOTHING` on the table's key).
+//! - The same rows again change nothing (`ON CONFLICT DO NOTHING` on the table's key; where it
+//!   has none, only rows that are not there yet are inserted).
 //! - Nothing waits without a bound, and nothing connects before it is needed.
 //! - Passwords are in no error, log or `Debug` text.
 //!
@@ -13,6 +14,7 @@
 mod ddl;
 mod insert;
 mod inspect;
+mod keys;
 mod tables;
 mod verdict;
 
@@ -24,6 +26,7 @@ use chrono::Utc;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
+use self::keys::Keys;
 use self::tables::Warned;
 use super::convert::{check_shape, unavailable};
 use super::inspect::Inspect;
@@ -83,6 +86,7 @@ pub struct Postgres {
     pool: OnceLock<PgPool>,
     /// Tables whose partitions `maintain` makes ahead.
     tables: Mutex<Vec<&'static Table>>,
+    keys: Keys,
     warned: Warned,
 }
 
@@ -126,6 +130,7 @@ impl Postgres {
             pool_max: options.pool_max,
             pool: OnceLock::new(),
             tables: Mutex::new(EVENT_TABLES.to_vec()),
+            keys: Keys::default(),
             warned: Warned::default(),
         })
     }
@@ -193,17 +198,28 @@ impl Sink for Postgres {
             return Ok(());
         }
         let schema = batch.namespace.as_deref().unwrap_or(&self.schema);
-        let statement = AssertSqlSafe(insert::statement(schema, batch.table));
-        let query = insert::arrays(batch)?
-            .into_iter()
-            .fold(sqlx::query(statement), |query, array| array.bind(query));
+        let arrays = insert::arrays(batch)?;
         // Whatever goes wrong before the insert is not the rows' fault.
         let mut connection = self
             .pool()
             .acquire()
             .await
             .map_err(|e| unavailable(&verdict::text(&e)))?;
-        match tokio::time::timeout(WRITE_TIMEOUT, query.execute(&mut *connection)).await {
+        let insert = async {
+            let keys = &self.keys;
+            let has_key = keys.has_key(&mut connection, schema, batch.table).await?;
+            let statement = AssertSqlSafe(insert::statement(schema, batch.table, has_key));
+            let query = sqlx::query(statement);
+            let query = arrays
+                .into_iter()
+                .fold(query, |query, array| array.bind(query));
+            query.execute(&mut *connection).await
+        };
+        let inserted = tokio::time::timeout(WRITE_TIMEOUT, insert).await;
+        if !matches!(inserted, Ok(Ok(_))) {
+            self.keys.forget();
+        }
+        match inserted {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(verdict::of(&error)),
             Err(_) => {
@@ -240,6 +256,7 @@ impl Sink for Postgres {
 
     /// Makes the coming days' partitions of the tables that exist and have any.
     async fn maintain(&self) -> Result<(), SchemaError> {
+        self.keys.forget();
         let tables = self.known_tables();
         bounded(tables::make_days(
             self.pool(),

@@ -19,7 +19,7 @@ use chrono::{NaiveDate, Utc};
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
-use super::{ddl, verdict};
+use super::{ddl, keys, verdict};
 use crate::sink::SchemaError;
 use crate::sink::convert::brief;
 use crate::sink::schema::{Partition, Table};
@@ -154,10 +154,12 @@ async fn create_table(
     if partitioned && !has_default(tx, schema, table).await? {
         run(tx, &ddl::create_default(schema, table)).await?;
     }
-    if !has_key(tx, schema, table).await? {
+    if !keys::has_key(tx, schema, table).await? {
         let name = table.name;
         warned.once(&format!(
-            "table {name} has no unique key within {:?}: redelivered rows will show twice",
+            "table {name} has no unique key within {:?}: each write looks for its rows first, and \
+             reads all of the table if it has no index on them; what two hosts write at the same \
+             moment may show twice",
             table.key
         ));
     }
@@ -190,28 +192,6 @@ async fn has_default(
     )
     .bind(schema)
     .bind(table.name)
-    .fetch_one(connection)
-    .await
-}
-
-/// Whether a unique index holds nothing but key columns: then the same key cannot be
-/// there twice, and `ON CONFLICT` sees it.
-async fn has_key(
-    connection: &mut PgConnection,
-    schema: &str,
-    table: &Table,
-) -> Result<bool, sqlx::Error> {
-    let key: Vec<&str> = table.key.to_vec();
-    sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM pg_index i \
-         WHERE i.indrelid = format('%I.%I', $1, $2)::regclass \
-         AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL \
-         AND (SELECT bool_and(a.attname::text = ANY ($3)) FROM pg_attribute a \
-              WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)))",
-    )
-    .bind(schema)
-    .bind(table.name)
-    .bind(key)
     .fetch_one(connection)
     .await
 }

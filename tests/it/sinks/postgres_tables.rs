@@ -5,11 +5,20 @@ use super::postgres::PostgresTest;
 use super::rows::{KINDS, OLD_KINDS, events, extremes};
 use super::unavailable;
 use futures::future::join_all;
-use holdfast::sink::Sink;
 use holdfast::sink::schema::{ERROR_EVENTS, EVENT_TABLES, EVENTS};
+use holdfast::sink::{Batch, Sink};
 
 /// Partitions of the table `events`.
 const PARTS: &str = "pg_inherits WHERE inhparent = '{s}.events'::regclass";
+
+/// The columns of the field's tables, which have no key.
+const FIELD_COLUMNS: &str = "(event_id varchar(55) NOT NULL, event_name varchar(55) NOT NULL, \
+     event_timestamp timestamp NOT NULL, insert_timestamp timestamp NOT NULL, session_id varchar(50), \
+     bb_device_id bigint, user_id bigint, device_id varchar(50), android_advertising_id varchar(50), \
+     client_id varchar(30), channel varchar(20), os varchar(30), client_type varchar(20), \
+     app_language varchar(20), app_version varchar(20), app_version_code varchar(20), current_url varchar, \
+     merchant_id varchar(20), utm_referrer varchar, utm_platform varchar(50), utm_source varchar(80), \
+     utm_medium varchar(80), utm_campaign varchar(80), event_params jsonb)";
 
 /// Nine days and the default.
 const ALL_PARTS: i64 = 10;
@@ -65,15 +74,9 @@ async fn postgres_makes_do_with_the_fields_tables() {
     let pg = PostgresTest::start("field").await;
     pg.execute("CREATE SCHEMA {s}").await;
     // No key, no default, and rows of today before there is a partition for them.
-    pg.execute(
-        "CREATE TABLE {s}.events (event_id varchar(55) NOT NULL, event_name varchar(55) NOT NULL, \
-         event_timestamp timestamp NOT NULL, insert_timestamp timestamp NOT NULL, session_id varchar(50), \
-         bb_device_id bigint, user_id bigint, device_id varchar(50), android_advertising_id varchar(50), \
-         client_id varchar(30), channel varchar(20), os varchar(30), client_type varchar(20), \
-         app_language varchar(20), app_version varchar(20), app_version_code varchar(20), current_url varchar, \
-         merchant_id varchar(20), utm_referrer varchar, utm_platform varchar(50), utm_source varchar(80), \
-         utm_medium varchar(80), utm_campaign varchar(80), event_params jsonb) PARTITION BY RANGE (event_timestamp)",
-    )
+    pg.execute(&format!(
+        "CREATE TABLE {{s}}.events {FIELD_COLUMNS} PARTITION BY RANGE (event_timestamp)"
+    ))
     .await;
     pg.execute("CREATE TABLE {s}.mine PARTITION OF {s}.events DEFAULT")
         .await;
@@ -91,4 +94,48 @@ async fn postgres_makes_do_with_the_fields_tables() {
     let default = pg.count("{s}.mine").await;
     assert_eq!(default, 11, "today stays in the default");
     pg.sink.maintain().await.unwrap();
+}
+
+#[tokio::test]
+async fn postgres_shows_rows_once_in_tables_without_a_key() {
+    let pg = PostgresTest::start("keyless").await;
+    pg.execute("CREATE SCHEMA {s}").await;
+    for (table, partition) in [
+        ("events", "PARTITION BY RANGE (event_timestamp)"),
+        ("error_events", ""),
+    ] {
+        pg.execute(&format!(
+            "CREATE TABLE {{s}}.{table} {FIELD_COLUMNS} {partition}"
+        ))
+        .await;
+    }
+    pg.execute("ALTER TABLE {s}.error_events ALTER event_timestamp DROP NOT NULL")
+        .await;
+    pg.sink.create_missing(EVENT_TABLES).await.unwrap();
+    for table in EVENT_TABLES {
+        let all = events(100, table);
+        let mut twice = all.rows.to_vec();
+        twice.extend(all.rows.iter().cloned());
+        let twice = Batch {
+            rows: twice.into(),
+            ..all.clone()
+        };
+        for batch in [&twice, &all, &twice] {
+            pg.sink.write(batch).await.unwrap();
+        }
+        let count = pg.count(&format!("{{s}}.{}", table.name)).await;
+        assert_eq!(count, 100, "{}", table.name);
+    }
+    // One that gets a key, or loses it, goes on as it is then.
+    let again = events(7, &EVENTS);
+    pg.sink.write(&again).await.unwrap();
+    let before = pg.count("{s}.events").await;
+    pg.execute("ALTER TABLE {s}.events ADD PRIMARY KEY (event_id, event_timestamp)")
+        .await;
+    pg.sink.write(&again).await.unwrap();
+    pg.execute("ALTER TABLE {s}.events DROP CONSTRAINT events_pkey")
+        .await;
+    pg.sink.maintain().await.unwrap();
+    pg.sink.write(&again).await.unwrap();
+    assert_eq!(pg.count("{s}.events").await, before);
 }
