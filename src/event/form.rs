@@ -5,15 +5,19 @@
 //!   `a_group_is_written_as_its_batch_would_be`, `every_case_is_written_as_the_library_would`;
 //!   fuzzed: `envelope`), and what is read is what it would read: names that we do not write, null
 //!   and what is there twice are left to it (`json::read_batch`).
+//! - An event is the same text each time: the entries of its maps are in order (test
+//!   `the_entries_of_a_map_are_in_order`).
 
 use super::descriptor::{Case, schema};
 use super::json::{self, EncodeError};
 use super::proto;
 use super::reflected::{Body, Event};
 use prost::Message as _;
-use prost_reflect::{DeserializeOptions, DynamicMessage, SerializeOptions};
+use prost_reflect::{DeserializeOptions, DynamicMessage, SerializeOptions, Value};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize as _};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::{fmt, io};
 
 /// Adds an event's text.
@@ -41,9 +45,64 @@ pub(super) fn write(
         }
         to.truncate(at);
         add_key(&body.case.field, begun, to);
-        json::write(&*body.message()?, options, to)?;
+        let message = body.message()?;
+        let at = to.len();
+        json::write(&message, options, to)?;
+        if has_entries(&message) {
+            let text = to.split_off(at);
+            write_in_order(serde_json::from_slice(&text)?, to)?;
+        }
     }
     to.push(b'}');
+    Ok(())
+}
+
+/// Whether a message has a map of several entries somewhere: the library writes them in any order.
+fn has_entries(message: &DynamicMessage) -> bool {
+    fn of_value(value: &Value) -> bool {
+        match value {
+            Value::Map(map) => map.len() > 1 || map.values().any(of_value),
+            Value::Message(message) => has_entries(message),
+            Value::List(list) => list.iter().any(of_value),
+            _ => false,
+        }
+    }
+    message.fields().any(|(_, value)| of_value(value))
+}
+
+/// Adds JSON with all of its keys in order, and its values as they are written.
+fn write_in_order(text: &RawValue, to: &mut Vec<u8>) -> serde_json::Result<()> {
+    let (open, close) = match text.get().as_bytes().first() {
+        Some(b'{') => (b'{', b'}'),
+        Some(b'[') => (b'[', b']'),
+        _ => {
+            to.extend(text.get().as_bytes());
+            return Ok(());
+        }
+    };
+    let begun = to.len();
+    if open == b'{' {
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text.get())?;
+        for (name, value) in fields {
+            to.push(b',');
+            serde_json::to_writer(&mut *to, &name)?;
+            to.push(b':');
+            write_in_order(value, to)?;
+        }
+    } else {
+        let values: Vec<&RawValue> = serde_json::from_str(text.get())?;
+        for value in values {
+            to.push(b',');
+            write_in_order(value, to)?;
+        }
+    }
+    // In the place of the first comma.
+    if to.len() == begun {
+        to.push(open);
+    } else {
+        to[begun] = open;
+    }
+    to.push(close);
     Ok(())
 }
 
@@ -166,7 +225,7 @@ impl<'de> DeserializeSeed<'de> for OfCase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost_reflect::{Kind, MapKey, MessageDescriptor, Value};
+    use prost_reflect::{Kind, MapKey, MessageDescriptor};
     use std::collections::HashMap;
 
     /// A message whose fields all say something; floats what they are given.
@@ -194,6 +253,24 @@ mod tests {
             message.set_field(&field, value);
         }
         message
+    }
+
+    /// In both forms in which an event can be; each time it is read its maps are others.
+    #[test]
+    fn the_entries_of_a_map_are_in_order() {
+        let entries: Vec<_> = (0..8).map(|n| format!("\"k{n}\":\"\\\"{n}\"")).collect();
+        let text = format!(
+            "{{\"id\":\"e\",\"widgetViewEvent\":{{\"recoInfo\":{{\"recoInfoKV\":{{{}}}}}}}}}",
+            entries.join(",")
+        );
+        for _ in 0..20 {
+            let read: Event = serde_json::from_str(&text).unwrap();
+            let encoded = Event::decode(&read.encode_to_vec()[..]).unwrap();
+            for event in [read, encoded] {
+                let again = json::encode_event(&event).unwrap();
+                assert_eq!(String::from_utf8(again).unwrap(), text);
+            }
+        }
     }
 
     #[test]
