@@ -7,15 +7,26 @@
 //! - One question reads three or four columns of a host's rows once; its answer is bounded by
 //!   what was asked for: one line for each bucket, or the rows of one or of a time.
 //! - Rows are counted as readers see them (in ClickHouse under FINAL).
+//! - Ids have no bound of their own: no question is longer than its database takes (test
+//!   `clickhouse_is_asked_for_long_ids` in tests/it/sinks).
 
 use super::WriteError;
 use super::convert::unavailable;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-/// Keys that one look-up asks for: keeps a query's text far below ClickHouse's 256 KiB.
+/// Bound on one question: it may read a table's whole range.
+pub(super) const LOOK_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// Keys of one look-up: bounds its answer.
 pub const KEYS_MAX: usize = 500;
 
-/// Around the times of a look-up, in milliseconds.
+/// Bytes of ids that one question names, unless it is a single id that is longer: half of the
+/// 256 KiB that ClickHouse takes where nothing else is said.
+const IDS_BYTES_MAX: usize = 128 << 10;
+
+/// Around the times of a look-up, in milliseconds: tables may keep whole seconds, or binary
+/// fractions.
 const TIME_SLACK_MS: i64 = 1000;
 
 /// How a sink writes SQL.
@@ -87,6 +98,15 @@ pub trait Inspect: Send + Sync {
 
     /// The namespace of its tables where none is named.
     fn namespace(&self) -> &str;
+
+    /// How exactly a table keeps `event_timestamp`: times are cut down to whole units of so
+    /// many milliseconds.
+    ///
+    /// # Errors
+    /// Always `Unavailable`; worth another try.
+    async fn unit_ms(&self, _place: Place<'_>) -> Result<i64, WriteError> {
+        Ok(1)
+    }
 
     /// Runs a query whose columns are texts.
     ///
@@ -233,19 +253,33 @@ pub async fn by_keys(
     };
     // No database keeps a NUL in a text, and some do not take the question.
     let ids = keys.iter().filter(|(id, _)| !id.contains('\0'));
-    let ids: Vec<_> = ids.map(|(id, _)| (dialect.literal)(id)).collect();
-    if ids.is_empty() {
-        return Ok(Vec::new());
+    let ids: BTreeSet<_> = ids.map(|(id, _)| (dialect.literal)(id)).collect();
+    let mut rows = Vec::new();
+    for ids in lists(ids) {
+        // The times let a database leave partitions out.
+        let condition = format!(
+            "event_id IN ({ids}) AND event_timestamp >= {} AND event_timestamp <= {}",
+            (dialect.time)((first - TIME_SLACK_MS).max(0)),
+            (dialect.time)(last.saturating_add(TIME_SLACK_MS)),
+        );
+        rows.extend(origins(sink, place, &condition).await?);
     }
-    // The times let a database leave partitions out.
-    let condition = format!(
-        "event_id IN ({}) AND event_timestamp >= {} AND event_timestamp <= {}",
-        ids.join(", "),
-        // Some databases hold times as binary fractions.
-        (dialect.time)((first - TIME_SLACK_MS).max(0)),
-        (dialect.time)(last.saturating_add(TIME_SLACK_MS)),
-    );
-    origins(sink, place, &condition).await
+    Ok(rows)
+}
+
+/// Lists of at most [`IDS_BYTES_MAX`], or of one.
+fn lists(ids: BTreeSet<String>) -> Vec<String> {
+    let mut lists: Vec<String> = Vec::new();
+    for id in ids {
+        match lists.last_mut() {
+            Some(list) if list.len() + id.len() < IDS_BYTES_MAX => {
+                list.push(',');
+                list.push_str(&id);
+            }
+            _ => lists.push(id),
+        }
+    }
+    lists
 }
 
 /// Times of events.

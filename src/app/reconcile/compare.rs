@@ -45,6 +45,8 @@ struct Work<'a> {
     inspect: &'a dyn Inspect,
     log: &'a Arc<Log>,
     cursor: Option<&'a CursorInfo>,
+    /// How exactly the table keeps the times of events, in milliseconds.
+    unit_ms: i64,
     purged: Vec<Span>,
     found: SinkReport,
 }
@@ -69,6 +71,7 @@ impl Side<'_> {
             inspect,
             log,
             cursor: log.cursors.iter().find(|cursor| cursor.name == self.way),
+            unit_ms: 1,
             purged: purged(log, self.way)?,
             found: SinkReport {
                 sink: self.sink.name().to_owned(),
@@ -89,6 +92,8 @@ impl Side<'_> {
         } else {
             &mut nobody
         };
+        let unit_ms = inspect.unit_ms(work.place(EVENTS.name)).await;
+        work.unit_ms = unit_ms.map_err(|e| work.failed(e))?;
         let buckets = work.expect(of_log).await?;
         let differing = work.sum_up(buckets).await?;
         work.look(&differing).await?;
@@ -132,6 +137,12 @@ impl Work<'_> {
     fn failed(&self, source: WriteError) -> ReconcileError {
         let sink = self.side.sink.name();
         ReconcileError::Sink { sink, source }
+    }
+
+    /// An event's id and time, as its row has them.
+    fn key(&self, event: &Expected) -> (String, i64) {
+        let at_ms = event.at_ms - event.at_ms.rem_euclid(self.unit_ms);
+        (event.id.clone(), at_ms)
     }
 
     fn place(&self, table: &'static str) -> Place<'_> {
@@ -278,7 +289,8 @@ impl Work<'_> {
                 let place = (request.seq.0, event.index);
                 let row = rows.remove(&place);
                 let error = errors.remove(&place);
-                let is_it = |row: &RowOrigin| row.id == event.id && row.at_ms == event.at_ms;
+                let (id, at_ms) = self.key(event);
+                let is_it = |row: &RowOrigin| row.id == id && row.at_ms == at_ms;
                 let counts = self.hour(request);
                 counts.events += 1;
                 if !event.refused && row.as_ref().is_some_and(is_it) {
@@ -333,7 +345,7 @@ impl Work<'_> {
             let others = others.map_err(|e| self.failed(e))?;
             let others: HashSet<_> = others.into_iter().map(|row| (row.id, row.at_ms)).collect();
             for (request, event) in some {
-                let key = (event.id.clone(), event.at_ms);
+                let key = self.key(event);
                 let has_passed = self.has_passed(request.seq);
                 let is_purged = self.is_purged((request.seq.0, event.index));
                 let counts = self.hour(request);

@@ -8,6 +8,8 @@
 //! - What is said to be missing has no row of its own and none of the same event from another
 //!   request, is not set aside, purged, lost or still pending (test
 //!   `reconcile_names_exactly_what_is_missing_and_what_is_extra`).
+//! - Times are compared as exactly as the table keeps them (test
+//!   `a_table_may_keep_whole_seconds`).
 //! - What nothing is known of is said to be unknown, and is never complete.
 //! - What a running service acknowledged before is in it, even where its files do not show it
 //!   yet (test `what_was_just_acknowledged_is_looked_for`).

@@ -160,7 +160,7 @@ fn time(theirs: &str) -> Option<Kind> {
 }
 
 /// What stands between this and the last bracket.
-fn within<'a>(kind: &'a str, before: &str) -> Option<&'a str> {
+pub(super) fn within<'a>(kind: &'a str, before: &str) -> Option<&'a str> {
     kind.strip_prefix(before)?.strip_suffix(')')
 }
 

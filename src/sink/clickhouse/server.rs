@@ -19,6 +19,7 @@ use super::Options;
 use super::binary::{COMPARE_TYPES, JSON_AS_TEXT};
 use super::encode::{DOTS_IN_KEYS, Form, Layout, literal};
 use crate::sink::OptionsError;
+use crate::sink::inspect::LOOK_TIMEOUT;
 use crate::sink::schema::Table;
 use crate::trust::TrustFiles;
 
@@ -38,15 +39,13 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// is read. Consumers wait for the answer, and ask again where there was none in time.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Bytes of a query that servers parse unless they are told of more.
-const QUERY_BYTES_MAX: usize = 256 << 10;
-
-/// Bound on a question that may read a whole range of a table.
-const LOOK_TIMEOUT: Duration = Duration::from_mins(10);
-
 /// Bound on one statement of DDL, which may wait for all replicas (the server's own
 /// limit is 180 s).
 const DDL_TIMEOUT: Duration = Duration::from_secs(200);
+
+/// What a server parses of a query where nothing else is said. Only longer ones bring a bound of
+/// their own: a user who may only read may not set any.
+const QUERY_BYTES_USUAL: usize = 256 << 10;
 
 /// A connection that is idle for longer is not used again: older servers close it after 3 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -157,12 +156,12 @@ impl Server {
     }
 
     async fn ask(&self, sql: &str, limit: Duration) -> Result<Vec<Vec<String>>, Error> {
-        let mut query = self.client.query_raw(sql);
-        // Only where it must be: a user may be one that changes no settings.
-        if sql.len() >= QUERY_BYTES_MAX {
-            query = query.with_setting("max_query_size", (2 * sql.len()).to_string());
-        }
         let read = async {
+            let mut query = self.client.query_raw(sql);
+            if sql.len() >= QUERY_BYTES_USUAL {
+                // It is too late for this where the query itself says it.
+                query = query.with_setting("max_query_size", (sql.len() + 1).to_string());
+            }
             let mut cursor = query.fetch_bytes("JSONCompactStringsEachRow")?;
             cursor.collect().await
         };

@@ -3,12 +3,8 @@
 use super::{Postgres, verdict};
 use crate::sink::WriteError;
 use crate::sink::convert::{sql_text, unavailable};
-use crate::sink::inspect::{Dialect, Inspect};
+use crate::sink::inspect::{Dialect, Inspect, LOOK_TIMEOUT};
 use sqlx::{AssertSqlSafe, Row as _};
-use std::time::Duration;
-
-/// Bound on one question: it may read a table's whole range.
-const LOOK_TIMEOUT: Duration = Duration::from_mins(10);
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

@@ -1,9 +1,12 @@
 //! SQLite's part of a look at rows. Called through [`Inspect`].
+//!
+//! # Invariants
+//! - A look makes no file (test `a_look_at_sqlite_makes_no_file` in tests/it/sinks).
 
-use super::{Sqlite, WRITE_TIMEOUT};
+use super::Sqlite;
 use crate::sink::WriteError;
 use crate::sink::convert::{sql_text, unavailable};
-use crate::sink::inspect::{Dialect, Inspect};
+use crate::sink::inspect::{Dialect, Inspect, LOOK_TIMEOUT};
 use sqlx::{AssertSqlSafe, Row as _};
 
 #[async_trait::async_trait]
@@ -34,6 +37,13 @@ impl Inspect for Sqlite {
     }
 
     async fn rows(&self, sql: String, columns: usize) -> Result<Vec<Vec<String>>, WriteError> {
+        let path = &self.options.path;
+        // The pool, which is made for writing, would make it.
+        match tokio::fs::try_exists(path).await {
+            Ok(true) => {}
+            Ok(false) => return Err(unavailable(&format!("{} is not there", path.display()))),
+            Err(error) => return Err(unavailable(&format!("{}: {error}", path.display()))),
+        }
         let look = async {
             let rows = sqlx::query(AssertSqlSafe(sql))
                 .fetch_all(self.pool())
@@ -47,10 +57,10 @@ impl Inspect for Sqlite {
                 .map(cells)
                 .collect::<Result<Vec<_>, sqlx::Error>>()
         };
-        match tokio::time::timeout(WRITE_TIMEOUT, look).await {
+        match tokio::time::timeout(LOOK_TIMEOUT, look).await {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => Err(unavailable(&error.to_string())),
-            Err(_) => Err(unavailable(&format!("no answer within {WRITE_TIMEOUT:?}"))),
+            Err(_) => Err(unavailable(&format!("no answer within {LOOK_TIMEOUT:?}"))),
         }
     }
 }

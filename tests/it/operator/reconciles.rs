@@ -39,6 +39,13 @@ fn named(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|at| format!("{prefix}-{at}")).collect()
 }
 
+fn section(clickhouse: &Server) -> String {
+    format!(
+        "[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
+        clickhouse.clickhouse_url()
+    )
+}
+
 async fn sql(database: &Path, statement: &str) {
     let url = format!("sqlite://{}", database.display());
     let pool = sqlx::SqlitePool::connect(&url).await.unwrap();
@@ -104,9 +111,8 @@ async fn reconcile_names_exactly_what_is_missing_and_what_is_extra() {
     let mut clickhouse = Server::new(Kind::ClickHouse, &scratch);
     clickhouse.start().await;
     let more = format!(
-        "[journal]\ngeneration_age = \"1s\"\n\
-         [clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n[sqlite]\n",
-        clickhouse.clickhouse_url()
+        "[journal]\ngeneration_age = \"1s\"\n{}[sqlite]\n",
+        section(&clickhouse)
     );
     let mut site = Site::with_ways("reconciles", &more).await;
     let collector = &site.collector;
@@ -215,6 +221,27 @@ async fn reconcile_names_exactly_what_is_missing_and_what_is_extra() {
     let gone = site.ask("reconcile --from 1");
     assert_eq!(gone.code, 1);
     assert!(gone.fits().contains("UNKNOWN"), "{gone:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_may_keep_whole_seconds() {
+    let scratch = Scratch::new("reconcile_seconds_server");
+    let mut clickhouse = Server::new(Kind::ClickHouse, &scratch);
+    clickhouse.start().await;
+    let table = "CREATE TABLE holdfast.events (event_name String, event_timestamp DateTime, event_id String) \
+                 ENGINE = ReplacingMergeTree ORDER BY (event_name, event_timestamp, event_id)";
+    query_clickhouse(&clickhouse, table).await.unwrap();
+    let site = Site::with_ways("reconcile_seconds", &section(&clickhouse)).await;
+    let collector = &site.collector;
+    send(collector, &named("once", 30), "1700000000123").await;
+    send(collector, &named("twice", 20), "1700000000001").await;
+    send(collector, &named("twice", 20), "1700000000001").await;
+    collector.delivered("clickhouse", ARRIVAL).await;
+    let said = site.ask("reconcile --json --sink clickhouse --wait 20s");
+    assert_eq!(said.code, 0, "{said:?}");
+    let report = said.json();
+    let total = ["rows", "replaced", "missing", "extra"].map(|what| total(&report, 0, what));
+    assert_eq!(total, [50, 20, 0, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

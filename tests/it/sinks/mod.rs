@@ -7,6 +7,7 @@ mod bounds;
 mod clickhouse;
 mod clickhouse_forms;
 mod limits;
+mod looks;
 mod postgres;
 mod postgres_tables;
 mod referrals;
