@@ -153,7 +153,8 @@ fn verdict(report: &Report) -> String {
             (total.pending, "pending"),
         ] {
             if number > 0 {
-                words.push(format!("{number} {what} in {}", sink.sink));
+                let place = name(&sink.sink, sink.namespace.as_ref());
+                words.push(format!("{number} {what} in {place}"));
             }
         }
     }
@@ -174,6 +175,14 @@ fn verdict(report: &Report) -> String {
     text
 }
 
+/// A sink's name, with the namespace where one is named.
+fn name(sink: &str, namespace: Option<&String>) -> String {
+    match namespace {
+        Some(namespace) => format!("{sink} ({namespace})"),
+        None => sink.to_owned(),
+    }
+}
+
 /// Takes one figure.
 type Figure = fn(&Counts) -> u64;
 
@@ -192,7 +201,7 @@ fn of_sink(sink: &SinkReport) -> String {
         .iter()
         .filter(|(_, of)| of(&sink.total) > 0)
         .collect();
-    let title = sink.sink.to_uppercase();
+    let title = name(&sink.sink.to_uppercase(), sink.namespace.as_ref());
     let mut head = vec![title.as_str(), "EVENTS", "ROWS"];
     head.extend(shown.iter().map(|(name, _)| *name));
     let row = |name: &str, counts: &Counts| {

@@ -9,6 +9,7 @@
 //! - What was sent and not acknowledged may be there or not: it is counted, and no fault.
 //! - Memory is bounded by one bit for each event sent and sink, and by the ids of one
 //!   slice of time.
+//! - Of a sink whose consumers fill several namespaces, the first is looked at.
 //! - The sinks are looked at side by side, so that one does not make another look late.
 
 mod compare;
@@ -176,11 +177,17 @@ async fn look(
     let Some(inspect) = side.sink.inspect() else {
         return Err(ArrivalsError::NoSink);
     };
-    let place = |table| Place {
-        namespace: side.namespace.as_deref(),
-        table,
+    let Some(place) = side.places.first() else {
+        return Err(ArrivalsError::NoSink);
     };
-    let events = place(EVENTS.name);
+    let events = Place {
+        namespace: place.events.as_deref(),
+        table: EVENTS.name,
+    };
+    let errors = Place {
+        namespace: place.errors.as_deref(),
+        table: ERROR_EVENTS.name,
+    };
     let run = sent.prefix();
     let range = TimeRange {
         from_ms: (sent.from_ms - CLOCKS_DIFFER_MS).max(0),
@@ -198,7 +205,7 @@ async fn look(
     let raw_rows = inspect::run_rows_raw(inspect, events, &run, range).await;
     let raw_rows = raw_rows.map_err(failed)?;
     // Their times may be none.
-    let error_rows = inspect::run_rows(inspect, place(ERROR_EVENTS.name), &run).await;
+    let error_rows = inspect::run_rows(inspect, errors, &run).await;
     let error_rows = error_rows.map_err(failed)?;
     let mut comparison = Comparison::new(sent);
     for slice in slices(&buckets, range, bucket_ms) {

@@ -3,7 +3,7 @@
 
 use super::letters::{At, Letters};
 use super::log::Log;
-use super::{Counts, Item, NAMED_MAX, ReconcileError, Report, SinkReport, hour};
+use super::{Counts, EventPlace, Item, NAMED_MAX, ReconcileError, Report, SinkReport, hour};
 use crate::event::expect::Expected;
 use crate::event::identity::Seq;
 use crate::journal::{CursorInfo, Receipted, Span};
@@ -29,11 +29,11 @@ struct Bucket {
     some_passed: bool,
 }
 
-/// One sink, and what feeds it.
+/// One place of a sink, and what feeds it.
 pub(super) struct Side<'a> {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) way: &'static str,
-    pub(super) namespace: Option<String>,
+    pub(super) place: EventPlace,
     pub(super) letters: &'a Letters,
     /// Whose letters tell what became of its events.
     pub(super) letters_of: Vec<String>,
@@ -75,6 +75,7 @@ impl Side<'_> {
             purged: purged(log, self.way)?,
             found: SinkReport {
                 sink: self.sink.name().to_owned(),
+                namespace: self.place.events.clone(),
                 way: self.way.to_owned(),
                 total: Counts::default(),
                 hours: BTreeMap::new(),
@@ -146,8 +147,14 @@ impl Work<'_> {
     }
 
     fn place(&self, table: &'static str) -> Place<'_> {
+        let EventPlace { events, errors, .. } = &self.side.place;
+        let namespace = if table == ERROR_EVENTS.name {
+            errors
+        } else {
+            events
+        };
         Place {
-            namespace: self.side.namespace.as_deref(),
+            namespace: namespace.as_deref(),
             table,
         }
     }
@@ -188,7 +195,7 @@ impl Work<'_> {
             if event.refused {
                 bucket.errors.add(request.seq.0, event.index);
                 hour.1 += 1;
-            } else {
+            } else if self.side.place.takes(event.event) {
                 bucket.events.add(request.seq.0, event.index);
                 hour.0 += 1;
             }
@@ -289,6 +296,10 @@ impl Work<'_> {
                 let place = (request.seq.0, event.index);
                 let row = rows.remove(&place);
                 let error = errors.remove(&place);
+                if !event.refused && !self.side.place.takes(event.event) {
+                    // Also where it is here, from when it belonged here.
+                    continue;
+                }
                 let (id, at_ms) = self.key(event);
                 let is_it = |row: &RowOrigin| row.id == id && row.at_ms == at_ms;
                 let counts = self.hour(request);

@@ -19,14 +19,16 @@
 mod compare;
 mod letters;
 mod log;
+mod places;
 
-use super::setup;
+pub(super) use places::{EventPlace, EventSink, event_sinks};
+
 use crate::admin::{self, CallError, Status};
-use crate::config::{Config, Handler, SinkKind};
+use crate::config::Config;
 use crate::event::identity::Seq;
 use crate::forward::Forwarder;
 use crate::journal::{InspectError, Span};
-use crate::sink::{OptionsError, Sink, WriteError};
+use crate::sink::{OptionsError, WriteError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -129,6 +131,10 @@ pub struct Counts {
 pub struct SinkReport {
     /// Its name.
     pub sink: String,
+    /// The ClickHouse database or Postgres schema of its events, where it is not the sink's
+    /// default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// The way out that feeds it.
     pub way: String,
     /// All events of the range.
@@ -168,7 +174,7 @@ pub struct Report {
     pub lost: Vec<Span>,
     /// Ranges that are not kept any more, or cannot be read.
     pub unknown: Vec<Unknown>,
-    /// Each sink.
+    /// Each sink, and each namespace of it that gets events.
     pub sinks: Vec<SinkReport>,
 }
 
@@ -226,12 +232,12 @@ pub async fn reconcile(
         unknown: log.unknown.clone(),
         sinks: Vec::new(),
     };
-    for EventSink {
-        sink,
-        kind,
-        namespace,
-    } in sinks
-    {
+    let sinks = sinks.into_iter();
+    let places = sinks.flat_map(|EventSink { sink, places }| {
+        let of_sink = places.into_iter();
+        of_sink.map(move |place| (Arc::clone(&sink), place))
+    });
+    for (sink, place) in places {
         let way = if config.rabbitmq.is_some() {
             Forwarder::CURSOR
         } else {
@@ -240,9 +246,12 @@ pub async fn reconcile(
         let side = compare::Side {
             sink,
             way,
-            namespace,
             letters: &letters,
-            letters_of: letters_of(config, kind, way),
+            letters_of: [way.to_owned()]
+                .into_iter()
+                .chain(place.queues.clone())
+                .collect(),
+            place,
         };
         side.compare(&log, &mut report).await?;
     }
@@ -263,63 +272,6 @@ async fn durable_end(data_dir: &Path) -> Option<Seq> {
             None
         }
     }
-}
-
-/// A sink that gets events on this host.
-pub(super) struct EventSink {
-    pub(super) sink: Arc<dyn Sink>,
-    kind: SinkKind,
-    /// The ClickHouse database or Postgres schema; `None`: the sink's default.
-    pub(super) namespace: Option<String>,
-}
-
-/// The sinks that get events on this host.
-pub(super) fn event_sinks(config: &Config) -> Result<Vec<EventSink>, OptionsError> {
-    let sinks = setup::sinks(config)?.into_iter();
-    let sinks = sinks.filter(|(kind, _)| keeps_events(config, *kind));
-    Ok(sinks
-        .map(|(kind, sink)| EventSink {
-            sink,
-            kind,
-            namespace: namespace(config, kind),
-        })
-        .collect())
-}
-
-/// Whether a sink gets events on this host.
-fn keeps_events(config: &Config, kind: SinkKind) -> bool {
-    if !kind.takes_rows() {
-        return false;
-    }
-    let mut consumers = config.consumers().into_iter();
-    config.rabbitmq.is_none()
-        || consumers.any(|consumer| {
-            consumer.handler == Handler::Events
-                && consumer.sink == kind
-                && setup::is_declared(config, &consumer)
-        })
-}
-
-/// Whose dead letters tell what became of a sink's events: the way out's, and those of the
-/// queues that it is fed from.
-fn letters_of(config: &Config, kind: SinkKind, way: &str) -> Vec<String> {
-    let consumers = config.consumers().into_iter();
-    let feeds = consumers.filter(|consumer| {
-        config.rabbitmq.is_some()
-            && consumer.sink == kind
-            && matches!(consumer.handler, Handler::Events | Handler::ErrorEvents)
-    });
-    let queues = feeds.map(|consumer| consumer.queue);
-    [way.to_owned()].into_iter().chain(queues).collect()
-}
-
-/// Where the consumer of events puts them.
-fn namespace(config: &Config, kind: SinkKind) -> Option<String> {
-    let mut consumers = config.consumers().into_iter();
-    let consumer = consumers.find(|c| c.handler == Handler::Events && c.sink == kind);
-    consumer
-        .filter(|_| config.rabbitmq.is_some())
-        .and_then(|consumer| consumer.namespace)
 }
 
 /// The hour of a time, as reports name it.
@@ -348,6 +300,7 @@ mod tests {
             unknown: Vec::new(),
             sinks: vec![SinkReport {
                 sink: "s".into(),
+                namespace: None,
                 way: "s".into(),
                 total: Counts {
                     pending: 1,
