@@ -3,6 +3,7 @@
 
 use super::letters::{At, Letters};
 use super::log::Log;
+use super::ranges::ranges;
 use super::{Counts, EventPlace, Item, NAMED_MAX, ReconcileError, Report, SinkReport, hour};
 use crate::event::expect::Expected;
 use crate::event::identity::Seq;
@@ -14,8 +15,7 @@ use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-/// Requests of a bucket: some tens of thousands of events, which are fetched where a bucket
-/// differs.
+/// Requests of a bucket, which the database sums up as one.
 const BUCKET: u64 = 4096;
 
 /// What is expected of a bucket.
@@ -283,8 +283,19 @@ impl Work<'_> {
         let span = self.log.span;
         let first = (number * BUCKET).max(span.first.0);
         let end = ((number + 1) * BUCKET).min(span.end.0);
+        for (range, requests) in ranges(requests, first, end) {
+            self.range(range, requests).await?;
+        }
+        Ok(())
+    }
+
+    async fn range(
+        &mut self,
+        range: (u64, u64),
+        requests: &[Receipted],
+    ) -> Result<(), ReconcileError> {
         let host = &self.log.host;
-        let ask = |table| inspect::of_range(self.inspect, self.place(table), host, (first, end));
+        let ask = |table| inspect::of_range(self.inspect, self.place(table), host, range);
         let of_place = |row: RowOrigin| ((row.seq, row.index), row);
         let rows = ask(EVENTS.name).await.map_err(|e| self.failed(e))?;
         let errors = ask(ERROR_EVENTS.name).await.map_err(|e| self.failed(e))?;

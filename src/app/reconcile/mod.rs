@@ -14,12 +14,14 @@
 //! - What a running service acknowledged before is in it, even where its files do not show it
 //!   yet (test `what_was_just_acknowledged_is_looked_for`).
 //! - Cheap for the database: it sums up once for each sink; only buckets that differ are
-//!   fetched. Cheap here: one generation's identities in memory at a time.
+//!   fetched, of some tens of thousands of events at a time. Cheap here: one generation's
+//!   identities in memory at a time.
 
 mod compare;
 mod letters;
 mod log;
 mod places;
+mod ranges;
 
 pub(super) use places::{EventPlace, EventSink, event_sinks};
 
