@@ -17,6 +17,8 @@ pub const SEQ_HEADER: &str = "x-holdfast-seq";
 pub const INDEXES_HEADER: &str = "x-holdfast-indexes";
 /// Header: when the request was received, epoch milliseconds.
 pub const RECEIVED_HEADER: &str = "x-holdfast-received-at-ms";
+/// Header: an id made of a webhook's body as it came, where its message says less.
+pub const BODY_ID_HEADER: &str = "x-holdfast-body-id";
 /// Header: why a message is in an error queue.
 pub const REASON_HEADER: &str = "x-holdfast-reason";
 /// Header: the reason that a message brought which no consumer here had refused yet: for

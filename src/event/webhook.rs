@@ -7,6 +7,7 @@
 //! - What the door accepted makes a message: the door checks by making one.
 //! - Credentials are not kept (test `credentials_are_not_kept`).
 
+use super::envelope::BODY_ID_HEADER;
 use super::fields::{Fields, UTC};
 use super::identity::{HostId, Seq, derived_id};
 use bytes::Bytes;
@@ -242,10 +243,15 @@ impl Stored {
         let headers = self.headers.iter().filter(|(name, _)| travels(name));
         let headers =
             headers.filter_map(|(name, values)| Some((name.clone(), values.first()?.clone())));
+        let mut headers: BTreeMap<String, String> = headers.collect();
+        if source == Source::WebEngageEvent {
+            // The message has the second, and the request the millisecond.
+            headers.insert(BODY_ID_HEADER.to_owned(), derived_id(&self.body, 0));
+        }
         Ok(Ready {
             key,
             body: body.into_bytes(),
-            headers: headers.collect(),
+            headers,
         })
     }
 

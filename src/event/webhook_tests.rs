@@ -88,6 +88,18 @@ fn graphy_gets_headers_name_time_and_id() {
 }
 
 #[test]
+fn webengage_events_of_one_second_are_told_apart() {
+    let event = |time: &str| {
+        let text = format!(r#"{{"userId":"u","eventName":"n","eventTime":"{time}"}}"#);
+        ready(Source::WebEngageEvent, &[], &text).unwrap()
+    };
+    let (one, other) = (event("1700000000001"), event("1700000000900"));
+    assert_eq!(one.body, other.body);
+    assert_ne!(one.headers[BODY_ID_HEADER], other.headers[BODY_ID_HEADER]);
+    assert_eq!(one, event("1700000000001"), "sent again");
+}
+
+#[test]
 fn webengage_events_have_who_and_when() {
     let text = r#"{"userId":"u","eventName":"n","eventTime":"1700000000001","eventData":{"n":9007199254740993}}"#;
     let event = ready(Source::WebEngageEvent, &[], text).unwrap();

@@ -30,7 +30,7 @@ pub use events::{Clocks, error_rows, rows};
 
 use crate::config::{Consumer, Handler};
 use crate::event::batch::Batch;
-use crate::event::envelope::{self, Origins};
+use crate::event::envelope::{self, BODY_ID_HEADER, Origins};
 use crate::event::guarded::{PANICKED, unless_it_panics};
 use crate::event::limits;
 use crate::event::split;
@@ -39,8 +39,8 @@ use crate::sink::{Row, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// AMQP headers that handlers may read, in lower case, beside our own.
-pub const KEPT_HEADERS: [&str; 12] = [
+/// AMQP headers that handlers may read, in lower case, beside those of where events came from.
+pub const KEPT_HEADERS: [&str; 13] = [
     "accept-language",
     "authorization",
     "x-apollo-operation-name",
@@ -53,6 +53,7 @@ pub const KEPT_HEADERS: [&str; 12] = [
     "x-bb-requestid",
     "x-bb-user-rt",
     "x-bb-version-name",
+    BODY_ID_HEADER,
 ];
 
 /// What a handler reads of a message.

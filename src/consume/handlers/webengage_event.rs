@@ -1,12 +1,15 @@
 //! Events that are handed on to WebEngage, as rows.
 //!
 //! # Invariants
-//! - The id is made from the body alone, so that neither a redelivery nor a request
-//!   repeated after a lost answer is a second row.
+//! - The id is made from the body alone, as the sender wrote it where the door tells that, so
+//!   that neither a redelivery nor a request repeated after a lost answer is a second row, and
+//!   two events of one second are two (`webhook`'s test
+//!   `webengage_events_of_one_second_are_told_apart`).
 
 use super::cells::{Cells, json, time};
 use super::fields::{Fields, UTC};
 use super::{Input, NewRow};
+use crate::event::envelope::BODY_ID_HEADER;
 use crate::event::identity::derived_id;
 use crate::sink::schema::WEBENGAGE_EVENTS;
 
@@ -18,8 +21,10 @@ pub(super) fn row(input: &Input<'_>) -> Result<NewRow, String> {
     let text = |key| event.loose_text(key).map(Option::unwrap_or_default);
     let account = event.text("appType")?;
     event.object("eventData")?;
+    let id = input.headers.get(BODY_ID_HEADER).cloned();
+    let id = id.unwrap_or_else(|| derived_id(input.body, 0));
     Ok(Cells::new(&WEBENGAGE_EVENTS)
-        .put("id", derived_id(input.body, 0))
+        .put("id", id)
         .put("event_name", text("eventName")?)
         .put(
             "account_type",
@@ -51,6 +56,10 @@ mod tests {
             first.has("data", json(r#"{"a":null,"b":9007199254740993}"#));
             let again = Named::of(&WEBENGAGE_EVENTS, row(&again).unwrap());
             assert_eq!(first.get("id"), again.get("id"));
+            let mut told = body(&text);
+            told.headers.insert(BODY_ID_HEADER, "told".to_owned());
+            let told = Named::of(&WEBENGAGE_EVENTS, row(&told).unwrap());
+            told.has("id", "told".to_owned());
         }
         assert!(
             row(&body(r#"{"eventTime":"?"}"#))
