@@ -10,6 +10,7 @@ mod logs;
 mod looks;
 mod outage;
 mod page;
+mod reconcile_places;
 mod reconciles;
 mod reloads;
 
