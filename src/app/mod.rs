@@ -63,12 +63,13 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     port::make_room(config.connections.max.saturating_mul(2));
     // First, so that a port in use shows before any work.
     let bound = doors::bind(&config).await?;
+    // Then what may end the start again and again, until its files are there.
+    let metrics = Metrics::new();
+    let encryptions = ports::encrypt(&config, &metrics).context("read the files of [tls]")?;
     let options = journal_options(&config);
     let journal = tokio::task::spawn_blocking(move || Journal::open(&options))
         .await?
         .context("open the journal")?;
-    let metrics = Metrics::new();
-    let encryptions = ports::encrypt(&config, &metrics).context("read the files of [tls]")?;
     let dead_letters = DeadLetters::new(&config.data.dir);
     let health = Health::new(journal.clone());
     let pace = Pace::new(config.forward.settings());

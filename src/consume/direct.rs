@@ -16,7 +16,6 @@ use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{self, Origins, PROTOBUF};
 use crate::event::group::{Group, Route};
 use crate::event::guarded::{PANICKED, unless_it_panics};
-use crate::event::identity::format_index_range;
 use crate::event::limits;
 use crate::event::parcel::Destination;
 use crate::event::split;
@@ -142,13 +141,14 @@ impl Direct {
             let mut groups = match unless_it_panics(split) {
                 Some(Ok(groups)) => groups,
                 Some(Err(error)) => {
-                    let (reason, indexes) = (error.to_string(), error.indexes());
-                    self.set_aside_whole(&record, &reason, indexes, &mut passed, stop)
+                    let why = (error.to_string(), error.indexes());
+                    self.set_aside_whole(&record, why, &mut passed, stop)
                         .await?;
                     continue;
                 }
                 None => {
-                    self.set_aside_whole(&record, PANICKED, all_of(&record), &mut passed, stop)
+                    let why = (PANICKED.to_owned(), record.indexes());
+                    self.set_aside_whole(&record, why, &mut passed, stop)
                         .await?;
                     continue;
                 }
@@ -156,7 +156,8 @@ impl Direct {
             loop {
                 let Some(group) = unless_it_panics(|| groups.next()) else {
                     // The groups before this one may be rows already, and are both then.
-                    self.set_aside_whole(&record, PANICKED, all_of(&record), &mut passed, stop)
+                    let why = (PANICKED.to_owned(), record.indexes());
+                    self.set_aside_whole(&record, why, &mut passed, stop)
                         .await?;
                     break;
                 };
@@ -180,16 +181,16 @@ impl Direct {
         Ok(passed.0)
     }
 
+    /// A record as it is in the log, with why, and the places of its events.
     async fn set_aside_whole(
         &self,
         record: &Record,
-        reason: &str,
-        indexes: String,
+        (reason, indexes): (String, String),
         passed: &mut Outcome,
         stop: &CancellationToken,
     ) -> Result<(), Stopped> {
         let letter = DeadLetter {
-            reason: limits::reason(reason),
+            reason: limits::reason(&reason),
             indexes,
             content_type: PROTOBUF.to_owned(),
             body: record.content.to_vec(),
@@ -381,17 +382,6 @@ impl Direct {
             body: Vec::new(),
             destination: Destination::Nowhere,
         }
-    }
-}
-
-/// The places of all events of a dispatched record; of a refused one they are not counted.
-fn all_of(record: &Record) -> String {
-    match record.kind {
-        Kind::Dispatch => {
-            let events = usize::try_from(record.events.total()).unwrap_or(usize::MAX);
-            format_index_range(events)
-        }
-        Kind::Rejected | Kind::Webhook(_) => String::new(),
     }
 }
 

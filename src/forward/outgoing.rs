@@ -15,7 +15,7 @@ use crate::event::envelope::{
 };
 use crate::event::group::{Group, Route};
 use crate::event::guarded::{PANICKED, unless_it_panics};
-use crate::event::identity::{HostId, Seq, format_index_range, format_indexes};
+use crate::event::identity::{HostId, Seq, format_indexes};
 use crate::event::limits;
 use crate::event::parcel::{Destination, Parcel};
 use crate::event::split;
@@ -140,17 +140,13 @@ impl Template {
 
     /// A record as it is in the log.
     fn letter_of_record(&self, record: &Record) -> DeadLetter {
-        let (event_name, content_type, indexes) = match record.kind {
-            Kind::Webhook(source) => (source.event_name(), WEBHOOK, "0".to_owned()),
-            Kind::Dispatch => {
-                let events = usize::try_from(record.events.total()).unwrap_or(usize::MAX);
-                ("", PROTOBUF, format_index_range(events))
-            }
-            Kind::Rejected => ("", PROTOBUF, String::new()),
+        let (event_name, content_type) = match record.kind {
+            Kind::Webhook(source) => (source.event_name(), WEBHOOK),
+            Kind::Dispatch | Kind::Rejected => ("", PROTOBUF),
         };
         DeadLetter {
             event_name: event_name.to_owned(),
-            indexes,
+            indexes: record.indexes(),
             content_type: content_type.to_owned(),
             body: record.content.to_vec(),
             ..self.letter(record.seq)

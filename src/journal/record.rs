@@ -8,7 +8,7 @@
 //! ```
 
 use super::codec;
-use crate::event::identity::Seq;
+use crate::event::identity::{Seq, format_index_range};
 use crate::event::tally::Tally;
 use crate::event::webhook::Source;
 use bytes::Bytes;
@@ -112,6 +112,20 @@ impl NewRecord {
 }
 
 impl Record {
+    /// The places of all of its events, as in the `x-holdfast-indexes` header, for who sets it
+    /// aside whole. Of a refused request they are not counted: empty.
+    #[must_use]
+    pub fn indexes(&self) -> String {
+        match self.kind {
+            Kind::Dispatch => {
+                let events = usize::try_from(self.events.total()).unwrap_or(usize::MAX);
+                format_index_range(events)
+            }
+            Kind::Webhook(_) => format_index_range(1),
+            Kind::Rejected => String::new(),
+        }
+    }
+
     /// Reads what [`NewRecord::encode`] wrote.
     pub(super) fn decode(seq: Seq, bytes: &Bytes) -> Result<Self, DecodeError> {
         let short = || DecodeError("too short".into());

@@ -260,18 +260,22 @@ async fn a_way_out_that_was_replaced_has_lost_nothing() {
     journal.close();
 }
 
-#[tokio::test]
-async fn a_generation_that_says_nothing_is_told_until_it_is_purged() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = options(dir.path());
-    let journal = Journal::open(&options).unwrap();
+/// A life with one way out that takes so many records.
+async fn lived(options: &Options, records: usize) {
+    let journal = Journal::open(options).unwrap();
     journal.cursor("out").unwrap();
-    for i in 0..10 {
+    for i in 0..records {
         let record = record(content(i, 1000));
         journal.append(record, None).await.unwrap();
     }
     journal.close();
-    drop(journal);
+}
+
+#[tokio::test]
+async fn a_generation_that_says_nothing_is_told_until_it_is_purged() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    lived(&options, 10).await;
     let generation = dir.path().join("generations/gen-000000000001");
     for file in ["header", "manifest"] {
         std::fs::write(generation.join(file), b"damaged").unwrap();
@@ -298,18 +302,9 @@ async fn a_generation_that_says_nothing_is_told_until_it_is_purged() {
 async fn a_generation_that_is_gone_is_told_by_the_empty_one_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path());
-    let journal = Journal::open(&options).unwrap();
-    journal.cursor("out").unwrap();
-    for i in 0..5 {
-        let record = record(content(i, 1000));
-        journal.append(record, None).await.unwrap();
-    }
-    journal.close();
-    drop(journal);
+    lived(&options, 5).await;
     // Its next life takes nothing.
-    let journal = Journal::open(&options).unwrap();
-    journal.close();
-    drop(journal);
+    lived(&options, 0).await;
     assert!(dir.path().join("generations/gen-000000000002").is_dir());
     std::fs::remove_dir_all(dir.path().join("generations/gen-000000000001")).unwrap();
     for start in 0..2 {

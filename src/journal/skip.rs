@@ -45,12 +45,12 @@ pub(super) fn skip(shared: &Shared, way: &str, to: Seq, apply: bool) -> Result<S
     }
     for _ in 0..LOOKS_MAX {
         let position = cursor.position();
-        let gaps = position.gaps(to).into_iter();
-        let plans: Vec<_> = gaps
-            .map(|gap| Plan::make(shared, gap))
+        let mut passed_over = position.gaps(to);
+        let plans: Vec<_> = passed_over
+            .iter()
+            .map(|gap| Plan::make(shared, *gap))
             .collect::<Result<_, _>>()?;
         let from = position.next;
-        let mut passed_over = position.gaps(to);
         let events = if apply {
             cursor.skip(to, |now| {
                 passed_over = now.gaps(to);

@@ -115,34 +115,29 @@ impl Pacer {
             backlog_share,
         } = self.pace.settings();
         let makes_way = self.makes_way(now);
-        let mut slowed = None;
-        let mut due = None;
         let is_backlog = lane == Lane::Backlog;
         let rate = max_rate.map(|rate| f64::from(rate.max(1)));
         // Each bucket counts from when its rate holds: what went before is no debt.
         let shares = rate.filter(|_| is_backlog && self.fresh_at.is_some());
-        let full = self.full.clone().filter(|_| is_backlog && makes_way);
-        if let Some(rate) = rate {
-            due = self.all.due(rate, now);
-            slowed = Some(format!("at most {rate} events a second (forward.max_rate)"));
-        }
+        let full = self.full.as_ref().filter(|_| is_backlog && makes_way);
+        let mut due = rate.and_then(|rate| self.all.due(rate, now));
         if let Some(rate) = shares {
             due = due.max(self.backlog.due(rate * backlog_share, now));
         }
-        slowed = slowed.filter(|_| due.is_some());
-        if let Some(queue) = &full {
+        let trickles = full.is_some();
+        if trickles {
             due = due.max(self.trickle.due(TRICKLE_RATE, now));
-            slowed = Some(queue.clone());
         }
         if due.is_some() {
-            self.tell(slowed);
+            let of_rate = |rate| format!("at most {rate} events a second (forward.max_rate)");
+            self.tell(full.cloned().or_else(|| rate.map(of_rate)));
             return due;
         }
         let taken = events as f64;
         for (bucket, is_asked) in [
             (&mut self.all, rate.is_some()),
             (&mut self.backlog, shares.is_some()),
-            (&mut self.trickle, full.is_some()),
+            (&mut self.trickle, trickles),
         ] {
             if is_asked {
                 bucket.events -= taken;
