@@ -46,7 +46,7 @@ use rows::Rows;
 use std::time::Duration;
 use support::Scratch;
 use support::collector::Collector;
-use support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
+use support::servers::{Kind, Server};
 
 /// How often one looks for rows.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
@@ -79,11 +79,7 @@ impl Site {
     }
 
     fn broker_and_sink(&self) -> String {
-        format!(
-            "{}[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
-            self.broker(),
-            self.clickhouse.clickhouse_url()
-        )
+        format!("{}{}", self.broker(), self.clickhouse.clickhouse_section())
     }
 
     /// A collector that does not run yet.

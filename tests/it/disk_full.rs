@@ -4,7 +4,7 @@
 
 use crate::support::collector::Collector;
 use crate::support::judge::judge_clickhouse_book;
-use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
+use crate::support::servers::{Kind, Server};
 use crate::support::small_disk::{Hog, SmallDisk, passed_in_namespace};
 use crate::support::traffic::{Book, Traffic};
 use crate::support::{Scratch, eventually, seed};
@@ -39,9 +39,9 @@ impl Scene {
         let mut clickhouse = Server::new(Kind::ClickHouse, &scratch);
         clickhouse.start().await;
         let config = format!(
-            "{JOURNAL}[rabbitmq]\nurls = [\"{}\"]\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
+            "{JOURNAL}[rabbitmq]\nurls = [\"{}\"]\n{}",
             rabbitmq.amqp_url(),
-            clickhouse.clickhouse_url(),
+            clickhouse.clickhouse_section(),
         );
         let collector = Collector::new(&scratch, &config);
         let disk = SmallDisk::mount(&collector.data_dir(), DISK_BYTES);

@@ -6,7 +6,7 @@ use crate::support::cli::{Said, holdfast};
 use crate::support::collector::Collector;
 use crate::support::free_port;
 use crate::support::judge::{postgres, query_clickhouse};
-use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
+use crate::support::servers::{Kind, Server};
 use serde_json::{Value as Json, json};
 
 /// Events of the run: 20 calls of each of 3 connections at least, 5 events each.
@@ -46,9 +46,9 @@ async fn load_says_exactly_what_is_missing_and_what_is_there_twice() {
     database.ready().await;
     let more = format!(
         "[journal]\nack_deadline = \"4s\"\n\
-         [clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n\
+         {}\
          [postgres]\nurl = \"{}\"\n",
-        clickhouse.clickhouse_url(),
+        clickhouse.clickhouse_section(),
         database.postgres_url(),
     );
     let mut collector = Collector::new(&scratch, &more);

@@ -6,7 +6,7 @@ use crate::support::collector::{Collector, get, send};
 use crate::support::prometheus::{Prometheus, promtool};
 use crate::support::promql::{self, entry_of};
 use crate::support::raw::dispatch;
-use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Stack};
+use crate::support::servers::Stack;
 use crate::support::shop::Visitor;
 use crate::support::{Scratch, eventually, root, seed};
 use holdfast::telemetry::catalogue::ALL;
@@ -318,9 +318,9 @@ async fn the_right_alerts_fire_while_servers_are_away_and_end_with_that() {
     let config = format!(
         "[journal]\nack_deadline = \"4s\"\nmin_free_bytes = \"64MiB\"\n\
          [rabbitmq]\nurls = [\"{}\"]\n\
-         [clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
+         {}",
         stack.rabbitmq.amqp_url(),
-        stack.clickhouse.clickhouse_url(),
+        stack.clickhouse.clickhouse_section(),
     );
     let mut collector = Collector::new(&scratch, &config);
     collector.start().await;

@@ -15,7 +15,6 @@ use crate::support::collector::{Collector, get};
 use crate::support::judge::{
     Verdict, judge_clickhouse_book, judge_postgres_book, query_clickhouse,
 };
-use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER};
 use crate::support::traffic::{Book, Habits, Traffic};
 use sqlx::{Connection as _, PgConnection};
 use std::time::{Duration, Instant};
@@ -89,10 +88,10 @@ impl Site {
         );
         let config = format!(
             "[rabbitmq]\nurls = {:?}\n\
-             [clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\nmin_free_disk_bytes = {MIN_FREE_DISK_BYTES}\n\
+             {}min_free_disk_bytes = {MIN_FREE_DISK_BYTES}\n\
              [postgres]\nurl = \"{}\"\n",
             cluster.urls(),
-            clickhouse.server.clickhouse_url(),
+            clickhouse.server.clickhouse_section(),
             postgres.server.postgres_url(),
         );
         let host = Host::start(&scratch, &config).await;

@@ -5,7 +5,7 @@ use super::{ARRIVAL, Site, holdfast, request, test_event};
 use crate::support::collector::{get, send};
 use crate::support::judge::query_clickhouse;
 use crate::support::raw::dispatch;
-use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
+use crate::support::servers::{Kind, Server};
 use crate::support::{Scratch, eventually};
 use prost::Message as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,11 +19,7 @@ const REQUESTS: usize = 40;
 async fn a_drained_host_takes_nothing_and_empties_its_log() {
     let scratch = Scratch::new("drain_server");
     let mut clickhouse = Server::new(Kind::ClickHouse, &scratch);
-    let more = format!(
-        "[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
-        clickhouse.clickhouse_url()
-    );
-    let site = Site::with_ways("drains", &more).await;
+    let site = Site::with_ways("drains", &clickhouse.clickhouse_section()).await;
     site.send_requests("d", REQUESTS).await;
 
     // ClickHouse is away: the time runs out, and what waits is named.
@@ -107,10 +103,10 @@ async fn the_log_of_a_dead_host_is_emptied() {
     clickhouse.start().await;
     let config = site.scratch.0.join("other.toml");
     let text = format!(
-        "[data]\ndir = \"{}\"\n[sqlite]\npath = \"{}\"\n[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
+        "[data]\ndir = \"{}\"\n[sqlite]\npath = \"{}\"\n{}",
         site.scratch.0.join("own").display(),
         site.scratch.0.join("rows.sqlite").display(),
-        clickhouse.clickhouse_url()
+        clickhouse.clickhouse_section()
     );
     std::fs::write(&config, text).unwrap();
     let (config, moved) = (config.display(), moved.display());

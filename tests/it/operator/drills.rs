@@ -5,7 +5,7 @@ use crate::outages::connected;
 use crate::support::Scratch;
 use crate::support::cli::Said;
 use crate::support::collector::Collector;
-use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
+use crate::support::servers::{Kind, Server};
 
 fn play(collector: &Collector, words: &str) -> Said {
     let config = collector.dir.join("holdfast.toml");
@@ -31,9 +31,9 @@ async fn outages_are_played_and_nothing_is_missing_after_them() {
     tokio::join!(rabbitmq.start(), clickhouse.start());
     let config = format!(
         "[drill]\nallowed = true\n[rabbitmq]\nurls = [\"{}\"]\n\
-         [clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
+         {}",
         rabbitmq.amqp_url(),
-        clickhouse.clickhouse_url()
+        clickhouse.clickhouse_section()
     );
     let mut collector = Collector::new(&scratch, &config);
     collector.start().await;

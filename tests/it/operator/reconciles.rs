@@ -5,7 +5,7 @@ use super::{ARRIVAL, Site, holdfast, request, test_event};
 use crate::support::collector::Collector;
 use crate::support::judge::query_clickhouse;
 use crate::support::raw::dispatch;
-use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
+use crate::support::servers::{Kind, Server};
 use crate::support::{Scratch, eventually};
 use holdfast::dead_letters::{DeadLetter, DeadLetters};
 use holdfast::event::parcel::Destination;
@@ -37,13 +37,6 @@ async fn send(collector: &Collector, ids: &[String], timestamp: &str) {
 
 fn named(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|at| format!("{prefix}-{at}")).collect()
-}
-
-fn section(clickhouse: &Server) -> String {
-    format!(
-        "[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
-        clickhouse.clickhouse_url()
-    )
 }
 
 async fn sql(database: &Path, statement: &str) {
@@ -112,7 +105,7 @@ async fn reconcile_names_exactly_what_is_missing_and_what_is_extra() {
     clickhouse.start().await;
     let more = format!(
         "[journal]\ngeneration_age = \"1s\"\n{}[sqlite]\n",
-        section(&clickhouse)
+        clickhouse.clickhouse_section()
     );
     let mut site = Site::with_ways("reconciles", &more).await;
     let collector = &site.collector;
@@ -231,7 +224,7 @@ async fn a_table_may_keep_whole_seconds() {
     let table = "CREATE TABLE holdfast.events (event_name String, event_timestamp DateTime, event_id String) \
                  ENGINE = ReplacingMergeTree ORDER BY (event_name, event_timestamp, event_id)";
     query_clickhouse(&clickhouse, table).await.unwrap();
-    let site = Site::with_ways("reconcile_seconds", &section(&clickhouse)).await;
+    let site = Site::with_ways("reconcile_seconds", &clickhouse.clickhouse_section()).await;
     let collector = &site.collector;
     send(collector, &named("once", 30), "1700000000123").await;
     send(collector, &named("twice", 20), "1700000000001").await;

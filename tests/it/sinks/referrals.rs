@@ -6,7 +6,7 @@ use crate::support::Scratch;
 use crate::support::servers::{Kind, Server};
 use holdfast::config::Handler;
 use holdfast::consume::handlers::{self, Context, Input, referral};
-use holdfast::sink::schema::{LAUNCH_REFER_EVENTS, SIGNUP_REFERRAL_EVENTS};
+use holdfast::sink::schema::{LAUNCH_REFER_EVENTS, SIGNUP_REFERRAL_EVENTS, Table};
 use holdfast::sink::{Batch, Device, Launch, Row, Sink as _};
 
 fn row(handler: Handler, body: &str, headers: &[(&'static str, &str)]) -> Row {
@@ -30,25 +30,39 @@ fn launch(id: &str, device_id: &str, bb_device_id: &str, referral: &str) -> Row 
     row(Handler::LaunchRefer, &body, &[])
 }
 
+fn batch(table: &'static Table, rows: Vec<Row>) -> Batch {
+    Batch {
+        table,
+        namespace: None,
+        rows: rows.into(),
+        token: "t".into(),
+    }
+}
+
+/// Of its own, as one is killed.
+async fn server(scratch: &Scratch) -> Server {
+    let mut server = Server::new(Kind::ClickHouse, scratch);
+    server.start().await;
+    server
+}
+
+async fn with_tables<'a>(server: &'a Server, database: &'static str) -> ClickHouseTest<'a> {
+    let ch = ClickHouseTest::at(server, database);
+    let tables = [&LAUNCH_REFER_EVENTS, &SIGNUP_REFERRAL_EVENTS];
+    ch.sink.create_missing(&tables).await.unwrap();
+    ch
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn accounts_find_the_first_launch_of_their_device() {
     let scratch = Scratch::new("referrals");
-    let mut server = Server::new(Kind::ClickHouse, &scratch);
-    server.start().await;
-    let ch = ClickHouseTest::at(&server, "referrals");
-    let tables = [&LAUNCH_REFER_EVENTS, &SIGNUP_REFERRAL_EVENTS];
-    ch.sink.create_missing(&tables).await.unwrap();
+    let mut server = server(&scratch).await;
+    let ch = with_tables(&server, "referrals").await;
     let rows = vec![
         launch("l2", "d'1", "", "second"),
         launch("l1", "d'1", "7", "first"),
         launch("l0", "", "", "of nobody"),
     ];
-    let batch = |table, rows: Vec<Row>| Batch {
-        table,
-        namespace: None,
-        rows: rows.into(),
-        token: "t".into(),
-    };
     ch.sink
         .write(&batch(&LAUNCH_REFER_EVENTS, rows))
         .await
@@ -90,27 +104,19 @@ async fn accounts_find_the_first_launch_of_their_device() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_device_ids_stop_nothing() {
     let scratch = Scratch::new("referrals_long");
-    let mut server = Server::new(Kind::ClickHouse, &scratch);
-    server.start().await;
-    let ch = ClickHouseTest::at(&server, "referrals_long");
-    ch.sink
-        .create_missing(&[&LAUNCH_REFER_EVENTS])
-        .await
-        .unwrap();
+    let server = server(&scratch).await;
+    let ch = with_tables(&server, "referrals_long").await;
     let long = |n: usize, bytes: usize| format!("{n}{}", "x".repeat(bytes));
     let longest = long(0, 300 << 10);
-    let batch = Batch {
-        table: &LAUNCH_REFER_EVENTS,
-        namespace: None,
-        rows: vec![
-            launch("l1", &long(199, 4 << 10), "", "of the last"),
-            launch("l2", &longest, "", "of the longest"),
-            launch("l3", "d", "", "of the one behind"),
-        ]
-        .into(),
-        token: "t".into(),
-    };
-    ch.sink.write(&batch).await.unwrap();
+    let rows = vec![
+        launch("l1", &long(199, 4 << 10), "", "of the last"),
+        launch("l2", &longest, "", "of the longest"),
+        launch("l3", "d", "", "of the one behind"),
+    ];
+    ch.sink
+        .write(&batch(&LAUNCH_REFER_EVENTS, rows))
+        .await
+        .unwrap();
     let device = |device_id: String| Device {
         device_id,
         bb_device_id: String::new(),

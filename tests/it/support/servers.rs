@@ -224,6 +224,15 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The section of a collector's configuration that names this ClickHouse.
+    pub fn clickhouse_section(&self) -> String {
+        format!(
+            "[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\n\
+             user = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n",
+            self.clickhouse_url()
+        )
+    }
+
     /// Makes RabbitMQ write its queues' registrations down. RabbitMQ 3.10 confirms a
     /// new quorum queue before they are, and kill -9 within seconds of the
     /// declaration loses the queue for good (seen on every try); a fault of a
@@ -329,10 +338,10 @@ impl Stack {
         format!(
             "[journal]\nack_deadline = \"4s\"\n\
              [rabbitmq]\nurls = [\"{}\"]\n\
-             [clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"{CLICKHOUSE_USER}\"\npassword = \"{CLICKHOUSE_PASSWORD}\"\n\
+             {}\
              [postgres]\nurl = \"{}\"\n",
             self.rabbitmq.amqp_url(),
-            self.clickhouse.clickhouse_url(),
+            self.clickhouse.clickhouse_section(),
             self.postgres.postgres_url(),
         )
     }
