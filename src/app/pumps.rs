@@ -2,7 +2,8 @@
 //! without. Called by `app::run`.
 
 use super::setup::{
-    broker, consumers, error_routes, sinks, tables, takers, topology, webhook_exchanges,
+    broker, consumers, error_routes, launch_queues, sinks, tables, takers, topology,
+    webhook_exchanges,
 };
 use crate::config::{Config, Consumer, SinkKind};
 use crate::consume::handlers::{Bots, Context};
@@ -162,6 +163,7 @@ impl Pumps {
             context: handler_context(config)?,
             pace: pace.clone(),
             prefetch_bytes: section.prefetch_bytes.bytes() / workers.max(1) as u64,
+            launch_queues: launch_queues(config),
         };
         self.publisher = Some(publisher);
         for (consumer, table) in declared {
@@ -262,7 +264,7 @@ async fn prepare_sink(
             break;
         };
         let kind = absence::kind(&error.reason, false, "schema");
-        let away = away.get_or_insert_with(|| metrics.sink_away(sink.name()));
+        let away = away.get_or_insert_with(|| metrics.sink_away(sink.name(), ""));
         if away.is_new(&kind, began) {
             tracing::warn!(sink = sink.name(), %error, "sink is away (cannot create missing tables); trying again");
         } else {

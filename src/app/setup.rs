@@ -166,6 +166,13 @@ pub(super) fn parts(config: &Config) -> Vec<(&'static str, String)> {
     parts
 }
 
+/// The queues that launches come by.
+pub(super) fn launch_queues(config: &Config) -> Arc<[String]> {
+    let all = config.consumers().into_iter();
+    let launches = all.filter(|consumer| consumer.handler == Handler::LaunchRefer);
+    launches.map(|consumer| consumer.queue).collect()
+}
+
 /// Without a broker: the handlers of webhooks, each with the table that it fills. Calls of
 /// APIs and look-ups need a broker's queues. Call it once, as [`consumers`].
 #[must_use]

@@ -17,6 +17,7 @@
 
 use super::deliver::Target;
 use super::handlers;
+use super::launches;
 use super::publisher::SafePublisher;
 use super::worker::{End, Worker};
 use crate::broker::{Broker, Session, Setup, depth};
@@ -28,7 +29,7 @@ use crate::sink::schema::Table;
 use crate::telemetry::{Metrics, News};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +55,8 @@ pub struct Consumers {
     /// Bytes of messages that one worker may hold until they are acknowledged, as reckoned from
     /// those that came; 8 messages it may hold in any case.
     pub prefetch_bytes: u64,
+    /// The queues that launches come by, which accounts and profiles are looked up in.
+    pub launch_queues: Arc<[String]>,
 }
 
 impl Consumers {
@@ -77,6 +80,7 @@ impl Consumers {
             publisher: self.publisher.clone(),
             context: self.context.clone(),
             prefetch_bytes: self.prefetch_bytes,
+            arrived: None,
             consumer: Arc::new(consumer),
         };
         let queue = worker.consumer.queue.clone();
@@ -147,6 +151,18 @@ impl Consumers {
         // A permit from each worker that the broker lets consume.
         let opened = Arc::new(Semaphore::new(0));
         let mut workers = JoinSet::new();
+        let mut worker = worker.clone();
+        let sink = worker.target.sink.name();
+        let (has_arrived, arrived) = watch::channel(false);
+        let watching = async {
+            if consumer.handler.looks_up() {
+                let queues = &self.launch_queues;
+                launches::watch(session, queues, (&self.metrics, sink), has_arrived).await;
+            }
+        };
+        if consumer.handler.looks_up() {
+            worker.arrived = Some(arrived);
+        }
         for number in 0..consumer.workers {
             let (worker, session) = (worker.clone(), session.clone());
             let (round, opened) = (round.clone(), opened.clone());
@@ -159,7 +175,8 @@ impl Consumers {
             tokio::time::sleep(proof).await;
         };
         let gone = gone(session, &consumer.queue);
-        tokio::pin!(holds, gone);
+        tokio::pin!(holds, gone, watching);
+        let mut watches = true;
         let (mut is_connected, mut first) = (false, None);
         loop {
             tokio::select! {
@@ -174,6 +191,7 @@ impl Consumers {
                     first = Some(End::Lost(format!("queue {:?} is gone", consumer.queue)));
                     round.cancel();
                 }
+                () = &mut watching, if watches => watches = false,
                 () = &mut holds, if !is_connected && first.is_none() => {
                     is_connected = true;
                     self.metrics.connected(&consumer.queue, true);

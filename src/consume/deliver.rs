@@ -11,7 +11,7 @@
 
 use crate::pace::Pace;
 use crate::retry::Backoff;
-use crate::sink::schema::Table;
+use crate::sink::schema::{LAUNCH_REFER_EVENTS, Table};
 use crate::sink::{Batch, Device, Launch, Row, Sink, WriteError, absence};
 use crate::telemetry::{Metrics, SinkAway};
 use std::ops::Range;
@@ -112,7 +112,8 @@ impl Target {
             };
             let sink = self.sink.name();
             let kind = absence::kind(&error, false, "launches");
-            let away = away.get_or_insert_with(|| self.metrics.sink_away(sink));
+            let place = LAUNCH_REFER_EVENTS.name;
+            let away = away.get_or_insert_with(|| self.metrics.sink_away(sink, place));
             if away.is_new(&kind, began) {
                 tracing::warn!(
                     who = self.who,
@@ -168,7 +169,7 @@ impl Target {
                     .trouble(&self.who, &format!("{sink} is away: {reason}"));
             }
             let kind = absence::kind(&reason, overloaded, self.table.name);
-            let away = away.get_or_insert_with(|| self.metrics.sink_away(sink));
+            let away = away.get_or_insert_with(|| self.metrics.sink_away(sink, self.table.name));
             if away.is_new(&kind, began) {
                 tracing::warn!(who = self.who, sink, %reason, "sink is away; holding");
             } else {

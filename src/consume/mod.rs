@@ -17,6 +17,7 @@ pub(crate) mod fuzzing;
 pub mod handlers;
 mod in_hand;
 mod intake;
+mod launches;
 mod part;
 mod publisher;
 mod replay;

@@ -18,8 +18,9 @@
 
 use super::batch::{Batch, Items, Pending, Unsettled, taken};
 use super::deliver::{Stopped, Target, Verdict};
-use super::handlers::{self, Context, Input, KEPT_HEADERS, referral};
+use super::handlers::{self, Context, Input, KEPT_HEADERS};
 use super::intake::Intake;
+use super::launches;
 use super::part::part;
 use super::publisher::SafePublisher;
 use super::window::Window;
@@ -32,12 +33,10 @@ use crate::event::envelope::{
     SEQ_HEADER,
 };
 use crate::event::{history, limits};
-use crate::sink::schema::Table;
-use crate::sink::{Launch, Row};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +58,8 @@ pub(super) struct Worker {
     pub(super) context: Context,
     /// Bytes of messages that it may hold, as far as they can be reckoned.
     pub(super) prefetch_bytes: u64,
+    /// For rows that need a launch: whether those on their way have arrived.
+    pub(super) arrived: Option<watch::Receiver<bool>>,
 }
 
 /// One event of a message, or a whole message, that was refused.
@@ -190,18 +191,13 @@ impl Worker {
             }
             sources.push((document.message, document.tag));
         }
-        if self.consumer.handler.looks_up() {
-            let devices: Vec<_> = rows
-                .iter()
-                .map(|row| referral::device(self.target.table, row))
-                .collect();
-            let launches = self.target.launches(&devices, stop).await;
-            let launches = launches.map_err(|Stopped| End::Stopped)?;
-            let found = complete(self.target.table, (rows, ids, places), launches);
+        if let Some(arrived) = &self.arrived {
+            let launches = launches::find(&self.target, &rows, &mut arrived.clone(), stop).await?;
+            let looked_up = rows.len();
+            (rows, ids, places) =
+                launches::complete(self.target.table, (rows, ids, places), launches);
             let metrics = &self.target.metrics;
-            let without = devices.len() - found.0.len();
-            metrics.consumed(&self.consumer.queue, "no_launch", without);
-            (rows, ids, places) = found;
+            metrics.consumed(&self.consumer.queue, "no_launch", looked_up - rows.len());
         }
         let verdicts = self.target.write(rows.into(), &ids, stop).await;
         let verdicts = verdicts.map_err(|Stopped| End::Stopped)?;
@@ -305,24 +301,6 @@ impl Worker {
 
 /// A document of a delivery with what was refused of it.
 type Refused = (Message, Tag, Vec<Refusal>);
-
-/// Rows, their ids and their places.
-type Rows = (Vec<Row>, Vec<String>, Vec<(usize, usize)>);
-
-/// The rows whose device has a launch, with what it says; the others are done with.
-fn complete(table: &Table, rows: Rows, launches: Vec<Option<Launch>>) -> Rows {
-    let mut kept: Rows = Rows::default();
-    let (rows, ids, places) = rows;
-    for (((mut row, id), place), launch) in rows.into_iter().zip(ids).zip(places).zip(launches) {
-        if let Some(launch) = launch {
-            referral::complete(table, &mut row, &launch);
-            kept.0.push(row);
-            kept.1.push(id);
-            kept.2.push(place);
-        }
-    }
-    kept
-}
 
 /// What handlers read of a message.
 pub(super) fn input(message: &Message) -> Input<'_> {

@@ -13,7 +13,8 @@
 //!   that it is back (`news`).
 
 use super::catalogue::{self, Entry, Kind};
-use super::news::{Absence, Waiter};
+use super::news::Absence;
+use super::sink_away::Held;
 use super::vitals::{Vital, Vitals};
 use prometheus::core::{Collector, Metric as _};
 use prometheus::{
@@ -22,7 +23,7 @@ use prometheus::{
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// All metrics of one process.
 #[derive(Debug, Clone)]
@@ -56,6 +57,8 @@ pub struct Metrics {
     dead_letters_waiting: Gauges,
     /// Who waits for each sink.
     away: Arc<Mutex<BTreeMap<String, Absence>>>,
+    /// Which tables are waited for.
+    pub(super) held: Held,
     vitals: Vitals,
 }
 
@@ -174,6 +177,7 @@ impl Metrics {
             dead_letters: make.counters(&catalogue::DEAD_LETTERS),
             dead_letters_waiting: make.gauges(&catalogue::DEAD_LETTERS_WAITING),
             away: Arc::default(),
+            held: Held::default(),
             vitals: Vitals::default(),
             registry: make.registry,
         };
@@ -325,17 +329,7 @@ impl Metrics {
         self.at_sink(sink, |_| {});
     }
 
-    /// A sink is waited for, until the guard is dropped.
-    #[must_use]
-    pub fn sink_away(&self, sink: &str) -> SinkAway {
-        SinkAway {
-            metrics: self.clone(),
-            sink: sink.to_owned(),
-            waiter: Some(self.at_sink(sink, |away| away.wait())),
-        }
-    }
-
-    fn at_sink<T>(&self, sink: &str, change: impl FnOnce(&Absence) -> T) -> T {
+    pub(super) fn at_sink<T>(&self, sink: &str, change: impl FnOnce(&Absence) -> T) -> T {
         let mut all = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         let away = all.entry(sink.to_owned()).or_insert_with(|| {
             let sink = sink.to_owned();
@@ -388,36 +382,6 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Somebody waits for a sink.
-#[derive(Debug)]
-pub struct SinkAway {
-    metrics: Metrics,
-    sink: String,
-    /// Until it is dropped.
-    waiter: Option<Waiter>,
-}
-
-impl SinkAway {
-    /// Whether it has to be said that an attempt failed; see [`Waiter::is_new`].
-    #[must_use]
-    pub fn is_new(&self, kind: &str, began: Instant) -> bool {
-        let waiter = self.waiter.as_ref();
-        waiter.is_some_and(|waiter| waiter.is_new(kind, began))
-    }
-
-    /// The sink answered.
-    pub fn back(self) {
-        self.metrics.at_sink(&self.sink, Absence::worked);
-    }
-}
-
-impl Drop for SinkAway {
-    fn drop(&mut self) {
-        let waiter = self.waiter.take();
-        self.metrics.at_sink(&self.sink, |_| drop(waiter));
     }
 }
 

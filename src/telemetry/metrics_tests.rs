@@ -32,10 +32,16 @@ fn a_sink_is_away_while_anybody_waits_for_it() {
     };
     metrics.sink("s");
     assert!(shown(1));
-    let (one, other) = (metrics.sink_away("s"), metrics.sink_away("s"));
+    let (one, other) = (metrics.sink_away("s", "t"), metrics.sink_away("s", "t"));
+    let third = metrics.sink_away("s", "u");
     drop(one);
+    let held = ["t", "u"].map(|table| metrics.is_held("s", table));
+    assert_eq!(held, [true, true]);
+    drop(third);
+    let held = ["t", "u"].map(|table| metrics.is_held("s", table));
+    assert_eq!(held, [true, false]);
     metrics.sink("s");
     assert!(shown(0), "another still waits");
     drop(other);
-    assert!(shown(1));
+    assert!(shown(1) && !metrics.is_held("s", "t"));
 }

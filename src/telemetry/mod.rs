@@ -6,10 +6,12 @@ pub mod log;
 pub mod metrics;
 pub mod news;
 pub mod sentry;
+mod sink_away;
 mod stderr;
 pub mod vitals;
 
-pub use metrics::{Metrics, SinkAway};
+pub use metrics::Metrics;
 pub use news::{Absence, Board, News, Waiter};
 pub use sentry::FOLLOWS_PANIC;
+pub use sink_away::SinkAway;
 pub use vitals::{Trouble, Vital};

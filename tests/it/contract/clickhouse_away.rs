@@ -23,14 +23,14 @@ async fn clickhouse_away_for_the_whole_run() {
     let window = (WORKERS * batch_rows.max(PREFETCH_MIN)).to_string();
     site.open().await;
 
-    // Accounts look launches up, so half of those must be there.
+    // A few of each to every worker, so that all windows are as wide as they get. Accounts look
+    // launches up, which wait until these are there.
     let half = (site.messages / 2).to_string();
-    let launches = site.produce("launches.jsonl", &["--queues", LAUNCHES, "--to", &half]);
-    launches.ends(SCRIPT).await;
-    // A few of each to every worker, so that all windows are as wide as they get.
     let quarter = (site.messages / 4).to_string();
     let few = site.produce("few.jsonl", &["--not", LAUNCHES, "--to", &quarter]);
     few.ends(SCRIPT).await;
+    let launches = site.produce("launches.jsonl", &["--queues", LAUNCHES, "--to", &half]);
+    launches.ends(SCRIPT).await;
     let before = site.records(&["launches.jsonl", "few.jsonl"]);
     let state = ["--taken", "--then"];
     let places = ["@tables", "@broker", "@calls", &before, "--wait", ARRIVAL];
