@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Checks that run at a time.
 const CHECKERS: usize = 2;
@@ -207,7 +208,10 @@ fn images_dir() -> PathBuf {
     } else {
         std::env::temp_dir()
     };
-    let dir = base.join(format!("holdfast-cuts-{}", std::process::id()));
+    // Several campaigns may be under way at once.
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::SeqCst);
+    let dir = base.join(format!("holdfast-cuts-{}-{number}", std::process::id()));
     if dir.exists() {
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -13,6 +13,7 @@ use holdfast::sink::clickhouse::{ClickHouse, Options};
 use holdfast::sink::schema::{Column, ColumnType, Partition, Table};
 use holdfast::sink::{Batch, Sink, Value};
 use serde_json::Value as Json;
+use tokio::sync::{Mutex, MutexGuard};
 
 const fn column(name: &'static str, kind: ColumnType) -> Column {
     Column {
@@ -267,9 +268,12 @@ impl Tapped {
 const BINARY: &str = "RowBinaryWithNamesAndTypes";
 const JSON: &str = "JSONEachRow";
 
-async fn server() -> &'static Server {
+/// For one test at a time: a fault that one asks for is for its own inserts.
+async fn server() -> (&'static Server, MutexGuard<'static, ()>) {
     static SERVER: Shared = Shared::new(Kind::ClickHouse, "sinks_clickhouse_forms");
-    SERVER.get().await
+    static ONE: Mutex<()> = Mutex::const_new(());
+    let one = ONE.lock().await;
+    (SERVER.get().await, one)
 }
 
 async fn query(server: &Server, sql: &str) -> Vec<Json> {
@@ -325,7 +329,7 @@ fn at(database: &str, rows: Vec<Vec<Value>>) -> Batch {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clickhouse_takes_both_forms_for_the_same() {
-    let server = server().await;
+    let (server, _one) = server().await;
     let tapped = Tapped::new(server).await;
     let sink = tapped.sink(server, "same_binary");
     make(server, "same_binary", "String").await;
@@ -379,7 +383,7 @@ async fn clickhouse_takes_both_forms_for_the_same() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clickhouse_tables_that_change_under_us_take_rows_for_what_they_are() {
-    let server = server().await;
+    let (server, _one) = server().await;
     let tapped = Tapped::new(server).await;
     let sink = tapped.sink(server, "changing");
     make(server, "changing", "String").await;
@@ -418,7 +422,7 @@ async fn clickhouse_tables_that_change_under_us_take_rows_for_what_they_are() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clickhouse_that_takes_no_binary_rows_gets_json() {
-    let server = server().await;
+    let (server, _one) = server().await;
     let tapped = Tapped::new(server).await;
     let sink = tapped.sink(server, "json_alone");
     make(server, "json_alone", "String").await;
