@@ -4,7 +4,7 @@
 //! # Invariants
 //! - What arrives is what JSONEachRow would have brought. A value of which that is not plain,
 //!   such as one that its column cannot hold, sends its batch the other way (`Ok(None)`), so
-//!   that the server judges it there: nothing wraps around.
+//!   that it is judged there.
 //! - The rows name their columns' types: of a table that was changed meanwhile the server
 //!   takes none of them for something else.
 //! - The same values are refused here as there, with the same words.
@@ -157,6 +157,16 @@ fn time(theirs: &str) -> Option<Kind> {
     // Fewer than three would have to be rounded as the server does.
     let more = digits.parse::<u32>().ok()?.checked_sub(3)?;
     (more <= 6).then(|| Kind::Ticks(10_i64.pow(more)))
+}
+
+/// The least and the greatest value that a column of whole numbers holds.
+pub(super) fn bounds(ours: ColumnType, theirs: &str) -> Option<(i128, i128)> {
+    let theirs = within(theirs, "LowCardinality(").unwrap_or(theirs);
+    let theirs = within(theirs, "Nullable(").unwrap_or(theirs);
+    match Kind::of(ours, theirs)? {
+        Kind::Integer(min, max, _) => Some((min, max)),
+        _ => None,
+    }
 }
 
 /// What stands between this and the last bracket.

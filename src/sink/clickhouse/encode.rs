@@ -8,11 +8,14 @@
 //!   hold the right instant, as do `DateTime64(3)` ones.
 //! - Integers and floats are written in full; tests: `tests` below and
 //!   `clickhouse_keeps_every_value` in tests/it/sinks.
+//! - A number that the table's column cannot hold is refused, and not another one there
+//!   (`clickhouse_takes_both_forms_for_the_same`).
 
 use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
+use super::binary;
 use crate::sink::convert::Place;
 use crate::sink::schema::{ColumnType, Table};
 use crate::sink::{Batch, Value, WriteError};
@@ -121,6 +124,10 @@ pub(super) fn lines(
         .iter()
         .map(|c| layout.is_native_json(c.name))
         .collect();
+    let bounds: Vec<_> = columns
+        .iter()
+        .map(|c| binary::bounds(c.kind, layout.columns.get(c.name)?))
+        .collect();
 
     let mut pieces = Vec::new();
     let mut piece = Vec::with_capacity(piece_bytes);
@@ -128,7 +135,11 @@ pub(super) fn lines(
         for (i, (column, value)) in columns.iter().zip(&values.values).enumerate() {
             piece.push(if i == 0 { b'{' } else { b',' });
             piece.extend_from_slice(heads[i].as_bytes());
-            put(&mut piece, Place { row, column }, value, native[i])?;
+            let place = Place { row, column };
+            if let Some(bounds) = bounds[i] {
+                within_bounds(place, value, bounds)?;
+            }
+            put(&mut piece, place, value, native[i])?;
         }
         piece.extend_from_slice(b"}\n");
         if piece.len() >= piece_bytes {
@@ -139,6 +150,24 @@ pub(super) fn lines(
         pieces.push(piece);
     }
     Ok(pieces)
+}
+
+/// The server would wrap the number around.
+fn within_bounds(
+    place: Place<'_>,
+    value: &Value,
+    (min, max): (i128, i128),
+) -> Result<(), WriteError> {
+    let number = match *value {
+        Value::Int(number) => number.into(),
+        Value::UInt(number) => number.into(),
+        _ => return Ok(()),
+    };
+    if (min..=max).contains(&number) {
+        return Ok(());
+    }
+    let why = format!("{number} is beyond what the table's column holds, {min} to {max}");
+    Err(place.refused(&why))
 }
 
 /// Puts a value as JSON.
