@@ -12,7 +12,7 @@ use crate::clock::now_ms;
 use crate::dead_letters::DeadLetters;
 use crate::event::tally::Tally;
 use crate::journal::{Journal, JournalLedger};
-use crate::telemetry::Metrics;
+use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,7 +53,14 @@ impl Figures {
     pub(super) async fn scrape(&self) -> String {
         self.metrics.body_bytes(self.bodies.held_bytes());
         self.observe_journal();
-        observe_ledger(&self.journal.ledger(), &self.metrics);
+        // It may read the disk, which may be a bad one.
+        let journal = self.journal.clone();
+        match tokio::task::spawn_blocking(move || journal.ledger()).await {
+            Ok(ledger) => observe_ledger(&ledger, &self.metrics),
+            Err(error) => {
+                tracing::error!(target: FOLLOWS_PANIC, %error, "the ledger cannot be told");
+            }
+        }
         self.observe_letters().await;
         self.metrics.render()
     }

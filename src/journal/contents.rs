@@ -95,7 +95,10 @@ impl Contents {
             }
             Err(error) => {
                 tracing::error!(block = number, %error, "damaged block");
-                Ok(Vec::new())
+                match self.store.was_whole() {
+                    true => Err(std::io::Error::other("a block has changed under the read").into()),
+                    false => Ok(Vec::new()),
+                }
             }
         }
     }

@@ -253,18 +253,18 @@ impl Cursor {
     }
 
     /// Makes the ledger agree with what the journal says was accepted before the
-    /// position; whether it did.
+    /// position; whether it did. What it does not account for counts as lost.
     pub(super) fn reconcile(&self, next: Seq, accepted_before: &Tally) -> bool {
         let mut position = self.lock();
         if position.next != next || position.accounted() == *accepted_before {
             return true;
         }
-        let ledger = &position.ledger;
-        let mut others = position.since.clone();
-        for part in [&ledger.dead_lettered, &ledger.purged, &ledger.lost] {
-            others.merge(part);
-        }
-        position.ledger.delivered = accepted_before.minus(&others);
+        let accounted = position.accounted();
+        // Nothing shows that it was delivered.
+        let missing = accepted_before.minus(&accounted);
+        position.ledger.lost.merge(&missing);
+        let surplus = accounted.minus(accepted_before);
+        position.ledger.delivered = position.ledger.delivered.minus(&surplus);
         false
     }
 
@@ -279,8 +279,9 @@ impl Cursor {
 
     /// Makes the present position durable.
     pub(super) fn save(&self) -> Result<(), CursorError> {
-        let position = self.position();
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the file's lock: of two who save, the later one must not write what was before.
+        let position = self.position();
         if file.1 == position {
             return Ok(());
         }

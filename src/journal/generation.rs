@@ -8,6 +8,9 @@
 //! - A sealed generation's blocks are looked up when it is read and forgotten by
 //!   the last reader, so that memory does not grow with the backlog; by the first whose read
 //!   failed, too (test `what_one_reader_found_unreadable_holds_up_no_other`).
+//! - A look for blocks holds up who reads them, and nobody else; parts that cannot be read are an
+//!   error for a while, and lost only after that (test
+//!   `what_cannot_be_read_for_a_moment_is_not_lost`).
 //! - One that lacks blocks is moved to quarantine whole and read on from there; its
 //!   files are never changed and never deleted by the service.
 
@@ -23,12 +26,26 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// How long parts of a file may be unreadable before what they held counts as lost: a disk or its
+/// path may answer again.
+const UNREADABLE_PATIENCE: Duration = Duration::from_secs(180);
+
+/// How long after a look that failed for that the next one comes: each reads the whole file.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A generation as the chain knows it.
 pub(super) struct Generation {
     pub(super) header: Header,
     state: Mutex<State>,
+    /// Held over a look for the blocks, which may take a bad disk minutes; taken before `state`,
+    /// for which others wait that must not stand still.
+    looking: Mutex<Looking>,
 }
+
+/// Of looks that met parts which could not be read: the first and the last.
+type Looking = Option<(Instant, Instant)>;
 
 struct State {
     dir: PathBuf,
@@ -71,6 +88,20 @@ fn unopened() -> Weak<dyn Blocks> {
     none
 }
 
+fn unreadable() -> StoreError {
+    io::Error::other("parts of the file cannot be read; tried again").into()
+}
+
+impl State {
+    /// The blocks, where somebody holds them.
+    fn held(&self) -> Option<Arc<dyn Blocks>> {
+        let active = self.active.clone().map(|store| store as Arc<dyn Blocks>);
+        // Whoever holds what turned out not to be readable may go on; the next one looks again.
+        let opened = || self.opened.upgrade().filter(|blocks| !blocks.is_failing());
+        active.or_else(opened)
+    }
+}
+
 impl Generation {
     /// The directory of a generation.
     pub(super) fn dir_in(generations: &Path, number: u64) -> PathBuf {
@@ -102,6 +133,7 @@ impl Generation {
                 opened: unopened(),
                 active: Some(store),
             }),
+            looking: Mutex::default(),
         })
     }
 
@@ -120,6 +152,7 @@ impl Generation {
                 active: None,
                 opened: unopened(),
             }),
+            looking: Mutex::default(),
         }
     }
 
@@ -164,6 +197,13 @@ impl Generation {
             state.manifest.events.clone(),
             state.manifest.lost_events.clone(),
         )
+    }
+
+    /// Its end with [`Generation::events`], as of one moment.
+    pub(super) fn account(&self) -> (Seq, Tally, Tally) {
+        let manifest = &self.state().manifest;
+        let (events, lost) = (manifest.events.clone(), manifest.lost_events.clone());
+        (manifest.end, events, lost)
     }
 
     /// When a record was received, or a little before.
@@ -236,33 +276,68 @@ impl Generation {
 
     /// The blocks for reading, looked up if nobody holds them.
     pub(super) fn open(&self, quarantine: &Path) -> Result<Opened, StoreError> {
-        // The lock is held over the look: two readers share one result.
-        let mut state = self.state();
-        let held = state.active.clone().map(|store| store as Arc<dyn Blocks>);
-        // Whoever holds what turned out not to be readable may go on; the next one looks again.
-        let opened = || state.opened.upgrade().filter(|blocks| !blocks.is_failing());
-        if let Some(blocks) = held.or_else(opened) {
-            return Ok(Opened {
-                blocks,
-                losses: Vec::new(),
-            });
+        self.open_within(UNREADABLE_PATIENCE, quarantine)
+    }
+
+    /// The same; parts that cannot be read are an error for so long.
+    pub(super) fn open_within(
+        &self,
+        patience: Duration,
+        quarantine: &Path,
+    ) -> Result<Opened, StoreError> {
+        // Two readers share one result.
+        let looking = self.looking.lock();
+        let mut looking = looking.unwrap_or_else(PoisonError::into_inner);
+        let (dir, claimed, is_aside) = {
+            let state = self.state();
+            if let Some(blocks) = state.held() {
+                return Ok(Opened {
+                    blocks,
+                    losses: Vec::new(),
+                });
+            }
+            let manifest = state.manifest.clone();
+            (state.dir.clone(), manifest, state.quarantined)
+        };
+        if looking.is_some_and(|(_, last)| last.elapsed() < LOOK_AGAIN.min(patience)) {
+            return Err(unreadable());
         }
-        let expected = state.manifest.blocks;
-        let blocks = Arc::new(survey::open_blocks(
-            &state.dir,
-            &self.header.salt,
-            expected,
-        )?);
-        let mut losses = Vec::new();
+        let expected = claimed.blocks;
+        let blocks = survey::open_blocks(&dir, &self.header.salt, expected)?;
         let is_whole = blocks.count_below(expected) == expected;
-        if !is_whole && !state.quarantined {
-            let claimed = Some(&state.manifest);
-            let survey = survey::survey(&blocks, &self.header, claimed, Tail::Leave)?;
-            state.manifest = survey.manifest;
+        if !is_whole && !is_aside && blocks.is_unreadable() {
+            let now = Instant::now();
+            let (first, _) = *looking.get_or_insert((now, now));
+            *looking = Some((first, now));
+            if first.elapsed() < patience {
+                return Err(unreadable());
+            }
+        }
+        *looking = None;
+        let blocks = Arc::new(blocks);
+        let found = match is_whole || is_aside {
+            true => None,
+            false => Some(survey::survey(
+                &blocks,
+                &self.header,
+                Some(&claimed),
+                Tail::Leave,
+            )?),
+        };
+        let mut state = self.state();
+        if state.deleted {
+            return Err(io::Error::other("deleted while its blocks were looked for").into());
+        }
+        let mut losses = Vec::new();
+        if let Some(found) = found {
+            state.manifest = found.manifest;
             losses = losses_of(&state.manifest);
             state.manifest.write(&state.dir)?;
-            state.dir = move_to_quarantine(&state.dir, quarantine)?;
+            // From here on it is there, be its new name durable or not: else a start finds it where
+            // it was, with this manifest.
+            state.dir = moved_to(&state.dir, quarantine)?;
             state.quarantined = true;
+            synced_aside(&dir, &state.dir);
         }
         let blocks: Arc<dyn Blocks> = blocks;
         state.opened = Arc::downgrade(&blocks);
@@ -309,23 +384,45 @@ pub(super) fn losses_of(manifest: &Manifest) -> Vec<Loss> {
 /// Moves a generation's directory aside whole, to be read from there; its new path.
 pub(super) fn move_to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
     let moved = to_quarantine(dir, quarantine)?;
-    tracing::error!(directory = %moved.display(), "generation is set aside whole; what is intact is delivered from there");
+    say_aside(&moved);
     Ok(moved)
+}
+
+fn say_aside(moved: &Path) {
+    tracing::error!(directory = %moved.display(), "generation is set aside whole; what is intact is delivered from there");
 }
 
 /// Moves a directory aside whole; its new path.
 pub(super) fn to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
+    let moved = moved_to(dir, quarantine)?;
+    sync_move(dir, quarantine)?;
+    Ok(moved)
+}
+
+/// Gives a directory its name in quarantine, which is not durable yet.
+fn moved_to(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
     create_dir(quarantine)?;
     let name = dir
         .file_name()
         .ok_or_else(|| io::Error::other("generation has no name"))?;
     let moved = quarantine.join(name);
     fs::rename(dir, &moved)?;
-    sync_dir(quarantine)?;
-    if let Some(parent) = dir.parent() {
-        sync_dir(parent)?;
-    }
     Ok(moved)
+}
+
+fn sync_move(dir: &Path, quarantine: &Path) -> io::Result<()> {
+    sync_dir(quarantine)?;
+    dir.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes a move durable that counts already.
+fn synced_aside(dir: &Path, moved: &Path) {
+    say_aside(moved);
+    if let Some(quarantine) = moved.parent()
+        && let Err(error) = sync_move(dir, quarantine)
+    {
+        tracing::warn!(directory = %moved.display(), %error, "the move may not outlast a power cut; the next start would repeat it");
+    }
 }
 
 /// Bytes of the files below a directory; what cannot be read counts as none.

@@ -26,6 +26,7 @@ use crate::telemetry::{Board, FOLLOWS_PANIC};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -201,13 +202,21 @@ impl Journal {
         let threads = vec![
             spawn("journal-writer", move || writer.run(queue))?,
             spawn("journal-keeper", move || {
-                ledger::check_cursors(&keeper);
+                if catch_unwind(AssertUnwindSafe(|| ledger::check_cursors(&keeper))).is_err() {
+                    tracing::error!(target: FOLLOWS_PANIC, "the ledger was not compared with the journal");
+                }
                 while stopped.recv_timeout(TIDY_PERIOD)
                     == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
                 {
                     // What is left to delete waits for the next turn: the writer's ticks, the
                     // measures and the watchdog do not wait for a long backlog.
-                    keeper.tidy();
+                    if catch_unwind(AssertUnwindSafe(|| keeper.tidy())).is_err() {
+                        if keeper.board.is_new("keeping", "panicked") {
+                            tracing::error!(target: FOLLOWS_PANIC, "a turn of the journal's keeper failed; trying again");
+                        }
+                    } else {
+                        keeper.board.over("keeping");
+                    }
                     keeper.keeper_turns.fetch_add(1, Ordering::Relaxed);
                     // A full queue means that the writer is awake: it looks by itself.
                     drop(ticks.try_send(Command::Tick));

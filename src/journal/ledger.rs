@@ -135,8 +135,10 @@ pub(super) fn accepted_before(shared: &Shared, seq: Seq) -> Result<Option<Tally>
         // Whatever it lacks lies behind that.
         return Ok(Some(before));
     }
-    if seq >= generation.end() {
-        before.merge(&generation.events().0);
+    // At once: what becomes durable between two looks is not before `seq`.
+    let (end, events, _) = generation.account();
+    if seq >= end {
+        before.merge(&events);
         return Ok(Some(before));
     }
     for (_, events) in records_before(shared, generation, seq)? {

@@ -168,3 +168,5 @@ mod recovery_tests;
 mod rotation_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unreadable_tests;

@@ -99,6 +99,10 @@ async fn a_quarantine_stays_where_a_cursor_cannot_be_read() {
         assert!(refused.is_err(), "{refused:?}");
     }
     assert!(dir.path().join("quarantine/gen-000000000002").is_dir());
+    // Nor without any: a new way out begins with what is there.
+    std::fs::remove_file(dir.path().join("cursors/out")).unwrap();
+    let refused = offline.purge_quarantined(2, true);
+    assert!(refused.is_err(), "{refused:?}");
 }
 
 #[tokio::test]

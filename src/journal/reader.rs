@@ -157,6 +157,13 @@ impl Walk {
             if next < to {
                 next = self.leave_if_done(shared, next);
             }
+            if next < end && self.is_stuck() {
+                // What is durable can be read later, at the latest when it is sealed.
+                match &self.at {
+                    Some(place) if records.is_empty() => return Err(not_yet(place)),
+                    _ => break,
+                }
+            }
         }
         // Numbers may be left out between generations.
         Ok((records, next.min(to)))
@@ -184,6 +191,16 @@ impl Walk {
         Ok(true)
     }
 
+    /// Whether all blocks were read of a generation that takes more.
+    fn is_stuck(&self) -> bool {
+        self.at.as_ref().is_some_and(
+            |Place {
+                 generation,
+                 contents,
+             }| { !generation.is_sealed() && contents.block() >= generation.blocks() },
+        )
+    }
+
     /// Leaves a generation whose blocks were all read once it takes no more.
     fn leave_if_done(&mut self, shared: &Shared, next: Seq) -> Seq {
         let Some(place) = &self.at else {
@@ -198,6 +215,13 @@ impl Walk {
         note_gap(shared, place.generation.number(), next, end);
         self.at = None;
         next.max(end)
+    }
+}
+
+fn not_yet(place: &Place) -> ReadError {
+    ReadError::Store {
+        generation: place.generation.number(),
+        reason: "a durable block cannot be read yet".to_owned(),
     }
 }
 

@@ -26,6 +26,7 @@ use super::position::Span;
 use super::record::{Kind, Record};
 use super::store::{Blocks, StoreError, Want, want};
 use crate::event::expect::{self, Expected};
+use crate::event::guarded::{PANICKED, unless_it_panics};
 use crate::event::identity::Seq;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -199,6 +200,8 @@ pub(super) enum ReceiptError {
     Write(#[from] io::Error),
     #[error("the generation has more than {RECEIPT_EVENTS_MAX} events, or too long ids")]
     Large,
+    #[error("{PANICKED}")]
+    Panicked,
 }
 
 impl ReceiptError {
@@ -207,7 +210,7 @@ impl ReceiptError {
         match self {
             Self::Read(error) => error.want(),
             Self::Write(error) => want(error),
-            Self::Large => None,
+            Self::Large | Self::Panicked => None,
         }
     }
 }
@@ -250,7 +253,9 @@ impl Draft {
     }
 
     pub(super) fn add(&mut self, record: &Record) -> Result<(), ReceiptError> {
-        let receipted = Receipted::of(record);
+        // The keeper must not end with it: nothing would be deleted any more.
+        let receipted = unless_it_panics(|| Receipted::of(record));
+        let receipted = receipted.ok_or(ReceiptError::Panicked)?;
         self.events = self.events.saturating_add(receipted.events.len());
         if self.events > self.events_max {
             return Err(ReceiptError::Large);

@@ -249,4 +249,6 @@ fn a_receipt_is_no_larger_than_it_may_be() {
     };
     assert!(matches!(draft(8, 1 << 20), Err(ReceiptError::Large)));
     assert!(matches!(draft(9, 50), Err(ReceiptError::Large)));
+    crate::event::guarded::trap::set(1);
+    assert!(matches!(draft(9, 1 << 20), Err(ReceiptError::Panicked)));
 }

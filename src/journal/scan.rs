@@ -38,7 +38,9 @@ pub(super) struct BlockFile {
     /// Where each block is, and its length.
     places: BTreeMap<u64, (u64, usize)>,
     proven_blocks: u64,
-    /// A block that was found could not be read later.
+    /// Parts of the file could not be read.
+    is_unreadable: bool,
+    /// A block that was found could not be read later, or was another one then.
     is_failing: AtomicBool,
 }
 
@@ -58,8 +60,14 @@ impl BlockFile {
             salt: *salt,
             places: BTreeMap::new(),
             proven_blocks: 0,
+            is_unreadable: false,
             is_failing: AtomicBool::new(false),
         };
+        // What a disk does that nothing here can make it do.
+        #[cfg(test)]
+        {
+            found.is_unreadable = path.with_extension("unreadable").exists();
+        }
         let finder = memchr::memmem::Finder::new(salt);
         let mut at = 0;
         while at < length {
@@ -105,21 +113,31 @@ impl BlockFile {
     }
 
     /// Reads a part of the file; what the disk cannot read comes as zeros.
-    fn read_window(&self, at: u64, length: usize) -> Bytes {
+    fn read_window(&mut self, at: u64, length: usize) -> Bytes {
         let mut window = BytesMut::zeroed(length);
         let Some(file) = &self.file else {
             return window.freeze();
         };
+        #[cfg(test)]
+        if self.is_unreadable {
+            return window.freeze();
+        }
         if file.read_exact_at(&mut window, at).is_err() {
             for (i, page) in window.chunks_mut(PAGE_BYTES).enumerate() {
                 let page_at = at + (i * PAGE_BYTES) as u64;
                 if let Err(error) = file.read_exact_at(page, page_at) {
                     tracing::error!(at = page_at, %error, "cannot read a part of a store");
                     page.fill(0);
+                    self.is_unreadable = true;
                 }
             }
         }
         window.freeze()
+    }
+
+    /// Whether parts of the file could not be read: what is missing may be there.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.is_unreadable
     }
 
     /// Whether a whole copy of the block was found.
@@ -153,5 +171,10 @@ impl Blocks for BlockFile {
 
     fn is_failing(&self) -> bool {
         self.is_failing.load(Ordering::Relaxed)
+    }
+
+    fn was_whole(&self) -> bool {
+        self.is_failing.store(true, Ordering::Relaxed);
+        true
     }
 }

@@ -120,9 +120,9 @@ impl Plan {
             .collect();
         if plan.records_end < to {
             for generation in chain.iter().filter(|g| g.base() >= plan.records_end) {
-                if generation.end() <= to {
+                let (end, events, lost) = generation.account();
+                if end <= to {
                     // Losses have their own place in the ledger.
-                    let (events, lost) = generation.events();
                     plan.rest.merge(&events.minus(&lost));
                 } else if generation.base() < to {
                     for (_, events) in records_before(shared, generation, to).map_err(read)? {

@@ -120,6 +120,11 @@ pub(super) trait Blocks: Send + Sync {
     fn is_failing(&self) -> bool {
         false
     }
+    /// Told of a block that was damaged when it was read; whether it was whole before, so that
+    /// another look may find a whole one.
+    fn was_whole(&self) -> bool {
+        false
+    }
 }
 
 /// A store that is being written. A trait so that the writer's order of steps can

@@ -43,7 +43,8 @@ pub(super) fn open_blocks(dir: &Path, salt: &Salt, expected: u64) -> std::io::Re
     let mut looks = 1;
     loop {
         let blocks = BlockFile::open(&store_file(dir), salt)?;
-        if looks == LOOKS_MAX || blocks.count_below(expected) == expected {
+        let is_all = blocks.count_below(expected) == expected;
+        if is_all || blocks.is_unreadable() || looks == LOOKS_MAX {
             return Ok(blocks);
         }
         looks += 1;

@@ -76,6 +76,9 @@ pub(super) struct Gate {
     pub(super) no_space: AtomicBool,
     /// What a put lacks.
     pub(super) want: Mutex<Option<fn() -> std::io::Error>>,
+    /// Whether the last block is not to be found.
+    pub(super) hides_last: AtomicBool,
+    last: AtomicU64,
     syncs: AtomicU64,
 }
 
@@ -97,6 +100,10 @@ struct GatedStore {
 
 impl Blocks for GatedStore {
     fn get(&self, block: u64) -> Result<Option<Bytes>, StoreError> {
+        let is_last = self.gate.last.load(Ordering::SeqCst) == block;
+        if is_last && self.gate.hides_last.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
         self.inner.get(block)
     }
 }
@@ -112,6 +119,7 @@ impl BlockStore for GatedStore {
         if let Some(want) = *self.gate.want.lock().unwrap() {
             return Err(StoreError::Io(want()));
         }
+        self.gate.last.store(block, Ordering::SeqCst);
         self.inner.put(block, bytes)
     }
 

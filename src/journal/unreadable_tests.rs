@@ -1,0 +1,123 @@
+//! Tests of bytes that cannot be read now: they are an error for a while, hold up who reads them
+//! and nobody else, and are lost only when they stay so.
+
+use super::cursor::Cursor;
+use super::generation::Generation;
+use super::manifest::Manifest;
+use super::tests::{content, gated, options, read_all, record};
+use super::*;
+use crate::event::identity::Seq;
+use crate::event::tally::Tally;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A log of one sealed generation, closed; its directory.
+async fn sealed(dir: &Path) -> PathBuf {
+    let journal = Journal::open(&options(dir)).unwrap();
+    for i in 0..20 {
+        let record = record(content(i, 60_000));
+        journal.append(record, None).await.unwrap();
+    }
+    journal.close();
+    dir.join("generations/gen-000000000001")
+}
+
+/// Has the disk refuse to read a store.
+fn unreadable(generation: &Path) -> PathBuf {
+    let marker = generation.join("store/db.unreadable");
+    std::fs::write(&marker, b"").unwrap();
+    marker
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_for_a_moment_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let marker = unreadable(&sealed(dir.path()).await);
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    let mut reader = journal.reader(Seq::FIRST);
+    for _ in 0..3 {
+        let error = reader.read(1 << 20).await.unwrap_err();
+        assert!(error.to_string().contains("cannot be read"), "{error}");
+    }
+    assert!(journal.losses().is_empty());
+    std::fs::remove_file(marker).unwrap();
+    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    let first = loop {
+        match reader.read(1).await {
+            Ok(records) => break records,
+            Err(error) => assert!(tokio::time::Instant::now() < limit, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(first.first().map(|record| record.seq), Some(Seq(1)));
+    assert_eq!(read_all(&journal, Seq::FIRST).await.len(), 20);
+    assert!(journal.losses().is_empty());
+    journal.close();
+}
+
+#[tokio::test]
+async fn what_stays_unreadable_is_lost_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = sealed(dir.path()).await;
+    unreadable(&place);
+    let manifest = Manifest::read(&place).unwrap().unwrap();
+    let generation = Generation::sealed(place.clone(), manifest, false);
+    let quarantine = dir.path().join("quarantine");
+    assert!(generation.open(&quarantine).is_err());
+    assert!(place.is_dir());
+    let opened = generation.open_within(Duration::ZERO, &quarantine).unwrap();
+    let lost: u64 = opened.losses.iter().map(Loss::records).sum();
+    assert_eq!(lost, 20);
+    assert!(!place.exists() && quarantine.join("gen-000000000001").is_dir());
+    // Read on from there, as it is.
+    drop(opened);
+    assert!(generation.open(&quarantine).unwrap().losses.is_empty());
+}
+
+#[tokio::test]
+async fn a_durable_block_that_does_not_come_is_an_error_and_no_spin() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, gate) = gated(&options(dir.path()));
+    for i in 0..3 {
+        journal.append(record(content(i, 10)), None).await.unwrap();
+    }
+    gate.hides_last
+        .store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut reader = journal.reader(Seq::FIRST);
+    assert_eq!(reader.read(1 << 20).await.unwrap().len(), 2);
+    for _ in 0..2 {
+        assert!(reader.read(1 << 20).await.is_err());
+        assert_eq!(reader.position(), Seq(3));
+    }
+    gate.hides_last
+        .store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(reader.read(1 << 20).await.unwrap().len(), 1);
+    assert!(journal.losses().is_empty());
+    journal.close();
+}
+
+#[test]
+fn what_a_cursor_does_not_account_for_counts_as_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let cursor = Cursor::open(dir.path(), "out", Seq::FIRST, &Tally::default()).unwrap();
+    let events = Tally::rejected();
+    let passed = Passed {
+        seq: Seq(1),
+        events: events.clone(),
+        dead_lettered: Tally::default(),
+    };
+    cursor.advance(Seq(3), &[passed]);
+    let mut accepted = events.clone();
+    accepted.merge(&events);
+    assert!(!cursor.reconcile(Seq(3), &accepted));
+    let ledger = cursor.position().ledger;
+    assert_eq!(
+        (ledger.delivered, ledger.lost),
+        (events.clone(), events.clone())
+    );
+    assert!(cursor.reconcile(Seq(3), &accepted));
+    // What it accounts for beyond that was not delivered.
+    assert!(!cursor.reconcile(Seq(3), &events));
+    let ledger = cursor.position().ledger;
+    assert_eq!((ledger.delivered.total(), ledger.lost.total()), (0, 1));
+}
