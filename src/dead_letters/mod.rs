@@ -11,6 +11,8 @@
 //! - No row is ever deleted: what was replayed or purged leaves its row with its state
 //!   and without its body, so that all that was ever set aside adds up (test
 //!   `a_letter_that_was_settled_stays_counted`).
+//! - A file that is damaged is set aside itself, and a new one begun: it holds up no way out (test
+//!   `a_damaged_file_makes_way_for_a_new_one`).
 
 mod desk;
 
@@ -27,11 +29,17 @@ use sqlx::sqlite::{
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 /// How long a writer waits for another's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// SQLite's codes for a file that is damaged, and for one that is no database.
+const SQLITE_CORRUPT: u32 = 11;
+const SQLITE_NOTADB: u32 = 26;
 
 /// The file's name in the data directory.
 const NAME: &str = "dead_letters.sqlite";
@@ -74,6 +82,18 @@ pub enum PutError {
     /// Where it was going cannot be written down.
     #[error("write a dead letter: {0}")]
     Destination(#[from] serde_json::Error),
+}
+
+impl PutError {
+    /// Whether the file is none that can be written, now and later.
+    fn is_damage(&self) -> bool {
+        let Self::File(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        let code = error.code().and_then(|code| code.parse::<u32>().ok());
+        // The lower byte says what, the others where (https://sqlite.org/rescode.html).
+        code.is_some_and(|code| [SQLITE_CORRUPT, SQLITE_NOTADB].contains(&(code & 0xff)))
+    }
 }
 
 /// Something that is set aside.
@@ -128,6 +148,8 @@ impl DeadLetter {
 pub struct DeadLetters {
     pool: SqlitePool,
     file: PathBuf,
+    /// One writes, or gives the file another name.
+    writing: Arc<Mutex<()>>,
     /// Says once for all letters that the disk does not take them.
     trouble: Absence,
 }
@@ -140,6 +162,7 @@ impl DeadLetters {
         Self {
             pool: pool(options),
             file: data_dir.join(NAME),
+            writing: Arc::default(),
             trouble: Absence::new(|lasted| {
                 tracing::info!(failed_for = ?lasted, "messages can be set aside again");
             }),
@@ -157,6 +180,7 @@ impl DeadLetters {
         // What has no origin is only known by what it is.
         let content = [destination.as_bytes(), b"\0", &letter.body].concat();
         let digest = derived_id(&content, 0);
+        let _writing = self.writing.lock().await;
         self.create().await?;
         sqlx::query(INSERT)
             .bind(now_ms)
@@ -201,6 +225,7 @@ impl DeadLetters {
                     );
                     return true;
                 }
+                Err(error) if error.is_damage() && self.begin_anew(&error).await => continue,
                 Err(error) => {
                     let troubled = troubled.get_or_insert_with(|| self.trouble.wait());
                     if troubled.is_new("put", began) {
@@ -215,6 +240,32 @@ impl DeadLetters {
                 () = stop.cancelled() => return false,
             }
         }
+    }
+
+    /// Gives a damaged file another name; whether there is room for a new one now. What can be read
+    /// of the old one is the operator's to see to.
+    async fn begin_anew(&self, damage: &PutError) -> bool {
+        let _writing = self.writing.lock().await;
+        // The one connection has the file open.
+        if let Ok(connection) = self.pool.acquire().await
+            && let Err(error) = connection.close().await
+        {
+            tracing::debug!(%error, "the damaged file did not close");
+        }
+        let aside = self.file.with_extension(format!("damaged-{}", now_ms()));
+        // Its log belongs to it; a new file would take that for its own.
+        for part in ["-wal", "-shm", ""] {
+            let name = |path: &Path| PathBuf::from(format!("{}{part}", path.display()));
+            match std::fs::rename(name(&self.file), name(&aside)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::error!(%damage, %error, "the dead letters are damaged and cannot be set aside");
+                    return false;
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        tracing::error!(%damage, file = %aside.display(), "the dead letters were damaged; the file is set aside, and a new one begun");
+        true
     }
 
     /// How many letters of each way out wait for an operator.
@@ -317,6 +368,28 @@ mod tests {
             .unwrap();
         assert_eq!(count, 3, "one of them came twice");
         letters.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_damaged_file_makes_way_for_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(NAME);
+        let stop = CancellationToken::new();
+        let metrics = Metrics::new();
+        for garbage in [b"no database".to_vec(), vec![7; 10_000]] {
+            std::fs::write(&file, garbage).unwrap();
+            let letters = DeadLetters::new(dir.path());
+            let letter = letter("w", 1);
+            let kept = letters.keep(&letter, &metrics, &stop);
+            let kept = tokio::time::timeout(Duration::from_secs(20), kept).await;
+            assert!(kept.unwrap());
+            assert_eq!(letters.waiting().await.unwrap()["w"], 1);
+            letters.close().await;
+        }
+        let names = std::fs::read_dir(dir.path()).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let aside = names.filter(|name| name.contains("damaged-"));
+        assert_eq!(aside.count(), 2);
     }
 
     #[tokio::test]
