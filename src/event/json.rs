@@ -12,6 +12,7 @@ use super::form;
 use super::proto::Header;
 use super::reflected::Event;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use prost_reflect::{
     DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions, Value,
@@ -113,6 +114,22 @@ pub fn parse(descriptor: &MessageDescriptor, text: &[u8]) -> Result<DynamicMessa
         return read(descriptor, &text);
     }
     result
+}
+
+/// How many events [`parse`] would make of an `event.Events`, in which no key stands twice.
+/// Nothing is made of them.
+///
+/// # Errors
+/// When the text is not JSON, or its events are no list.
+pub fn count_events(text: &[u8]) -> Result<usize, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Listed {
+        // A list of what has no bytes takes none.
+        #[serde(default)]
+        events: Option<Vec<IgnoredAny>>,
+    }
+    let listed: Listed = serde_json::from_slice(text)?;
+    Ok(listed.events.map_or(0, |events| events.len()))
 }
 
 /// Reads an `event.Events` as [`encode_batch`] writes one, and what is near to it; `None` where
@@ -275,6 +292,29 @@ mod tests {
         let known = br#"{"header":{"deviceId":"d"},"events":[{"id":"e","widgetViewEvent":{"recoInfo":{"recoInfoKV":{"a":"b"}}}}]}"#;
         let known = parse(&schema().events, known).unwrap();
         assert!(carries(&known) && !known.encode_to_vec().is_empty());
+    }
+
+    #[test]
+    fn as_many_events_are_counted_as_are_made() {
+        for (text, count) in [
+            ("{}", 0),
+            (r#"{"events":null,"header":null}"#, 0),
+            (r#"{"events":[]}"#, 0),
+            (
+                r#" {"header":{"deviceId":"events"},"events":[{},{"id":"a"}]} "#,
+                2,
+            ),
+            (r#"{"\u0065vents" : [ {"id":"[{},{}]"} ]}"#, 1),
+        ] {
+            assert_eq!(count_events(text.as_bytes()).unwrap(), count, "{text}");
+            let batch = parse(&schema().events, text.as_bytes()).unwrap();
+            let made = batch.get_field_by_name("events").unwrap();
+            assert_eq!(made.as_list().unwrap().len(), count, "{text}");
+        }
+        for text in [r#"{"events":{}}"#, r#"{"events":"x"}"#, "[1]", "null", "{"] {
+            assert!(count_events(text.as_bytes()).is_err(), "{text}");
+            assert!(parse(&schema().events, text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //!   trailing slash.
 //! - What a body is read into is bounded for all of its documents together, and so is what is
 //!   said of one (tests `bodies_of_very_many_documents_are_refused`,
-//!   `what_is_said_of_a_document_is_short`).
+//!   `what_is_said_of_a_document_is_short`); so is how many are read at a time (`readers`).
+//! - A batch of too many events is never made (test `events_are_counted_before_they_are_made`).
 //! - Only so many pages of metrics wait for their readers (tests/it/ports/windows.rs).
 //! - The heartbeat is switched by whom `ingest.heartbeat_from` lets, and a switch is logged
 //!   (tests/it/http.rs, `the_heartbeat_is_switched_by_whom_the_configuration_lets`).
@@ -16,6 +17,7 @@ use super::callers::Caller;
 use super::door::Door;
 use super::figures::Figures;
 use super::health::Health;
+use super::readers::Readers;
 use super::refusal::Refusal;
 use super::webhooks::{self, Lane};
 use crate::config::HeartbeatFrom;
@@ -25,8 +27,7 @@ use crate::event::limits;
 use crate::event::scan::{FIELDS_MAX, ScanError};
 use crate::event::shape::{self, Excess};
 use crate::port::{Peer, Places};
-use crate::telemetry::FOLLOWS_PANIC;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -49,10 +50,6 @@ const REQUEST_ID: &str = "x-bb-requestid";
 /// share a sync, few enough not to crowd out other clients.
 const APPENDS_AT_ONCE: usize = 64;
 
-/// Bytes of JSON that are read at once: a millisecond or two. Larger bodies go to a thread of
-/// their own, as others wait for their answers meanwhile.
-const PARSED_AT_ONCE_BYTES: usize = 64 << 10;
-
 /// Pages of metrics on their way out, all together; one address may have half. A page is some
 /// hundred KiB, and a reader is slow to be found slow.
 const METRICS_PAGES_MAX: usize = 16;
@@ -65,6 +62,8 @@ struct App {
     heartbeat_from: HeartbeatFrom,
     /// Pages of metrics on their way out.
     pages: Places,
+    /// Turns to parse events.
+    readers: Readers,
 }
 
 /// The routes of the HTTP port.
@@ -100,6 +99,7 @@ pub fn routes(
             figures,
             heartbeat_from,
             pages: Places::new(METRICS_PAGES_MAX, METRICS_PAGES_MAX / 2),
+            readers: Readers::one_for_each_core(),
         })
 }
 
@@ -189,8 +189,13 @@ async fn take_events(
             return rejection.into_response();
         }
     };
-    let documents_max = app.door.request_events_max();
-    let batches = match parsed(body, documents_max, charge).await {
+    let (bytes, events_max) = (body.len(), app.door.request_events_max());
+    let parsing = move || {
+        // The body's room is taken until it is read.
+        let _until_read = charge;
+        parse(&body, events_max)
+    };
+    let batches = match app.readers.read(bytes, Refusal::Malformed, parsing).await {
         Ok(batches) => batches,
         Err(refusal) => return refuse(&app.door.refused(refusal), 0),
     };
@@ -214,28 +219,8 @@ async fn take_events(
     }
 }
 
-/// Reads a body, where that takes long apart from what has to answer soon. Its room is taken until
-/// that has ended, also when its client hangs up.
-async fn parsed(
-    body: Bytes,
-    documents_max: usize,
-    charge: Charge,
-) -> Result<Vec<Vec<u8>>, Refusal> {
-    if body.len() <= PARSED_AT_ONCE_BYTES {
-        return parse(&body, documents_max);
-    }
-    let parsing = tokio::task::spawn_blocking(move || {
-        let _until_read = charge;
-        parse(&body, documents_max)
-    });
-    parsing.await.unwrap_or_else(|error| {
-        tracing::error!(target: FOLLOWS_PANIC, %error, "a body was not read");
-        Err(Refusal::Malformed("it cannot be read".to_owned()))
-    })
-}
-
-/// The batches of a body, of which there may be as many as it may have events.
-pub(super) fn parse(body: &[u8], documents_max: usize) -> Result<Vec<Vec<u8>>, Refusal> {
+/// The batches of a body, each of at most so many events; of batches there may be as many.
+pub(super) fn parse(body: &[u8], events_max: usize) -> Result<Vec<Vec<u8>>, Refusal> {
     // Over all documents: each is another, however small.
     shape::bounded(body, FIELDS_MAX).map_err(|excess| match excess {
         Excess::Values(max) => ScanError::TooManyFields(max).into(),
@@ -249,12 +234,17 @@ pub(super) fn parse(body: &[u8], documents_max: usize) -> Result<Vec<Vec<u8>>, R
             let error = limits::reason(&error);
             Refusal::Malformed(format!("document {}: {error}", at + 1))
         };
-        if at == documents_max {
-            return Err(ScanError::TooManyEvents(documents_max).into());
+        if at == events_max {
+            return Err(ScanError::TooManyEvents(events_max).into());
         }
         let document = document.map_err(|error| bad(error.to_string()))?;
         let text = document.get().as_bytes();
         shape::keys_are_unique(text).map_err(|error| bad(error.to_string()))?;
+        // Before they are made: one is some bytes in the text, and some hundred in memory.
+        let events = json::count_events(text).map_err(|error| bad(error.to_string()))?;
+        if events > events_max {
+            return Err(ScanError::TooManyEvents(events_max).into());
+        }
         let batch = json::parse(&schema().events, text).map_err(|error| bad(error.to_string()))?;
         batches.push(batch.encode_to_vec());
     }
@@ -305,6 +295,20 @@ mod tests {
         assert_eq!(outcome(&many).unwrap_err().0, "too_large");
         let deep = "[".repeat(shape::DEPTH_MAX + 1);
         assert_eq!(outcome(&deep).unwrap_err().0, "malformed");
+    }
+
+    #[test]
+    fn events_are_counted_before_they_are_made() {
+        let of = |events: &[&str]| format!(r#"{{"\u0065vents":[{}]}}"#, events.join(","));
+        assert_eq!(outcome(&of(&["{}"; 3])), Ok(1));
+        let three = of(&["{}"; 3]);
+        assert_eq!(outcome(&format!("{three}{three}{three}")), Ok(3));
+        // What no event is, is not looked at where there are too many.
+        for events in [["{}"; 4], ["{}", "{}", "{}", "\"\""]] {
+            let (outcome, text) = outcome(&of(&events)).unwrap_err();
+            assert_eq!(outcome, "too_large");
+            assert_eq!(text, "more than 3 events; send smaller batches");
+        }
     }
 
     #[test]

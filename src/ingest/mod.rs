@@ -21,6 +21,7 @@ pub(crate) mod fuzzing;
 mod grpc;
 mod health;
 mod http;
+mod readers;
 mod refusal;
 pub mod webhooks;
 
