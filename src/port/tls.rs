@@ -6,6 +6,8 @@
 //!   open stays as it is (tests/it/ports).
 //! - Files that cannot be used change nothing: the certificate before them goes on, one line
 //!   and a metric say so (test `broken_files_keep_the_certificate_before_them`).
+//! - A client that says who it is says so in each handshake, and its certificate is looked at
+//!   each time (test `a_client_s_certificate_is_looked_at_in_each_handshake`).
 //! - TLS 1.2 and 1.3 by ring, nothing else.
 
 use super::certificate::{Identity, TlsError, TlsFiles};
@@ -13,8 +15,8 @@ use crate::clock::now_ms;
 use crate::telemetry::{FOLLOWS_PANIC, Metrics};
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use std::fs;
 use std::io;
@@ -106,12 +108,19 @@ fn configs(
             .with_safe_default_protocol_versions();
         let builder = builder
             .map_err(|error| TlsError::Unusable(files.certificate.clone(), error.to_string()))?;
+        let is_asked = verifier.is_some();
         let builder = match verifier {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
         let key = SingleCertAndKey::from((*identity.certified).clone());
         let mut config = builder.with_cert_resolver(Arc::new(key));
+        if is_asked {
+            // A session that is resumed brings the certificate of its first handshake, which
+            // nobody verifies again: it may have ended, or its issuer may be gone.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         Ok::<_, TlsError>(Arc::new(config))
     };
@@ -280,6 +289,11 @@ impl Tls {
 mod tests {
     use super::super::certificate::tests::{made, written};
     use super::*;
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{
+        ClientConfig, ClientConnection, ConnectionCommon, HandshakeKind, ServerConnection,
+    };
 
     fn shown(tls: &Tls) -> Arc<ServerConfig> {
         Arc::clone(tls.acceptor(Clients::NotAsked).unwrap().config())
@@ -342,6 +356,61 @@ mod tests {
         tls.0.reading.lock().unwrap().stamps = None;
         tls.look();
         assert!(!Arc::ptr_eq(&before, &shown(&tls)));
+    }
+
+    /// How a client's handshake went.
+    fn shaken(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> HandshakeKind {
+        fn send<A, B>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>) {
+            let mut bytes = Vec::new();
+            while from.wants_write() {
+                from.write_tls(&mut bytes).unwrap();
+            }
+            let mut left = &bytes[..];
+            while !left.is_empty() {
+                to.read_tls(&mut left).unwrap();
+                to.process_new_packets().unwrap();
+            }
+        }
+        let name = "one.example".try_into().unwrap();
+        let mut client = ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
+        // The last of them brings what sessions are resumed by.
+        for _ in 0..4 {
+            send(&mut client, &mut server);
+            send(&mut server, &mut client);
+        }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        server.handshake_kind().unwrap()
+    }
+
+    #[test]
+    fn a_client_s_certificate_is_looked_at_in_each_handshake() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = written(&dir, &["one.example"]);
+        files.client_ca = Some(files.certificate.clone());
+        let tls = Tls::new(files.clone(), Metrics::new()).unwrap();
+        let certificate = CertificateDer::from_pem_file(&files.certificate).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+            let second = |clients| {
+                let provider = Arc::new(rustls::crypto::ring::default_provider());
+                let builder = ClientConfig::builder_with_provider(provider)
+                    .with_protocol_versions(&[version])
+                    .unwrap()
+                    .with_root_certificates(roots.clone());
+                let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+                let client = builder.with_client_auth_cert(vec![certificate.clone()], key);
+                let client = Arc::new(client.unwrap());
+                let server = Arc::clone(tls.acceptor(clients).unwrap().config());
+                assert_eq!(shaken(&client, &server), HandshakeKind::Full);
+                shaken(&client, &server)
+            };
+            assert_eq!(second(Clients::NotAsked), HandshakeKind::Resumed);
+            for clients in [Clients::Optional, Clients::Required] {
+                assert_eq!(second(clients), HandshakeKind::Full, "{clients:?}");
+            }
+        }
     }
 
     #[test]
