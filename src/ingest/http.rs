@@ -207,7 +207,7 @@ async fn take_events(
         .collect()
         .await;
     let accepted = results.iter().filter(|result| result.is_ok()).count();
-    let refusal = results.into_iter().find_map(Result::err);
+    let refusal = Refusal::of_several(results.into_iter().filter_map(Result::err));
     match refusal {
         Some(refusal) => refuse(&refusal, accepted),
         None => {

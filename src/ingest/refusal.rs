@@ -1,5 +1,9 @@
 //! Why a request is not accepted, and what each door answers. The one place
 //! where status codes live. Called by `grpc`, `http` and `webhooks`.
+//!
+//! # Invariants
+//! - What may be taken later is not answered as what never is, whatever was refused beside it
+//!   (test `of_several_refusals_one_that_passes_is_said`).
 
 use crate::event::scan::ScanError;
 use crate::journal::AppendError;
@@ -178,6 +182,18 @@ impl Refusal {
         }
     }
 
+    /// What a request is answered of which several parts were refused: the first refusal that
+    /// passes, so that its client sends again what may be taken then; else the first.
+    pub(super) fn of_several(refusals: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let passes = |refusal: &Self| refusal.meaning().retry_after.is_some();
+        let mut refusals = refusals.into_iter();
+        let first = refusals.next()?;
+        if passes(&first) {
+            return Some(first);
+        }
+        Some(refusals.find(passes).unwrap_or(first))
+    }
+
     /// The refusal's name in metrics.
     #[must_use]
     pub fn outcome(&self) -> &'static str {
@@ -203,5 +219,26 @@ impl Refusal {
         let meaning = self.meaning();
         let after = meaning.retry_after.map(|after| after.as_secs().max(1));
         (meaning.http, meaning.text, after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_refusals_one_that_passes_is_said() {
+        let said = |refusals: &[Refusal]| {
+            let said = Refusal::of_several(refusals.to_vec());
+            said.map(|refusal| refusal.outcome())
+        };
+        let away = || Refusal::Append(AppendError::Closed);
+        let fast = || Refusal::TooFast(Duration::ZERO);
+        let no = || Refusal::Forbidden("LaunchEvent");
+        assert_eq!(said(&[]), None);
+        assert_eq!(said(&[Refusal::Incomplete, no()]), Some("incomplete"));
+        let hidden = [Refusal::Incomplete, no(), away(), fast()];
+        assert_eq!(said(&hidden), Some("unavailable"));
+        assert_eq!(said(&[fast(), Refusal::Incomplete]), Some("too_fast"));
     }
 }
