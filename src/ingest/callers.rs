@@ -11,6 +11,8 @@
 //!   missing to nobody else (test `a_rate_is_kept_over_the_seconds`), be it incomplete or not
 //!   (tests/it/clients.rs, `what_is_incomplete_counts_as_well`).
 //! - A rate takes a request whole or not at all (test `a_request_of_batches_is_not_cut`).
+//! - A reload neither gives nor takes of a rate (tests `a_rate_is_kept_over_the_seconds`,
+//!   `a_reload_takes_nothing_of_a_rate`).
 
 use super::refusal::Refusal;
 use crate::config::{Client, digest_of};
@@ -22,8 +24,7 @@ use http::header::AUTHORIZATION;
 use ring::digest::{SHA256, digest};
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// Bytes of a token that are looked at: ours have 46.
@@ -63,9 +64,10 @@ struct Rights {
 }
 
 /// Events that may still be taken; below zero they were taken in advance.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Bucket {
     left: f64,
+    /// When it was so.
     at: Instant,
 }
 
@@ -74,8 +76,8 @@ struct Bucket {
 pub struct Caller {
     rights: Option<Arc<Rights>>,
     whose: Whose,
-    /// Of a request with several batches: whether one of them was taken.
-    has_begun: Option<Arc<AtomicBool>>,
+    /// Of a request with several batches: whether its rate takes them, once the first has asked.
+    whole: Option<Arc<OnceLock<bool>>>,
 }
 
 impl Callers {
@@ -166,7 +168,7 @@ impl Callers {
                 rights.whose
             },
             rights: Some(Arc::clone(rights)),
-            has_begun: None,
+            whole: None,
         })
     }
 }
@@ -191,14 +193,14 @@ pub fn unknown_events(clients: &[Client]) -> Vec<String> {
 
 impl Rights {
     fn of(client: &Client, at: usize, kept: Option<&Arc<Self>>) -> Self {
-        let now = Instant::now();
         let bucket = (client.max_rate > 0).then(|| {
             let kept = kept.and_then(|rights| rights.bucket.as_ref());
-            let kept = kept.map(|bucket| lock(bucket).left);
-            Mutex::new(Bucket {
-                left: kept.unwrap_or(client.max_rate as f64 * BURST.as_secs_f64()),
-                at: now,
-            })
+            // With its time: what has come in since is not lost either.
+            let kept = kept.map(|bucket| *lock(bucket));
+            Mutex::new(kept.unwrap_or_else(|| Bucket {
+                left: client.max_rate as f64 * BURST.as_secs_f64(),
+                at: Instant::now(),
+            }))
         });
         let events = client.events.as_ref();
         Self {
@@ -228,7 +230,7 @@ impl Caller {
         Self {
             rights: None,
             whose: whose(peer),
-            has_begun: None,
+            whole: None,
         }
     }
 
@@ -236,7 +238,7 @@ impl Caller {
     /// that was cut within would come again as a whole, and be cut there again.
     pub(super) fn of_batches(self) -> Self {
         Self {
-            has_begun: Some(Arc::default()),
+            whole: Some(Arc::default()),
             ..self
         }
     }
@@ -278,14 +280,13 @@ impl Caller {
         let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
         bucket.left = (bucket.left + passed * rate).min(rate * BURST.as_secs_f64());
         bucket.at = now;
-        let has_begun = self.has_begun.as_deref();
-        // A request is taken whole, and what it took in advance is waited for.
-        if bucket.left <= 0.0 && !has_begun.is_some_and(|begun| begun.load(Ordering::Relaxed)) {
-            let wait = Duration::from_secs_f64((-bucket.left / rate).min(WAIT_MAX.as_secs_f64()));
-            return Err(Refusal::TooFast(wait));
-        }
-        if let Some(begun) = has_begun {
-            begun.store(true, Ordering::Relaxed);
+        // A request is taken whole, and what it took in advance is waited for; or it is refused
+        // whole, though the rate may have caught up before its last batch asks.
+        let is_left = bucket.left > 0.0;
+        let whole = self.whole.as_deref();
+        if !whole.map_or(is_left, |whole| *whole.get_or_init(|| is_left)) {
+            let wait_s = (-bucket.left / rate).clamp(0.0, WAIT_MAX.as_secs_f64());
+            return Err(Refusal::TooFast(Duration::from_secs_f64(wait_s)));
         }
         // A batch without events is kept, too, where it is incomplete.
         bucket.left -= events.total().max(1) as f64;

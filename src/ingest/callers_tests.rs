@@ -225,11 +225,38 @@ fn a_request_of_batches_is_not_cut() {
         assert!(request.clone().admit_at(&ten, now).is_ok(), "{batch}");
     }
     // It has taken two seconds in advance, which the next request waits for.
-    let next = caller().of_batches();
-    assert!(matches!(next.admit_at(&ten, now), Err(Refusal::TooFast(_))));
+    let next = |at| caller().of_batches().admit_at(&ten, at);
+    assert!(matches!(next(now), Err(Refusal::TooFast(_))));
     let later = now + Duration::from_millis(1500);
-    assert!(next.admit_at(&ten, later).is_err());
-    assert!(next.admit_at(&ten, later + Duration::from_secs(1)).is_ok());
+    assert!(next(later).is_err());
+    let refused = caller().of_batches();
+    assert!(refused.admit_at(&ten, later).is_err());
+    // By then the rate has caught up, and the rest of that request is refused all the same.
+    let later = later + Duration::from_secs(1);
+    let rest = refused.admit_at(&ten, later);
+    assert!(matches!(rest, Err(Refusal::TooFast(Duration::ZERO))));
+    assert!(next(later).is_ok());
+}
+
+#[test]
+fn a_reload_takes_nothing_of_a_rate() {
+    let clients = [Client {
+        max_rate: 10,
+        ..client("app")
+    }];
+    let callers = Callers::new(&clients);
+    let shown = headers(&["Bearer token of app"]);
+    let admit = |at| {
+        let caller = callers.identify(&shown, Some(&peer(None))).unwrap();
+        caller.admit_at(&events(&["LaunchEvent"; 20]), at)
+    };
+    // Long before the reload, which has the time of its own.
+    let start = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+    assert!(admit(start).is_ok());
+    callers.replace(&clients);
+    assert!(admit(start + Duration::from_millis(900)).is_err());
+    callers.replace(&clients);
+    assert!(admit(start + Duration::from_millis(1100)).is_ok());
 }
 
 #[test]
