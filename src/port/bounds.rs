@@ -36,6 +36,17 @@ pub(super) const PING_PERIOD: Duration = Duration::from_secs(30);
 /// How long it may take to say so.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long nothing may come of a peer before its host is asked whether the connection is still
+/// there: over HTTP/1 a watch of health may last for ever, and of a host that vanished without a
+/// word nothing else frees the place.
+pub(super) const PROBE_AFTER: Duration = Duration::from_secs(60);
+
+/// How long after one such question the next is asked.
+pub(super) const PROBE_PERIOD: Duration = Duration::from_secs(20);
+
+/// Questions without an answer that end a connection: a lost packet or two are nothing.
+pub(super) const PROBES_MAX: u32 = 3;
+
 /// HTTP/2 streams that a peer has reset before they were looked at. Well-behaved clients
 /// cancel a handful at a time; more is a flood (CVE-2023-44487), and ends the connection.
 pub(super) const PENDING_RESETS_MAX: usize = 20;

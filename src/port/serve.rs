@@ -6,13 +6,15 @@
 //!   `a_port_outlives_its_connections`, `an_accept_that_fails_is_said_once`).
 //! - While the port is full, or an address has its part, further connections are closed at
 //!   once, so that a client goes elsewhere instead of waiting for an answer (tests/it/ports).
+//! - The place of a host that vanished is free again (test
+//!   `a_host_that_is_silent_is_asked_whether_it_is_there`).
 //! - After the stop no connection is accepted, and the port ends when the last one has.
 
 use super::activity::{Activity, Reason};
 use super::answer::Answer;
 use super::bounds::{
     ACCEPT_PAUSE, Bounds, HEADER_BYTES_MAX, OWN_RESETS_MAX, PENDING_RESETS_MAX, PING_PERIOD,
-    PING_TIMEOUT, SEND_BUFFER_BYTES, STREAMS_MAX,
+    PING_TIMEOUT, PROBE_AFTER, PROBE_PERIOD, PROBES_MAX, SEND_BUFFER_BYTES, STREAMS_MAX,
 };
 use super::certificate;
 use super::io::Watched;
@@ -26,6 +28,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use rustix::net::sockopt;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -251,6 +254,9 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
+    if let Err(error) = probe(&stream) {
+        tracing::debug!(%error, "SO_KEEPALIVE");
+    }
     let mut peer = Peer {
         address,
         certificate: None,
@@ -280,6 +286,14 @@ async fn connection(
             .await
             .unwrap_or("slow_reader"),
     }
+}
+
+/// Has a silent peer's host asked whether it is there.
+fn probe(stream: &TcpStream) -> io::Result<()> {
+    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_PERIOD)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES_MAX)?;
+    Ok(sockopt::set_socket_keepalive(stream, true)?)
 }
 
 async fn handshake(encryption: &Encryption, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {

@@ -236,3 +236,33 @@ async fn the_stop_answers_what_is_in_work_and_takes_nothing_new() {
     (&mut served.port).await.unwrap();
     assert!(TcpStream::connect(served.address).await.is_err());
 }
+
+/// In how many seconds the port's side of this connection asks its peer, if it does at all.
+fn asks_in_s(client: &TcpStream) -> Option<u64> {
+    let hex = |address: io::Result<SocketAddr>| format!(":{:04X}", address.unwrap().port());
+    let (port, own) = (hex(client.peer_addr()), hex(client.local_addr()));
+    let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    sockets.lines().find_map(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        let (local, remote) = (columns.next()?, columns.next()?);
+        // The kind of a timer, and when it ends, in hundredths of a second.
+        let timer = columns.nth(2)?.strip_prefix("02:")?;
+        let is_it = local.ends_with(&port) && remote.ends_with(&own);
+        is_it.then(|| u64::from_str_radix(timer, 16).unwrap() / 100)
+    })
+}
+
+#[tokio::test]
+async fn a_host_that_is_silent_is_asked_whether_it_is_there() {
+    let served = Served::start(BOUNDS).await;
+    let client = served.connect().await;
+    let until = Instant::now() + Duration::from_secs(20);
+    let in_s = loop {
+        if let Some(in_s) = asks_in_s(&client) {
+            break in_s;
+        }
+        assert!(Instant::now() < until, "no question");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert!(in_s <= PROBE_AFTER.as_secs(), "{in_s} s");
+}
