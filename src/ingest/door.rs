@@ -11,6 +11,7 @@
 
 use super::callers::Caller;
 use super::health::Health;
+use super::readers::Readers;
 use super::refusal::Refusal;
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
@@ -184,31 +185,43 @@ impl Door {
         self.0.metrics.request(self.0.name, "too_large");
     }
 
-    /// Takes a webhook: returns once it is durable, or says why not. Counts what it takes;
-    /// refusals are the lane's to count.
+    /// Takes a webhook, whose body has so many bytes and is read when its turn comes: returns
+    /// once it is durable, or says why not. Counts what it takes; refusals are the lane's to
+    /// count.
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub async fn accept_webhook(&self, source: Source, stored: &Stored) -> Result<(), Refusal> {
+    pub(super) async fn accept_webhook(
+        &self,
+        source: Source,
+        (readers, body_bytes): (&Readers, usize),
+        read: impl FnOnce() -> Result<Stored, Refusal> + Send + 'static,
+    ) -> Result<(), Refusal> {
         let started = Instant::now();
         let _in_work = InWork::new(&self.0.in_work);
         self.open()?;
         let received_at_ms = now_ms();
-        let receipt = Receipt {
-            host: self.0.journal.host(),
-            seq: Seq(0),
-            received_at_ms,
+        let host = self.0.journal.host().clone();
+        let made = move || {
+            let stored = read()?;
+            let receipt = Receipt {
+                host: &host,
+                seq: Seq(0),
+                received_at_ms,
+            };
+            // What makes a message here makes one on the way out.
+            stored
+                .ready(source, receipt)
+                .map_err(|reason| Refusal::BadWebhook(limits::reason(&reason)))?;
+            Ok(stored.encode())
         };
-        // What makes a message here makes one on the way out.
-        stored
-            .ready(source, receipt)
-            .map_err(|reason| Refusal::BadWebhook(limits::reason(&reason)))?;
+        let content = readers.read(body_bytes, Refusal::BadWebhook, made).await?;
         let record = NewRecord {
             kind: Kind::Webhook(source),
             received_at_ms,
             reason: None,
             events: Tally::webhook(source),
-            content: stored.encode(),
+            content,
         };
         self.0.journal.append(record, None).await?;
         self.0.metrics.request(self.0.name, "accepted");

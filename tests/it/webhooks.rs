@@ -194,7 +194,9 @@ async fn webhooks_are_refused_with_the_status_that_says_why() {
         ("X-Shopify-Topic", "orders/create"),
         ("X-Shopify-Hmac-Sha256", "AAAA"),
     ];
-    let cases: [Case<'_>; 11] = [
+    let nobody = format!("{{\"attributes\":[{}1]}}", "1,".repeat(100 << 10));
+    let somebody = nobody.replacen('{', "{\"userId\":\"u\",", 1);
+    let cases: [Case<'_>; 14] = [
         ("/branch/event/", &[], "{}", unauthorized),
         (
             "/branch/event/",
@@ -221,6 +223,10 @@ async fn webhooks_are_refused_with_the_status_that_says_why() {
             bad,
         ),
         ("/webengage/event/users", &[], r#"{"attributes":{}}"#, bad),
+        // These are read on a thread of their own.
+        ("/webengage/event/users", &[], &nobody, bad),
+        ("/webengage/event/users", &[], &nobody[1..], bad),
+        ("/webengage/event/users", &[], &somebody, StatusCode::OK),
     ];
     for (path, headers, body, status) in cases {
         let answer = post(&collector, path, headers, body).await;

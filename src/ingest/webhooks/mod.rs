@@ -8,6 +8,8 @@
 //! - A body takes room as it comes, and a request its turn once it is proven: who sends slowly,
 //!   or proves nothing, closes the lane for nobody else, and one address has half of its room
 //!   (there, `who_proves_nothing_closes_no_lane`).
+//! - A large body holds up no other request while it is read (`readers`), and takes its place
+//!   in the lane until then, also when its sender hangs up.
 //! - Unverified bodies are not parsed; credentials are neither kept nor logged.
 
 mod verify;
@@ -17,6 +19,7 @@ pub use verify::Verifier;
 use super::bodies::{request_bytes, whole};
 use super::callers::Caller;
 use super::door::Door;
+use super::readers::Readers;
 use super::refusal::Refusal;
 use crate::event::scan::{FIELDS_MAX, ScanError};
 use crate::event::shape::{self, Excess};
@@ -34,6 +37,10 @@ use std::time::Duration;
 /// How long a body may take to arrive: senders give up after 5 s, and a slow one holds
 /// room in its lane.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Large bodies that a lane reads at the same time. They are rare, one is read in some hundredths
+/// of a second, and lanes wait neither for each other nor for the other doors.
+const READ_AT_ONCE_MAX: usize = 1;
 
 /// The bounds of a lane.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +62,7 @@ pub struct Lane {
     body_bytes_max: usize,
     requests: Places,
     bytes: Places,
+    readers: Readers,
 }
 
 impl Lane {
@@ -69,10 +77,11 @@ impl Lane {
             requests: halved(bounds.in_flight_max, 1),
             // At least one body that is as large as one may be.
             bytes: halved(bounds.waiting_bytes_max, bounds.body_bytes_max),
+            readers: Readers::new(READ_AT_ONCE_MAX),
         }
     }
 
-    async fn take(&self, request: Request) -> Result<(), Refusal> {
+    async fn take(self: &Arc<Self>, request: Request) -> Result<(), Refusal> {
         let (parts, body) = request.into_parts();
         let whose = Caller::nobody(parts.extensions.get::<Peer>()).whose();
         let mut room = self.room(&parts.headers, whose)?;
@@ -95,14 +104,22 @@ impl Lane {
             return Err(Refusal::Unverified);
         }
         let turn = self.requests.take(whose, 1);
-        let _turn = turn.map_err(|_: Short| Refusal::Busy)?;
-        shape::bounded(&body, FIELDS_MAX).map_err(|excess| match excess {
-            Excess::Values(max) => ScanError::TooManyFields(max).into(),
-            Excess::Depth => Refusal::BadWebhook(excess.to_string()),
-        })?;
-        let stored = self.stored(&parts.headers, body);
-        let stored = stored.map_err(Refusal::BadWebhook)?;
-        self.door.accept_webhook(self.source, &stored).await
+        let turn = turn.map_err(|_: Short| Refusal::Busy)?;
+        let held = Arc::new((room, turn));
+        let (lane, until_read) = (Arc::clone(self), Arc::clone(&held));
+        let reading = (&self.readers, body.len());
+        let read = move || {
+            let _until_read = until_read;
+            shape::bounded(&body, FIELDS_MAX).map_err(|excess| match excess {
+                Excess::Values(max) => ScanError::TooManyFields(max).into(),
+                Excess::Depth => Refusal::BadWebhook(excess.to_string()),
+            })?;
+            let stored = lane.stored(&parts.headers, body);
+            stored.map_err(Refusal::BadWebhook)
+        };
+        let taken = self.door.accept_webhook(self.source, reading, read).await;
+        drop(held);
+        taken
     }
 
     /// Room for a request whose body comes, unless it says that it is too large, or shows that it
