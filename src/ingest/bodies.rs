@@ -226,6 +226,11 @@ impl Charge {
         why
     }
 
+    /// Whether the request is refused for something, which then counts.
+    pub(super) fn is_cut(&self) -> bool {
+        self.lock().cut.is_some()
+    }
+
     fn cut(&self) -> Option<Refusal> {
         self.lock().cut.take()
     }

@@ -5,6 +5,8 @@
 //! - Who may not send is refused before its body is read (`bodies`).
 //! - What a call holds is counted from its first byte until it is answered: its message too,
 //!   while its end does not come (`codec`).
+//! - A refusal counts once, be it the door's, tonic's or that of `bodies` (tests/it/ports/messages.rs,
+//!   `what_is_no_message_is_counted_once`).
 //! - A request over the bound is OUT_OF_RANGE, which no client tries again (tests/it/hostile,
 //!   bad_input).
 
@@ -65,14 +67,25 @@ impl Inner {
         let (Some(charge), DISPATCH) = (charge, request.uri().path()) else {
             return Status::unimplemented("").into_http();
         };
-        Grpc::new(RawCodec::new(charge))
+        let mut has_come = false;
+        let dispatch = Dispatch {
+            door: self.door.clone(),
+            has_come: &mut has_come,
+        };
+        let response = Grpc::new(RawCodec::new(charge.clone()))
             .accept_compressed(Gzip)
             .accept_compressed(Zstd)
             .send_compressed(Gzip)
             .send_compressed(Zstd)
             .max_decoding_message_size(self.request_bytes_max)
-            .unary(Dispatch(self.door.clone()), request)
-            .await
+            .unary(dispatch, request)
+            .await;
+        // What came to the door was counted there; what was cut off is by `bodies`.
+        if has_come || charge.is_cut() {
+            response
+        } else {
+            refused_before(&self.door, response)
+        }
     }
 }
 
@@ -89,10 +102,8 @@ impl Service<HttpRequest> for Calls {
         let Self(calls) = self.clone();
         Box::pin(async move {
             let (bodies, door) = (&calls.bodies, &calls.door);
-            let next = async |request: http::Request<Watched>| {
-                let response = calls.answer(request).await;
-                name_too_large(door, response).map(Body::new)
-            };
+            let next =
+                async |request: http::Request<Watched>| calls.answer(request).await.map(Body::new);
             Ok(bodies
                 .watch(door, Who::Clients, request, next, refuse)
                 .await)
@@ -106,34 +117,35 @@ pub(super) fn refuse(refusal: &Refusal) -> HttpResponse {
     answer.map(Body::new)
 }
 
-/// tonic refuses a request over the bound before any handler sees it: as
-/// OUT_OF_RANGE, or as RESOURCE_EXHAUSTED where it was compressed, which clients
-/// of this service take as "full, try again". Our own refusals of that kind carry
-/// a pushback; one without is about the size, and becomes OUT_OF_RANGE.
-fn name_too_large<B>(door: &Door, mut response: http::Response<B>) -> http::Response<B> {
+/// Counts what tonic refuses before any handler sees it: a request over the bound, and what is no
+/// message. The first is OUT_OF_RANGE, or RESOURCE_EXHAUSTED where it was compressed, which
+/// clients of this service take as "full, try again": it becomes OUT_OF_RANGE.
+fn refused_before<B>(door: &Door, mut response: http::Response<B>) -> http::Response<B> {
     let headers = response.headers_mut();
     let code = headers.get(Status::GRPC_STATUS);
-    let is_exhausted = code.is_some_and(|code| code == "8");
-    let is_out_of_range = code.is_some_and(|code| code == "11");
-    let is_ours = headers.contains_key("grpc-retry-pushback-ms");
-    if is_exhausted && !is_ours {
+    if code.is_some_and(|code| code == "8" || code == "11") {
         headers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("11"));
-    }
-    if (is_exhausted && !is_ours) || is_out_of_range {
         door.refused_too_large();
+    } else {
+        door.refused_malformed();
     }
     response
 }
 
 /// The one call.
-struct Dispatch(Door);
+struct Dispatch<'a> {
+    door: Door,
+    /// Whether a message has come here.
+    has_come: &'a mut bool,
+}
 
-impl UnaryService<Bytes> for Dispatch {
+impl UnaryService<Bytes> for Dispatch<'_> {
     type Response = Answer;
     type Future = BoxFuture<'static, Result<Response<Answer>, Status>>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let door = self.0.clone();
+        *self.has_come = true;
+        let door = self.door.clone();
         Box::pin(async move { dispatch(&door, request).await })
     }
 }

@@ -180,6 +180,11 @@ impl Door {
         refusal
     }
 
+    /// Counts a request that was refused for what it is before its bytes came here.
+    pub fn refused_malformed(&self) {
+        self.0.metrics.request(self.0.name, "malformed");
+    }
+
     /// Counts a request that was refused for its size before its bytes came here.
     pub fn refused_too_large(&self) {
         self.0.metrics.request(self.0.name, "too_large");

@@ -185,6 +185,9 @@ async fn take_events(
         Err(rejection) => {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 app.door.refused_too_large();
+            } else if !charge.is_cut() {
+                // It broke off, or cannot be decompressed.
+                app.door.refused_malformed();
             }
             return rejection.into_response();
         }

@@ -140,6 +140,56 @@ async fn a_call_has_one_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_message_is_counted_once() {
+    let scratch = Scratch::new("port_no_message");
+    let mut collector = Collector::new(&scratch, &format!("{ROOM}max_request_events = 2\n"));
+    collector.start().await;
+    let counted = |door: &str, outcome: &str| {
+        collector.metric(&format!(
+            "holdfast_ingest_requests_total{{door=\"{door}\",outcome=\"{outcome}\"}}"
+        ))
+    };
+    let client = connect(collector.grpc).await;
+    let dispatched = async |bytes: Bytes| {
+        let (answer, sender) = call(&client, &[]);
+        sender.unbounded_send(Ok(Frame::data(bytes))).unwrap();
+        drop(sender);
+        let answer = tokio::time::timeout(LIMIT, answer).await.unwrap().unwrap();
+        status(&answer).to_owned()
+    };
+    // What cannot be decompressed, a kind of message that there is not, and none at all.
+    for bytes in [&b"\x01\0\0\0\x03xxx"[..], b"\x07\0\0\0\0", b""] {
+        assert_ne!(dispatched(bytes.into()).await, "0", "{bytes:?}");
+    }
+    assert_eq!(counted("grpc", "malformed"), 3.0);
+    // Three events, which the door refuses, and one byte too much, which never comes there.
+    assert_eq!(dispatched(message(&[0x2a, 0].repeat(3))).await, "11");
+    assert_eq!(counted("grpc", "too_large"), 1.0);
+    let over = message(&vec![0; (1 << 20) + 1]);
+    assert_eq!(dispatched(over).await, "11");
+    assert_eq!(counted("grpc", "too_large"), 2.0);
+    // What is cut off counts as that alone.
+    assert_eq!(
+        dispatched([message(b""), message(b"")].concat().into()).await,
+        "3"
+    );
+    assert_eq!(counted("grpc", "malformed"), 4.0);
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let url = format!("http://127.0.0.1:{}/events", collector.http);
+    let posted = async |encoding: &str, body: &'static str| {
+        let request = reqwest::Client::new().post(&url).body(body);
+        let request = request.header("content-encoding", encoding);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(posted("gzip", "no gzip").await, 400);
+    assert_eq!(counted("http", "malformed"), 1.0);
+    let events = r#"{"events":[{},{},{}]}"#;
+    assert_eq!(posted("identity", events).await, 413);
+    assert_eq!(counted("http", "too_large"), 1.0);
+    assert_eq!(counted("http", "malformed"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_counts_as_it_is_in_memory() {
     let scratch = Scratch::new("port_heads");
     let mut collector = Collector::new(&scratch, ROOM);
