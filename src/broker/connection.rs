@@ -8,6 +8,8 @@
 //! - All who wait on one [`Broker`] say once together that it is away, and once that it is back
 //!   (`connect_forever_says_once_that_the_broker_is_away_and_once_that_it_is_back`,
 //!   `many_who_wait_say_it_once_together`).
+//! - A node that opens sessions and does nothing on them is left for the next address
+//!   (`a_node_that_does_nothing_is_left_for_the_next_address`).
 //! - Once one session is opened, all who wait for the broker try at once
 //!   (`one_who_finds_the_broker_back_wakes_the_others`).
 //! - No `Debug`, error or log line has a password
@@ -83,7 +85,8 @@ const AWAY: &str = "the broker is away; trying again until it is back";
 struct Addresses {
     targets: Vec<Target>,
     options: Options,
-    /// Where the next session starts to try: the address that worked last, or one further.
+    /// Where the next session starts to try: the address that worked last, or one further where
+    /// what was done on a session with that one failed.
     next: Arc<AtomicUsize>,
     /// Held by the one who asks for the others whether the broker is back.
     scout: Mutex<()>,
@@ -201,7 +204,10 @@ impl Broker {
     /// is lost, the broker counts as away until the guard is dropped, which is to be held until
     /// the next one is opened; `None` where it stands, and what was done on it failed.
     pub async fn lost(&self, session: &Session, reason: &str) -> Option<Waiter> {
-        timeout(SETTLE, session.closed()).await.ok()?;
+        if timeout(SETTLE, session.closed()).await.is_err() {
+            self.go_further(session.address());
+            return None;
+        }
         let waiter = self.0.away.wait();
         let now = Instant::now();
         if waiter.is_new(ABSENT, now.checked_sub(LATE).unwrap_or(now)) {
@@ -210,6 +216,19 @@ impl Broker {
             tracing::debug!(address = session.address(), reason, "a session is lost");
         }
         Some(waiter)
+    }
+
+    /// The next session is with another address than this one: a node may answer there that does
+    /// nothing. Once for all who find it out.
+    fn go_further(&self, address: &str) {
+        let Addresses { targets, next, .. } = &*self.0;
+        let is = next.load(Ordering::Relaxed);
+        if targets.get(is).is_some_and(|at| at.label == address) {
+            let further = (is + 1) % targets.len();
+            // Where it fails, another has moved it.
+            next.compare_exchange(is, further, Ordering::Relaxed, Ordering::Relaxed)
+                .ok();
+        }
     }
 
     /// Opens a session, however long the broker is away; `None` if `cancel` came first. All who

@@ -44,6 +44,28 @@ async fn addresses_are_tried_in_turn() {
 }
 
 #[tokio::test]
+async fn a_node_that_does_nothing_is_left_for_the_next_address() {
+    let url = healthy().await.amqp_url();
+    let broker = broker(&[&url, &url.replace("127.0.0.1", "localhost")]);
+    let opened = async || broker.session().await.unwrap();
+    let session = opened().await;
+    let with_it = opened().await;
+    assert!(session.address().starts_with("127.0.0.1:"));
+    assert_eq!(with_it.address(), session.address());
+    // What was done on them failed, and they stand: the second says nothing new.
+    assert!(broker.lost(&session, "no confirm").await.is_none());
+    assert!(broker.lost(&with_it, "no confirm").await.is_none());
+    let next = opened().await;
+    assert!(next.address().starts_with("localhost:"));
+    assert!(broker.lost(&next, "no confirm").await.is_none());
+    let last = opened().await;
+    assert_eq!(last.address(), session.address());
+    for session in [session, with_it, next, last] {
+        session.close().await;
+    }
+}
+
+#[tokio::test]
 async fn what_comes_after_a_close_is_an_error_and_not_a_wait() {
     let session = session(healthy().await).await;
     session.clone().close().await;
