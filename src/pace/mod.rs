@@ -8,6 +8,8 @@
 //!   sink, but not stopped: a window of [`WINDOW_MIN`] messages, or [`TRICKLE_RATE`] events
 //!   a second, stay. Only fresh events that take all of `max_rate` or of the window by
 //!   themselves leave it nothing (tests in `tests`).
+//! - What slows a way out is shown while it is so, and some seconds longer (test
+//!   `what_slowed_a_way_out_is_not_shown_for_ever`).
 //! - Nothing here decides what is delivered, only when.
 
 mod pacer;
@@ -69,7 +71,16 @@ pub struct Pace(Arc<Shared>);
 struct Shared {
     settings: watch::Sender<Settings>,
     overload: Mutex<Option<(Instant, String)>>,
-    ways: Mutex<BTreeMap<String, WayPace>>,
+    ways: Mutex<BTreeMap<String, Told>>,
+}
+
+/// What a way out said last.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    pace: WayPace,
+    /// Until when what slows it holds, if something does: one that sends nothing any more, or is
+    /// not slowed any more and says nothing of it, would leave it there.
+    until: Option<Instant>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -113,7 +124,16 @@ impl Pace {
     /// How the ways out go, by name.
     #[must_use]
     pub fn ways(&self) -> BTreeMap<String, WayPace> {
-        lock(&self.0.ways).clone()
+        self.ways_at(Instant::now())
+    }
+
+    fn ways_at(&self, now: Instant) -> BTreeMap<String, WayPace> {
+        let of = |(way, told): (&String, &Told)| {
+            let mut pace = told.pace.clone();
+            pace.slowed = pace.slowed.filter(|_| told.until > Some(now));
+            (way.clone(), pace)
+        };
+        lock(&self.0.ways).iter().map(of).collect()
     }
 
     fn overload(&self, now: Instant) -> Option<(Instant, String)> {

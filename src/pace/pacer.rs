@@ -1,7 +1,7 @@
 //! The pace of one way out: what may go now, and when the next may. Kept by its pump; the
 //! invariants stand in `mod.rs`.
 
-use super::{Lane, Pace, Settings, WayPace, lock};
+use super::{Lane, Pace, Settings, Told, WayPace, lock};
 use std::time::{Duration, Instant};
 
 /// Messages of a backlog that may wait for their confirm however slow all is.
@@ -22,6 +22,16 @@ const FRESH_HOLD: Duration = Duration::from_secs(5);
 
 /// Seconds of its rate that a bucket holds: bursts of a single read.
 const BURST_S: f64 = 0.1;
+
+/// The longest wait that is asked for: then the settings may be others.
+const WAIT_MAX_S: f64 = 3600.0;
+
+/// How long what was told holds when nothing is told any more: longer than any pause between two
+/// words of what still is so.
+const TOLD_HOLD: Duration = Duration::from_secs(5);
+
+/// How much later what was told has to hold before it is told again.
+const TOLD_STEP: Duration = Duration::from_secs(1);
 
 /// Weight of the newest confirm in the latency that is shown and acted upon.
 const LATENCY_WEIGHT: f64 = 0.05;
@@ -48,7 +58,7 @@ impl Bucket {
         self.at = self.at.max(now);
         // One that comes at once would come too early by rounding.
         let wait = (1e-6 - self.events).max(0.0) / rate;
-        (self.events <= 0.0).then(|| now + Duration::from_secs_f64(wait.max(1e-3)))
+        (self.events <= 0.0).then(|| now + Duration::from_secs_f64(wait.clamp(1e-3, WAIT_MAX_S)))
     }
 }
 
@@ -70,7 +80,7 @@ pub struct Pacer {
     heeded: Option<Instant>,
     fresh_at: Option<Instant>,
     full: Option<String>,
-    told: WayPace,
+    told: Told,
 }
 
 impl Pacer {
@@ -92,7 +102,7 @@ impl Pacer {
             heeded: None,
             fresh_at: None,
             full: None,
-            told: WayPace::default(),
+            told: Told::default(),
         }
     }
 
@@ -128,9 +138,9 @@ impl Pacer {
         if trickles {
             due = due.max(self.trickle.due(TRICKLE_RATE, now));
         }
-        if due.is_some() {
+        if let Some(at) = due {
             let of_rate = |rate| format!("at most {rate} events a second (forward.max_rate)");
-            self.tell(full.cloned().or_else(|| rate.map(of_rate)));
+            self.tell(full.cloned().or_else(|| rate.map(of_rate)), now.max(at));
             return due;
         }
         let taken = events as f64;
@@ -185,7 +195,7 @@ impl Pacer {
         if slowed.is_none() && self.makes_way(now) {
             slowed.clone_from(&self.full);
         }
-        self.tell(slowed);
+        self.tell(slowed, now);
     }
 
     fn shrink(&mut self, factor: f64) {
@@ -197,8 +207,8 @@ impl Pacer {
     pub fn restart(&mut self) {
         self.window = WINDOW_MIN as f64;
         self.latency_s = None;
-        self.told = WayPace::default();
-        lock(&self.pace.0.ways).insert(self.way.clone(), WayPace::default());
+        self.told = Told::default();
+        lock(&self.pace.0.ways).insert(self.way.clone(), Told::default());
     }
 
     /// Which queue of those that fresh events go to is full, if any.
@@ -206,14 +216,18 @@ impl Pacer {
         self.full = which;
     }
 
-    /// Says how it goes, where that has changed.
-    fn tell(&mut self, slowed: Option<String>) {
+    /// Says how it goes, which is so until some time after `at`, where that has changed.
+    fn tell(&mut self, slowed: Option<String>, at: Instant) {
         let latency_ms = self.latency_s.map(|s| (s * 1e4).round() / 10.0);
-        let told = WayPace {
-            confirm_latency_ms: latency_ms,
-            slowed,
+        let told = Told {
+            until: slowed.is_some().then(|| at + TOLD_HOLD),
+            pace: WayPace {
+                confirm_latency_ms: latency_ms,
+                slowed,
+            },
         };
-        if told != self.told {
+        let holds_longer = told.until > self.told.until.map(|until| until + TOLD_STEP);
+        if told.pace != self.told.pace || holds_longer {
             self.told = told.clone();
             lock(&self.pace.0.ways).insert(self.way.clone(), told);
         }

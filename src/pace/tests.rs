@@ -159,3 +159,54 @@ fn a_backlog_trickles_while_fresh_events_wait_in_full_queues() {
     let after = sent(&mut pacer, &[Lane::Fresh, Lane::Backlog], 10, start, 10);
     assert!((1_900..=2_100).contains(&after[1]), "{after:?}");
 }
+
+#[test]
+fn however_small_a_share_is_its_wait_is_a_time() {
+    for backlog_share in [1e-20, 1e-9, f64::MIN_POSITIVE] {
+        let (_, mut pacer) = paced(Some(1), backlog_share);
+        let now = Instant::now();
+        assert_eq!(pacer.admit(Lane::Fresh, 1, now), None);
+        let later = now + Duration::from_secs(2);
+        assert_eq!(pacer.admit(Lane::Backlog, 10, later), None);
+        let later = later + Duration::from_secs(2);
+        let due = pacer.admit(Lane::Backlog, 1, later).unwrap();
+        assert_eq!(due, later + Duration::from_secs(3600), "not for ever");
+    }
+}
+
+#[test]
+fn what_slowed_a_way_out_is_not_shown_for_ever() {
+    let (pace, mut pacer) = paced(Some(10), 1.0);
+    let slowed = |at| pace.ways_at(at)["w"].slowed.clone();
+    let start = Instant::now();
+    assert_eq!(pacer.admit(Lane::Fresh, 100, start), None);
+    // It waits for ten seconds, in which nothing more is said.
+    let due = pacer.admit(Lane::Fresh, 1, start).unwrap();
+    assert!(due > start + Duration::from_secs(9));
+    assert!(slowed(start).unwrap().contains("at most 10"));
+    assert!(slowed(due + Duration::from_secs(4)).is_some());
+    assert_eq!(slowed(due + Duration::from_secs(6)), None);
+    // As long as it is said again it is so.
+    let mut now = due;
+    for _ in 0..100 {
+        now += Duration::from_millis(200);
+        pacer.admit(Lane::Fresh, 3, now);
+        assert!(slowed(now).is_some());
+    }
+    // What is lifted is not said again, also where something goes.
+    pace.set(Settings::default());
+    for _ in 0..100 {
+        now += Duration::from_millis(200);
+        assert_eq!(pacer.admit(Lane::Fresh, 3, now), None);
+    }
+    assert_eq!(slowed(now), None);
+    // What a confirm told ends with the traffic, too; the latency stays.
+    assert_eq!(pacer.admit(Lane::Fresh, 1, now), None);
+    pacer.confirmed(Duration::from_secs(2), now);
+    assert!(slowed(now).unwrap().contains("confirms slowly"));
+    assert_eq!(slowed(now + Duration::from_secs(6)), None);
+    assert_eq!(
+        pace.ways_at(now + Duration::from_secs(6))["w"].confirm_latency_ms,
+        Some(2000.0)
+    );
+}
