@@ -9,6 +9,8 @@
 //! - A consumer is connected once the broker took all its workers, and after a failure once
 //!   they held for longer than any wait between two tries; else each try would hide how long
 //!   it is away (test `what_one_consumer_loses_is_its_own_line`).
+//! - A consumer is not connected from when its session is lost, whatever its workers still wait
+//!   for (tests/it/consumers.rs, `a_lost_session_shows_while_the_sink_is_away`).
 //! - A queue that is gone is found and declared again, even where the broker does not say that
 //!   it went (tests/it/consumers.rs, `a_queue_that_went_unsaid_is_found_and_made_again`).
 //! - The loss of the broker is said once for all consumers (`Broker`); what one loses by
@@ -175,8 +177,9 @@ impl Consumers {
             tokio::time::sleep(proof).await;
         };
         let gone = gone(session, &consumer.queue);
-        tokio::pin!(holds, gone, watching);
-        let mut watches = true;
+        let closed = session.closed();
+        tokio::pin!(holds, gone, watching, closed);
+        let (mut watches, mut is_closed) = (true, false);
         let (mut is_connected, mut first) = (false, None);
         loop {
             tokio::select! {
@@ -192,7 +195,13 @@ impl Consumers {
                     round.cancel();
                 }
                 () = &mut watching, if watches => watches = false,
-                () = &mut holds, if !is_connected && first.is_none() => {
+                // A worker that holds a batch for a sink that is away notices it after that.
+                () = &mut closed, if !is_closed => {
+                    is_closed = true;
+                    self.metrics.connected(&consumer.queue, false);
+                    self.metrics.trouble(&consumer.queue, "the connection closed");
+                }
+                () = &mut holds, if !is_connected && !is_closed && first.is_none() => {
                     is_connected = true;
                     self.metrics.connected(&consumer.queue, true);
                 }

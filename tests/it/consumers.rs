@@ -231,6 +231,25 @@ async fn a_queue_that_went_unsaid_is_found_and_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_session_shows_while_the_sink_is_away() {
+    const QUEUE: &str = "webengage_ch_event_q";
+    let consumers = format!("[[consumer]]\nqueue = \"{QUEUE}\"\nworkers = 1\n");
+    let mut site = Site::start("lost_unseen", &consumers).await;
+    site.clickhouse.pause().await;
+    let event = json!({"appType": "USER", "userId": "u", "eventName": "n", "eventTime": "2023-11-14T22:13:20Z", "eventData": {}});
+    site.publish("webengage_event.dx", "EVENT", &event.to_string())
+        .await;
+    assert_eq!(site.held(QUEUE, 1).await, 1);
+    site.rabbitmq.kill();
+    let connected = format!("holdfast_connected{{who=\"{QUEUE}\"}}");
+    eventually("it shows", Duration::from_secs(5), || async {
+        site.collector.metric(&connected) == 0.0
+    })
+    .await;
+    site.clickhouse.resume().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_reaches_its_own_queue_alone_and_keeps_its_key() {
     let quick = "[[consumer]]\nqueue = \"webengage_ch_event_q\"\nretry_delay = \"10ms\"\n";
     let site = Site::start("siblings", quick).await;
