@@ -11,6 +11,8 @@
 //! - Every request is in one segment, or in a gap that the backlog's reader has still before
 //!   it: nothing is read twice, nothing is left out, wherever fresh segments begin (test
 //!   `whatever_leads_everything_is_read_once_and_passed_at_last`).
+//! - What was delivered ahead up to the log's end is led on from there (test
+//!   `what_is_delivered_to_the_end_is_led_on`).
 //! - A segment says that requests are passed over its contiguous prefix alone (`flight`).
 
 use super::flight::Flight;
@@ -100,14 +102,22 @@ impl Lanes {
     }
 
     /// Fresh requests get a lane, or a new one, that begins at `at`. What lies between the
-    /// last one's end and there is left to the backlog.
-    pub(super) fn lead(&mut self, at: Seq) {
-        if self.segments.last().is_some_and(|last| last.end >= at) {
-            return;
-        }
-        self.segments
-            .push(Segment::new(Span { first: at, end: at }));
+    /// last one's end and there is left to the backlog. Where the last one ends there, or beyond,
+    /// it goes on from its end. Returns where the lane's reader has to begin; none where it is
+    /// that far already.
+    pub(super) fn lead(&mut self, at: Seq) -> Option<Seq> {
+        let last = self.segments.last().map(|last| last.end);
+        let begins = match last.filter(|end| *end >= at) {
+            Some(_) if self.leads || self.current + 1 >= self.segments.len() => return None,
+            Some(end) => end,
+            None => {
+                self.segments
+                    .push(Segment::new(Span { first: at, end: at }));
+                at
+            }
+        };
         self.leads = true;
+        Some(begins)
     }
 
     /// A request was read for the backlog, or for the fresh lane.

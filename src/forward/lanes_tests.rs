@@ -114,6 +114,38 @@ impl World {
     }
 }
 
+#[test]
+fn what_is_delivered_to_the_end_is_led_on() {
+    let span = |first, end| Span {
+        first: Seq(first),
+        end: Seq(end),
+    };
+    let mut lanes = Lanes::new(Seq(1), &[span(500, 1000)]);
+    assert_eq!(lanes.lead(Seq(1000)), Some(Seq(1000)));
+    assert!(lanes.leads() && lanes.segments.len() == 2);
+    // Once, and from then on as any.
+    assert_eq!(lanes.lead(Seq(1000)), None);
+    assert_eq!(lanes.limit(), Seq(500));
+    lanes.add(true, Seq(1000), 1, Tally::default());
+    lanes.reach(true, Seq(1001));
+    assert_eq!((lanes.in_flight(true), lanes.in_flight(false)), (1, 0));
+    assert_eq!(lanes.take_read(true).map(|taken| taken.0), None);
+    lanes.done(Seq(1000));
+    let taken = lanes.take(Seq(1000)).map(|taken| taken.0);
+    assert_eq!(taken, Some(span(1000, 1001)));
+    assert_eq!(lanes.lead(Seq(2000)), Some(Seq(2000)));
+    // The backlog's reader comes to what was ahead, and goes on behind it.
+    lanes.reach(false, Seq(500));
+    assert_eq!(lanes.jump(), Some(Seq(1001)));
+    assert!(lanes.leads());
+    lanes.reach(false, Seq(2000));
+    assert_eq!(lanes.jump(), Some(Seq(2000)));
+    assert!(!lanes.leads());
+    // Nothing to lead: what is ahead is all that there is.
+    assert_eq!(lanes.lead(Seq(2000)), None);
+    assert!(!lanes.leads());
+}
+
 proptest! {
     #[test]
     fn whatever_leads_everything_is_read_once_and_passed_at_last(
@@ -132,10 +164,8 @@ proptest! {
                 Step::Come(count) => world.end += count,
                 Step::Read(fresh, count) => world.read(fresh, count),
                 Step::Lead => {
-                    let end = Seq(world.end);
-                    world.lanes.lead(end);
-                    if world.lanes.leads() && world.readers[1] < end.0 {
-                        world.readers[1] = world.lanes.segments.last().unwrap().end.0;
+                    if let Some(at) = world.lanes.lead(Seq(world.end)) {
+                        world.readers[1] = at.0;
                     }
                 }
                 Step::Confirm(count, order) => {

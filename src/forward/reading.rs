@@ -155,8 +155,10 @@ impl Run<'_> {
             return;
         }
         let at = self.backlog.durable_end();
+        let Some(at) = self.lanes.lead(at) else {
+            return;
+        };
         tracing::info!(next_seq = %self.cursor.next(), fresh_seq = %at, "fresh events go ahead of the backlog");
-        self.lanes.lead(at);
         if self.depth.is_none() {
             self.depth = Some(Watch::begin(self.session, self.queues()));
         }
