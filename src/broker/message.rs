@@ -79,6 +79,9 @@ pub enum HeaderValue {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opaque(pub(super) AMQPValue);
 
+/// A name in a header table costs its length, a type and a size on top of its text.
+const HEADER_OVERHEAD: usize = 8;
+
 /// A message's headers, ordered by name (lapin sends and keeps them so).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Headers(pub(super) BTreeMap<Cow<'static, str>, HeaderValue>);
@@ -137,8 +140,9 @@ impl Headers {
         self.0.remove(name)
     }
 
-    /// About how many bytes the headers take on the wire; `overhead` is added for each value.
-    pub(super) fn encoded_len(&self, overhead: usize) -> usize {
+    /// About how many bytes the headers take on the wire, and no fewer.
+    pub(super) fn encoded_len(&self) -> usize {
+        let overhead = HEADER_OVERHEAD;
         let each = |(name, value): (&Cow<'static, str>, &HeaderValue)| {
             let value = match value {
                 HeaderValue::Text(text) => text.len(),
@@ -274,6 +278,12 @@ pub(super) fn short(what: &str, text: &str) -> Result<ShortString, String> {
 }
 
 impl Message {
+    /// About how many bytes it takes: its body and its headers, which others may fill with as much.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.body.len() + self.headers.encoded_len()
+    }
+
     /// The properties to publish with, numbered.
     pub(super) fn to_properties(&self, number: u64) -> Result<BasicProperties, String> {
         let mut table = BTreeMap::new();

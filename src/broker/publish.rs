@@ -34,8 +34,22 @@ use super::session::{Session, answer};
 /// The encoded headers of a message must fit in one frame (128 KiB by default) with its other
 /// properties; the broker ends the whole connection over a larger one.
 const MAX_HEADER_BYTES: usize = 100 * 1024;
-/// A name in a header table costs its length, a type and a size on top of its text.
-const HEADER_OVERHEAD: usize = 8;
+
+/// What the other properties of a message may take of a frame: some strings of at most 255 bytes,
+/// and the number of the publish.
+const OTHER_PROPERTIES_BYTES: usize = 4 * 1024;
+
+/// How many bytes the headers of a message may take where a frame has at most so many; 0 is
+/// without a limit.
+fn max_header_bytes(frame_max: u32) -> usize {
+    let frame = match usize::try_from(frame_max) {
+        Ok(0) | Err(_) => return MAX_HEADER_BYTES,
+        Ok(frame) => frame,
+    };
+    // The least frame of AMQP is no larger than that, and has room for something.
+    let left = frame.saturating_sub(OTHER_PROPERTIES_BYTES).max(frame / 2);
+    left.min(MAX_HEADER_BYTES)
+}
 
 /// Limits of one publisher.
 #[derive(Clone, Debug)]
@@ -276,9 +290,10 @@ impl Publisher {
                 "{is} bytes of body, at most {most}"
             )));
         }
-        let headers = message.headers.encoded_len(HEADER_OVERHEAD);
-        if headers > MAX_HEADER_BYTES {
-            let text = format!("{headers} bytes of headers, at most {MAX_HEADER_BYTES}");
+        let headers = message.headers.encoded_len();
+        let most = max_header_bytes(self.session.frame_max());
+        if headers > most {
+            let text = format!("{headers} bytes of headers, at most {most}");
             return Err(PublishError::Invalid(text));
         }
         Ok((exchange, key))
@@ -287,3 +302,21 @@ impl Publisher {
 
 /// One publish from its frames to its confirmation.
 pub(super) type Flight = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_fit_into_the_frames_that_were_agreed_upon() {
+        for (frame_max, most) in [
+            (0, MAX_HEADER_BYTES),
+            (128 << 10, MAX_HEADER_BYTES),
+            (32 << 10, 28 << 10),
+            (8 << 10, 4 << 10),
+            (4 << 10, 2 << 10),
+        ] {
+            assert_eq!(max_header_bytes(frame_max), most, "{frame_max}");
+        }
+    }
+}

@@ -139,6 +139,11 @@ impl Session {
         &self.0.address
     }
 
+    /// The largest frame that was agreed upon, in bytes; 0: any.
+    pub(super) fn frame_max(&self) -> u32 {
+        self.0.connection.configuration().frame_max()
+    }
+
     /// What the broker refused by closing a channel.
     pub(super) fn refusals(&self) -> &Refusals {
         &self.0.refusals

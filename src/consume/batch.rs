@@ -18,7 +18,7 @@ use crate::event::documents::{Document, DocumentsError};
 use crate::event::limits;
 use std::collections::{HashMap, VecDeque};
 
-/// Bytes of messages after which a batch is written even if it has few rows.
+/// Bytes of messages, with their headers, after which a batch is written even if it has few rows.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// What a handler made of a document: its rows by place, or why it cannot be read.
@@ -112,7 +112,7 @@ impl Batch {
             && let Some(document) = waiting.pop_front()
         {
             self.rows += document.items.as_ref().map_or(1, Vec::len);
-            self.bytes += document.message.body.len();
+            self.bytes += document.message.bytes();
             self.documents.push(document);
         }
     }

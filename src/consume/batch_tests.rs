@@ -141,6 +141,17 @@ fn batches_end_within_a_message() {
     batch.fill(&mut waiting);
     assert!(batch.is_full());
     assert_eq!((batch.take().len(), waiting.len()), (2, 1));
+    // Headers are bytes, too.
+    let headed = |number: u64| {
+        let mut message = Message::default();
+        message
+            .headers
+            .set("x-large", "x".repeat(BATCH_BYTES_MAX / 2));
+        taken(delivered(message, number), false, handle)
+    };
+    let mut waiting: VecDeque<_> = (1..=3).flat_map(headed).collect();
+    batch.fill(&mut waiting);
+    assert_eq!((batch.take().len(), waiting.len()), (2, 1));
 }
 
 proptest! {

@@ -62,7 +62,7 @@ impl Intake {
     pub(super) async fn next(&mut self) -> Result<Option<Delivery>, ConsumeError> {
         let delivery = poll_fn(|cx| self.poll_next(cx)).await?;
         if let Some(delivery) = &delivery {
-            self.window.came(delivery.message.body.len());
+            self.window.came(delivery.message.bytes());
         }
         Ok(delivery)
     }

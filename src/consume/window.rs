@@ -22,8 +22,8 @@ const SAMPLES: f64 = 128.0;
 /// widened by, and once more for a mean that wavers.
 const OVER_MAX: f64 = 4.0;
 
-/// What a message has besides its body: headers and what is kept of it, reckoned high.
-const BESIDE_BODY_BYTES: f64 = 1024.0;
+/// What is kept of a message besides its body and headers, reckoned high.
+const BESIDE_BYTES: f64 = 1024.0;
 
 /// What one worker may hold.
 #[derive(Debug)]
@@ -49,10 +49,10 @@ impl Window {
         }
     }
 
-    /// A message of so many bytes came.
-    pub(super) fn came(&mut self, body_bytes: usize) {
+    /// A message came, of so many bytes of body and headers.
+    pub(super) fn came(&mut self, bytes: usize) {
         self.seen = (self.seen + 1.0).min(SAMPLES);
-        let bytes = body_bytes as f64 + BESIDE_BODY_BYTES;
+        let bytes = bytes as f64 + BESIDE_BYTES;
         self.mean_bytes += (bytes - self.mean_bytes) / self.seen;
         if f64::from(self.messages) * self.mean_bytes > OVER_MAX * self.bytes_max
             && self.messages > FIRST

@@ -42,6 +42,32 @@ async fn a_message_that_is_too_large_ends_one_channel_and_is_invalid_then() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_are_larger_than_a_frame_are_invalid_and_end_nothing() {
+    let node = troubled().await;
+    let limit = |bytes: u64| {
+        let set = format!("application:set_env(rabbit, frame_max, {bytes}).");
+        block_in_place(|| node.rabbitmqctl(&["eval", &set]));
+    };
+    limit(32 << 10);
+    let session = broker_with(&node, Options::default()).session().await;
+    limit(128 << 10);
+    let session = session.unwrap();
+    make(&session, "frames", QueueType::Classic).await;
+    let publisher = Publisher::open(&session).await.unwrap();
+    let headed = |bytes: usize| {
+        let mut message = to("frames", vec![0; 100 << 10]);
+        message.headers.set("x-large", "x".repeat(bytes));
+        message
+    };
+    let error = publisher.publish(&headed(40 << 10)).await.unwrap_err();
+    assert!(matches!(error, PublishError::Invalid(_)), "{error}");
+    assert!(error.to_string().contains("at most 28672"), "{error}");
+    confirmed(&publisher, &headed(27 << 10)).await;
+    assert!(publisher.is_open());
+    session.close().await;
+}
+
 #[tokio::test]
 async fn a_missing_exchange_ends_one_channel_and_is_unroutable_then() {
     let broker = broker_with(healthy().await, Options::default());
