@@ -258,13 +258,13 @@ impl DeadLetters {
             let name = |path: &Path| PathBuf::from(format!("{}{part}", path.display()));
             match std::fs::rename(name(&self.file), name(&aside)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::error!(%damage, %error, "the dead letters are damaged and cannot be set aside");
+                    tracing::error!(reason = %damage, %error, "the dead letters are damaged and cannot be set aside");
                     return false;
                 }
                 Ok(()) | Err(_) => {}
             }
         }
-        tracing::error!(%damage, file = %aside.display(), "the dead letters were damaged; the file is set aside, and a new one begun");
+        tracing::error!(reason = %damage, path = %aside.display(), "the dead letters were damaged; the file is set aside, and a new one begun");
         true
     }
 
