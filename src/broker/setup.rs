@@ -7,7 +7,9 @@
 //!   `a_part_has_what_its_queues_need`).
 
 use super::session::Session;
-use super::topology::{DeclareMode, QueueType, Topology, TopologyError, Warning, declare};
+use super::topology::{
+    DeclareMode, Object, QueueType, Topology, TopologyError, Trouble, Warning, declare,
+};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -60,16 +62,24 @@ impl Setup {
         &self.topology
     }
 
-    /// Declares everything on a session; differences are logged once.
+    /// Declares everything on a session; differences are logged once. Returns the queues that are
+    /// away with their nodes, which the caller has to say: they come and go.
     ///
     /// # Errors
     /// When the session is lost or nothing can be declared; worth another try.
-    pub async fn declare(&self, session: &Session) -> Result<(), TopologyError> {
+    pub async fn declare(&self, session: &Session) -> Result<Vec<String>, TopologyError> {
         let warnings = declare(session, &self.topology, self.mode, self.queue_type).await?;
+        let mut away = Vec::new();
         for warning in warnings {
-            self.say(&warning);
+            match (warning.trouble, &warning.object) {
+                (Trouble::Away, Object::Queue(name)) => {
+                    tracing::debug!("{warning}");
+                    away.push(name.clone());
+                }
+                _ => self.say(&warning),
+            }
         }
-        Ok(())
+        Ok(away)
     }
 
     fn say(&self, warning: &Warning) {

@@ -24,6 +24,9 @@ use super::{NOT_FOUND, broker_reply};
 /// The broker's code for something that exists with other properties.
 const PRECONDITION_FAILED: u16 = 406;
 
+/// How RabbitMQ ends what it says of a queue whose node is down.
+const AWAY: &str = "' is down or inaccessible";
+
 /// How an exchange routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExchangeKind {
@@ -137,6 +140,9 @@ pub enum Trouble {
     Differs,
     /// It does not exist (or, for a binding, an end of it does not).
     Missing,
+    /// It is a durable queue on a node that is down: it is back with its node, and until then
+    /// nothing is routed to it.
+    Away,
     /// The broker refused, took too long, or cannot carry the name.
     Failed,
 }
@@ -219,6 +225,13 @@ pub async fn declare(
     Ok(declarer.warnings)
 }
 
+/// Whether the broker's word on an object is that it is there, on a node that is not. The code is
+/// that of what does not exist; the text is `rabbit_amqqueue:absent` of RabbitMQ: "home node 'n'
+/// of durable queue 'q' in vhost '/' is down or inaccessible".
+fn is_away(object: &Object, text: &str) -> bool {
+    matches!(object, Object::Queue(_)) && text.contains("home node '") && text.ends_with(AWAY)
+}
+
 struct Declarer<'a> {
     session: &'a Session,
     queue_type: QueueType,
@@ -273,6 +286,7 @@ impl Declarer<'_> {
                 return Err(lost(error));
             }
             Ok(Err(error)) => match broker_reply(&error) {
+                Some((NOT_FOUND, text)) if is_away(object, &text) => (Trouble::Away, text),
                 Some((NOT_FOUND, text)) => (Trouble::Missing, text),
                 Some((PRECONDITION_FAILED, text)) if !passive => (Trouble::Differs, text),
                 Some((_, text)) => (Trouble::Failed, text),
@@ -342,5 +356,25 @@ impl Declarer<'_> {
                 answer(channel.queue_bind(queue, exchange, key, options, none)).await
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_whose_node_is_down_is_away_and_not_missing() {
+        let queue = Object::Queue("q".to_owned());
+        let text = "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible";
+        assert!(is_away(&queue, text));
+        assert!(!is_away(&queue, "NOT_FOUND - no queue 'q' in vhost '/'"));
+        assert!(!is_away(&Object::Exchange("q".to_owned()), text));
+        let warning = Warning {
+            object: queue,
+            trouble: Trouble::Away,
+            detail: text.to_owned(),
+        };
+        assert!(!warning.is_usable());
     }
 }

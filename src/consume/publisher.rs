@@ -4,12 +4,15 @@
 //!
 //! # Invariants
 //! - Returns after the confirm, or after the dead-letter store has it (when no
-//!   queue takes it), or with `Stopped`.
+//!   queue takes it, and not because the queue's node is down), or with `Stopped`.
 //! - What keeps messages from the broker is said once for all that wait for it: its absence
 //!   by `Broker`, all else here.
 
 use super::deliver::Stopped;
-use crate::broker::{Broker, Message, Outcome, PublishOptions, Publisher, Session};
+use crate::broker::{
+    Broker, DeclareMode, Message, Outcome, PublishOptions, Publisher, Queue, QueueType, Session,
+    Topology, Trouble, declare,
+};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{HOST_HEADER, INDEXES_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER};
 use crate::event::parcel::{Destination, Parcel};
@@ -59,11 +62,12 @@ impl SafePublisher {
         }
     }
 
-    /// Publishes until it is safe. `way_out` is the consumer's queue, for dead letters.
+    /// Publishes until it is safe. `way_out` is the consumer's queue, for dead letters; `queue`
+    /// the one that the message is for.
     pub(super) async fn publish(
         &self,
         way_out: &str,
-        message: &Message,
+        (message, queue): (&Message, &str),
         reason: &str,
         stop: &CancellationToken,
     ) -> Result<(), Stopped> {
@@ -83,6 +87,10 @@ impl SafePublisher {
                 Ok(Outcome::Confirmed) => {
                     self.trouble.worked();
                     return Ok(());
+                }
+                Ok(Outcome::Unroutable { .. }) if self.is_away(queue).await => {
+                    let reason = format!("the node of queue {queue:?} is down");
+                    self.say(&mut troubled, way_out, &reason, began);
                 }
                 Ok(Outcome::Unroutable { text, .. }) => {
                     self.trouble.worked();
@@ -112,6 +120,27 @@ impl SafePublisher {
                 () = stop.cancelled() => return Err(Stopped),
             }
         }
+    }
+
+    /// Whether a queue is there, on a node that is not. What is not answered is no: the message
+    /// would go nowhere for as long.
+    async fn is_away(&self, queue: &str) -> bool {
+        let session = self.open.lock().await.as_ref().map(|open| open.0.clone());
+        let Some(session) = session else {
+            return false;
+        };
+        let queue = Queue {
+            name: queue.to_owned(),
+            bindings: Vec::new(),
+        };
+        let topology = Topology {
+            exchanges: Vec::new(),
+            queues: vec![queue],
+        };
+        // The type says nothing where it is only looked for.
+        let (mode, kind) = (DeclareMode::Passive, QueueType::Quorum);
+        let warnings = declare(&session, &topology, mode, kind).await;
+        warnings.is_ok_and(|warnings| warnings.iter().any(|w| w.trouble == Trouble::Away))
     }
 
     async fn publisher(&self, stop: &CancellationToken) -> Result<Arc<Publisher>, Stopped> {

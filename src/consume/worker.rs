@@ -252,11 +252,12 @@ impl Worker {
             let line = history::refused(now_ms, &consumer.queue, attempts, &refusal.reason);
             let lines = history::with(headers.list(HISTORY_HEADER), line);
             headers.set(HISTORY_HEADER, lines);
-            if again && refusal.retry {
+            let queue = if again && refusal.retry {
                 metrics.consumed(&consumer.queue, "retried", 1);
                 // The default exchange reaches this queue alone; the key is kept aside.
                 message.exchange = String::new();
                 message.routing_key.clone_from(&consumer.queue);
+                &consumer.queue
             } else {
                 let outcome = if refusal.at.is_none() {
                     "unreadable"
@@ -289,10 +290,11 @@ impl Worker {
                 message.routing_key.clone_from(&consumer.error_key);
                 // What this consumer's attempts were says nothing to the next one's.
                 message.headers.set(RETRY_COUNT_HEADER, 0_i64);
-            }
-            let publish = self
-                .publisher
-                .publish(&consumer.queue, &message, &refusal.reason, stop);
+                &consumer.error_queue
+            };
+            let publish =
+                self.publisher
+                    .publish(&consumer.queue, (&message, queue), &refusal.reason, stop);
             Box::pin(publish).await.map_err(|Stopped| End::Stopped)?;
         }
         Ok(tag)

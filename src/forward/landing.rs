@@ -3,11 +3,13 @@
 //!
 //! A queue or a binding may be lost while the session stands. What no queue takes although this
 //! host declares one for it goes elsewhere after that was declared anew, and not before (test
-//! `a_lost_binding_is_made_anew_before_events_go_elsewhere`).
+//! `a_lost_binding_is_made_anew_before_events_go_elsewhere`). Where such a queue is there and its
+//! node is not, it waits (`held`; test `what_is_for_a_queue_whose_node_is_down_waits_for_it`).
 
+use super::held;
 use super::outgoing::{NAME, Outgoing};
 use super::pump::{End, Landed, Run};
-use crate::broker::{Confirm, Outcome};
+use crate::broker::{Confirm, Message, Outcome, Setup};
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::journal::{Passed, Span};
@@ -17,13 +19,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Wait before a message that the broker did not take is sent again: a full queue
-/// needs time, and must not be hammered.
-const NACK_DELAY: Duration = Duration::from_secs(2);
+/// How often the queues of an exchange are declared for the sake of what none of them takes: some
+/// questions to the broker each time, which do not help where nothing is missing.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// How often the topology is declared for the sake of what no queue takes: some hundred questions
-/// to the broker each time, which do not help where nothing is missing.
+/// How often everything is declared while a queue is away: some hundred questions each time.
 const DECLARE_EVERY: Duration = Duration::from_secs(15);
+
+/// What is known of the queues that no message of an exchange got into.
+enum Sought {
+    /// They were declared after it was published.
+    Anew,
+    /// They were declared just before that, and are so again after this time at the earliest.
+    Later(Duration),
+    /// This one is on a node that is down.
+    Away(String),
+    /// They are as this host declares them, which was seen to for this message, or are not its to
+    /// declare.
+    There,
+}
 
 impl Run<'_> {
     pub(super) async fn publish(
@@ -78,7 +92,7 @@ impl Run<'_> {
     /// Acts on the broker's word on a message.
     async fn act(&mut self, landed: Landed, stop: &CancellationToken) -> Result<(), End> {
         let Landed {
-            outgoing,
+            mut outgoing,
             published,
             result,
         } = landed;
@@ -89,27 +103,50 @@ impl Run<'_> {
             Ok(Outcome::Confirmed) => {
                 let latency = published.elapsed();
                 metrics.confirmed(latency, outgoing.parts.len());
-                metrics.done(NAME);
+                self.is_taken(&outgoing);
                 self.pacer.confirmed(latency, Instant::now().into_std());
                 self.done(&outgoing);
+                if self.held.is_away() && self.declared.elapsed() >= DECLARE_EVERY {
+                    let setup = self.forwarder.setup.clone();
+                    self.declare(&setup, stop).await?;
+                    self.declared = Instant::now();
+                }
             }
             Ok(Outcome::Nacked) => {
                 metrics.forwarded("nacked");
-                self.waiting.add(outgoing.message.body.len());
-                self.nacked.push(Box::pin(async move {
-                    tokio::time::sleep(NACK_DELAY).await;
-                    outgoing
-                }));
+                let Message {
+                    exchange,
+                    routing_key,
+                    ..
+                } = &outgoing.message;
+                let trouble = format!("{exchange}/{routing_key} refuses messages");
+                metrics.trouble(NAME, &trouble);
+                if self.held.is_refused(&outgoing.message) {
+                    tracing::warn!(
+                        exchange,
+                        routing_key,
+                        "a queue refuses messages; trying again until it takes them"
+                    );
+                }
+                self.hold(outgoing);
             }
             Ok(Outcome::Unroutable { text, .. }) => {
                 metrics.forwarded("unroutable");
-                if self.is_declared_anew(&outgoing, published, stop).await? {
+                match self.seek(&mut outgoing, published, stop).await? {
                     // It is stored nowhere, so nothing is there twice.
-                    self.queue(outgoing.lane).push_back(outgoing);
-                    return self.advance(seq);
-                }
-                for single in outgoing.apart() {
-                    self.reroute(single, &text, stop).await?;
+                    Sought::Anew => self.queue(outgoing.lane).push_back(outgoing),
+                    Sought::Later(delay) => self.hold_for(delay, outgoing),
+                    Sought::Away(queue) => {
+                        let trouble = format!("the node of queue {queue:?} is down");
+                        self.forwarder.metrics.trouble(NAME, &trouble);
+                        self.hold(outgoing);
+                    }
+                    Sought::There => {
+                        self.held.is_over(&outgoing.message);
+                        for single in outgoing.apart() {
+                            self.reroute(single, &text, stop).await?;
+                        }
+                    }
                 }
             }
             Err(error) if error.is_retryable() => {
@@ -130,35 +167,85 @@ impl Run<'_> {
         self.advance(seq)
     }
 
-    /// Whether the queues that a message is for were declared after it was published.
-    async fn is_declared_anew(
+    /// A message was taken: what it says of those that were refused.
+    fn is_taken(&mut self, outgoing: &Outgoing) {
+        let message = &outgoing.message;
+        if let Some(lasted) = self.held.is_over(message) {
+            let (exchange, routing_key) = (&message.exchange, &message.routing_key);
+            tracing::info!(exchange, routing_key, refused_for = ?lasted, "messages are taken again");
+        }
+        // What holds others is a trouble still.
+        if self.held.is_any() {
+            self.forwarder.metrics.did(NAME);
+        } else {
+            self.forwarder.metrics.done(NAME);
+        }
+    }
+
+    /// Keeps a message for another try.
+    fn hold(&mut self, mut outgoing: Outgoing) {
+        let delay = held::delay(outgoing.tries);
+        outgoing.tries = outgoing.tries.saturating_add(1);
+        outgoing.is_sought = false;
+        self.hold_for(delay, outgoing);
+    }
+
+    fn hold_for(&mut self, delay: Duration, outgoing: Outgoing) {
+        self.waiting.add(outgoing.message.body.len());
+        self.nacked.push(Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            outgoing
+        }));
+    }
+
+    /// Looks for the queues that a message is for, which none of them took: once for each message
+    /// and each time that it is held.
+    async fn seek(
         &mut self,
-        outgoing: &Outgoing,
+        outgoing: &mut Outgoing,
         published: Instant,
         stop: &CancellationToken,
-    ) -> Result<bool, End> {
+    ) -> Result<Sought, End> {
         let setup = &self.forwarder.setup;
         let exchange = &outgoing.message.exchange;
-        let bindings = setup.topology().queues.iter().flat_map(|q| &q.bindings);
-        if !bindings.into_iter().any(|b| b.exchange == *exchange) {
-            return Ok(false);
+        let queues = setup.topology().queues.iter();
+        let queues = queues.filter(|q| q.bindings.iter().any(|b| b.exchange == *exchange));
+        let queues: Vec<&str> = queues.map(|queue| queue.name.as_str()).collect();
+        if queues.is_empty() {
+            return Ok(Sought::There);
         }
-        if published >= self.declared {
-            if self.declared.elapsed() < DECLARE_EVERY {
-                return Ok(false);
-            }
+        let looked = self.looked.get(exchange).copied();
+        let mut looked = looked.map_or(self.declared, |at| at.max(self.declared));
+        if !outgoing.is_sought && published >= looked && looked.elapsed() >= LOOK_EVERY {
             tracing::debug!(
                 exchange,
                 "no queue takes a message; looking for what is lost"
             );
-            let declared = tokio::select! {
-                declared = setup.declare(self.session) => declared,
-                () = stop.cancelled() => return Err(End::Stopped),
-            };
-            declared.map_err(|error| End::Lost(error.to_string()))?;
-            self.declared = Instant::now();
+            self.declare(&setup.of_queues(&queues), stop).await?;
+            looked = Instant::now();
+            self.looked.insert(exchange.clone(), looked);
         }
-        Ok(true)
+        if let Some(queue) = self.held.away_of(setup.topology(), exchange) {
+            return Ok(Sought::Away(queue.to_owned()));
+        }
+        if outgoing.is_sought {
+            return Ok(Sought::There);
+        }
+        if published >= looked {
+            return Ok(Sought::Later(LOOK_EVERY.saturating_sub(looked.elapsed())));
+        }
+        outgoing.is_sought = true;
+        Ok(Sought::Anew)
+    }
+
+    async fn declare(&mut self, setup: &Setup, stop: &CancellationToken) -> Result<(), End> {
+        let declared = tokio::select! {
+            declared = setup.declare(self.session) => declared,
+            () = stop.cancelled() => return Err(End::Stopped),
+        };
+        let away = declared.map_err(|error| End::Lost(error.to_string()))?;
+        self.held.are_away(setup.topology(), &away);
+        Ok(())
     }
 
     /// All that a message carries counts.
@@ -208,6 +295,8 @@ impl Run<'_> {
             .extend(errors.into_iter().map(|message| Outgoing {
                 message,
                 is_error: true,
+                tries: 0,
+                is_sought: false,
                 ..outgoing.clone()
             }));
         self.done(&outgoing);

@@ -21,6 +21,7 @@ mod coalesce;
 mod depth;
 mod flight;
 mod gather;
+mod held;
 mod landing;
 mod lanes;
 mod outgoing;

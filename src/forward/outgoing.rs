@@ -67,6 +67,10 @@ pub(super) struct Outgoing {
     /// Whether nothing is left to try but the dead letters: it is on its way to the error
     /// exchange already, or has none.
     pub(super) is_error: bool,
+    /// How often the broker did not take it.
+    pub(super) tries: u32,
+    /// Whether its queues were looked for since no queue took it.
+    pub(super) is_sought: bool,
 }
 
 impl Outgoing {
@@ -93,6 +97,8 @@ impl Outgoing {
             parts: vec![part],
             meant_for: self.meant_for.clone(),
             is_error: self.is_error,
+            tries: self.tries,
+            is_sought: self.is_sought,
         };
         self.parts.into_iter().zip(singles).map(of_part).collect()
     }
@@ -220,6 +226,8 @@ impl Template {
                     parts: vec![Part { document, events }],
                     meant_for: (self.exchange.clone(), event_type.name()),
                     is_error: false,
+                    tries: 0,
+                    is_sought: false,
                 });
             }
             Route::Error(reason) => {
@@ -243,6 +251,8 @@ impl Template {
                         meant_for: (message.exchange.clone(), message.routing_key.clone()),
                         message,
                         is_error: true,
+                        tries: 0,
+                        is_sought: false,
                     }));
             }
         }
@@ -285,6 +295,8 @@ impl Template {
             meant_for: (message.exchange.clone(), message.routing_key.clone()),
             message,
             is_error: true,
+            tries: 0,
+            is_sought: false,
         });
     }
 

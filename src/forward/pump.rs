@@ -4,6 +4,7 @@
 use super::coalesce::Coalescing;
 use super::depth::Watch;
 use super::gather::Gather;
+use super::held::Held;
 use super::lanes::Lanes;
 use super::outgoing::{ErrorRoute, NAME, Outgoing, Template};
 use super::sent::Sent;
@@ -105,6 +106,10 @@ pub(super) struct Run<'a> {
     pub(super) reading: News,
     /// When the topology was declared last.
     pub(super) declared: Instant,
+    /// When the queues of an exchange were declared for the sake of what none of them took.
+    pub(super) looked: BTreeMap<String, Instant>,
+    /// What holds messages; of all sessions.
+    pub(super) held: &'a mut Held,
 }
 
 impl Forwarder {
@@ -115,6 +120,7 @@ impl Forwarder {
     pub async fn run(&self, cursor: Arc<Cursor>, stop: CancellationToken) {
         let mut backoff = Backoff::new();
         let mut news = News::default();
+        let mut held = Held::default();
         // While the broker is away.
         let mut waiting = None;
         self.metrics.connected(NAME, false);
@@ -132,7 +138,8 @@ impl Forwarder {
             drop(waiting.take());
             let started = Instant::now();
             let is_failing = news.is_there();
-            let running = Box::pin(self.run_session(&session, &cursor, is_failing, &stop));
+            let running =
+                Box::pin(self.run_session(&session, &cursor, (is_failing, &mut held), &stop));
             let over = |lasted| tracing::info!(failed_for = ?lasted, "forwarding works again");
             let end = news.watch(running, over).await;
             self.metrics.connected(NAME, false);
@@ -163,11 +170,12 @@ impl Forwarder {
         &self,
         session: &Session,
         cursor: &Cursor,
-        is_failing: bool,
+        (is_failing, held): (bool, &mut Held),
         stop: &CancellationToken,
     ) -> End {
-        if let Err(error) = self.setup.declare(session).await {
-            return End::Lost(error.to_string());
+        match self.setup.declare(session).await {
+            Ok(away) => held.are_away(self.setup.topology(), &away),
+            Err(error) => return End::Lost(error.to_string()),
         }
         let declared = Instant::now();
         let options = PublishOptions {
@@ -216,6 +224,8 @@ impl Forwarder {
             nacked: FuturesUnordered::new(),
             reading: News::default(),
             declared,
+            looked: BTreeMap::new(),
+            held,
         };
         // Before the first look, so that nothing old goes in front of what is fresh.
         run.lead();

@@ -289,6 +289,11 @@ impl Metrics {
         self.vitals.done(who);
     }
 
+    /// A way out got something done while something else of it is in trouble still.
+    pub fn did(&self, who: &str) {
+        self.vitals.did(who);
+    }
+
     /// How ways out, consumers and sinks do at this moment, by name.
     #[must_use]
     pub fn vitals(&self) -> BTreeMap<String, Vital> {

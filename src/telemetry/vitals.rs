@@ -70,6 +70,12 @@ impl Vitals {
         });
     }
 
+    /// A part got something done, and what troubles it goes on.
+    pub(super) fn did(&self, who: &str) {
+        let now = now_ms();
+        self.at(who, |vital| vital.done_at_ms = Some(now));
+    }
+
     /// Something troubles a part; since the first of its kind, in the last one's words.
     pub(super) fn trouble(&self, who: &str, text: &str) {
         let now = now_ms();
@@ -104,6 +110,8 @@ mod tests {
         vitals.connected("q", true);
         assert_eq!(vitals.all()["q"].trouble, None);
         vitals.trouble("s", "away");
+        vitals.did("s");
+        assert!(vitals.all()["s"].trouble.is_some() && vitals.all()["s"].done_at_ms.is_some());
         vitals.done("s");
         let all = vitals.all();
         assert!(all["s"].trouble.is_none() && all["s"].done_at_ms.is_some());

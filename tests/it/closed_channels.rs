@@ -204,3 +204,83 @@ async fn a_lost_binding_is_made_anew_before_events_go_elsewhere() {
     pool.close().await;
     assert!(collector.terminate().success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_for_a_queue_whose_node_is_down_waits_for_it() {
+    let site = Site::start("closed_away").await;
+    let mut collector = site.collector("queue_type = \"classic\"").await;
+    let address = collector.address();
+    dispatch(&address, request("first", "x".into()))
+        .await
+        .unwrap();
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    site.events(1).await;
+    // To the broker a durable queue is on a node that is down when it is among the durable ones
+    // and not among those that are there: so it is for the others of a cluster.
+    let queue = "grpc_postgres_event_q";
+    let name = format!("rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)");
+    let eval = |expression: &str| site.rabbitmq.rabbitmqctl(&["eval", expression]);
+    eval(&format!("mnesia:dirty_delete(rabbit_queue, {name})."));
+    for at in 0..10 {
+        let event = request(&format!("after-{at}"), "x".into());
+        dispatch(&address, event).await.unwrap();
+    }
+    let holds = "a queue's node is down; what is for it waits";
+    eventually("it says so", ARRIVAL, || async {
+        collector.log().contains(holds)
+    })
+    .await;
+    // Longer than until it is looked for again.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let unroutable = "holdfast_forward_messages_total{outcome=\"unroutable\"}";
+    assert!(collector.metric(unroutable) >= 20.0, "each is tried again");
+    eval(&format!(
+        "[Q] = mnesia:dirty_read(rabbit_durable_queue, {name}), mnesia:dirty_write(rabbit_queue, Q)."
+    ));
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    site.events(11).await;
+    let pool = postgres(&site.postgres).await;
+    let errors = "SELECT to_json(event_id)::text FROM error_events";
+    assert!(query_postgres(&pool, errors).await.unwrap().is_empty());
+    pool.close().await;
+    assert!(letters(&collector).is_empty());
+    assert_eq!(collector.log().matches(holds).count(), 1);
+    assert!(collector.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_refuses_messages_is_said_once_and_gets_them_later() {
+    let site = Site::start("closed_full").await;
+    let mut collector = site.collector("queue_type = \"classic\"").await;
+    let address = collector.address();
+    let policy = r#"{"max-length":0,"overflow":"reject-publish"}"#;
+    let full = ["full", "^grpc_postgres_event_q$", policy];
+    let set = [&["set_policy", "--apply-to", "queues"], &full[..]].concat();
+    site.rabbitmq.rabbitmqctl(&set);
+    for at in 0..10 {
+        let event = request(&format!("held-{at}"), "x".into());
+        dispatch(&address, event).await.unwrap();
+    }
+    let nacked = "holdfast_forward_messages_total{outcome=\"nacked\"}";
+    eventually("all are refused, some again", ARRIVAL, || async {
+        collector.metric(nacked) > 10.0
+    })
+    .await;
+    let status = collector.dir.join("holdfast.toml");
+    let status = format!("status --json --config {}", status.display());
+    let said = holdfast(&status).text();
+    assert!(
+        said.contains("grpc_event.tx/TestEvent refuses messages"),
+        "{said}"
+    );
+    site.rabbitmq.rabbitmqctl(&["clear_policy", "full"]);
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    site.events(10).await;
+    let log = collector.log();
+    for said in ["a queue refuses messages", "messages are taken again"] {
+        assert_eq!(log.matches(said).count(), 1, "{said}");
+    }
+    assert!(!holdfast(&status).text().contains("refuses messages"));
+    assert!(letters(&collector).is_empty());
+    assert!(collector.terminate().success());
+}
