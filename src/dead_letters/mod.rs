@@ -15,34 +15,28 @@
 //!   `a_damaged_file_makes_way_for_a_new_one`).
 
 mod desk;
+mod file;
 
 pub use desk::{Desk, DeskError, Kept, State, Tallies};
 
+use self::file::{NAME, options, pool, set_aside};
 use crate::clock::now_ms;
 use crate::event::documents::{self, DOCUMENTS_HEADER};
 use crate::event::identity::{derived_id, parse_indexes};
 use crate::event::parcel::Destination;
 use crate::retry::Backoff;
 use crate::telemetry::{Absence, Metrics, Waiter};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::SqlitePool;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-
-/// How long a writer waits for another's transaction.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// SQLite's codes for a file that is damaged, and for one that is no database.
 const SQLITE_CORRUPT: u32 = 11;
 const SQLITE_NOTADB: u32 = 26;
-
-/// The file's name in the data directory.
-const NAME: &str = "dead_letters.sqlite";
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS dead_letters (
     id INTEGER PRIMARY KEY,
@@ -148,7 +142,7 @@ impl DeadLetter {
 pub struct DeadLetters {
     pool: SqlitePool,
     file: PathBuf,
-    /// One writes, or gives the file another name.
+    /// One has the file, or gives it another name.
     writing: Arc<Mutex<()>>,
     /// Says once for all letters that the disk does not take them.
     trouble: Absence,
@@ -180,7 +174,23 @@ impl DeadLetters {
         // What has no origin is only known by what it is.
         let content = [destination.as_bytes(), b"\0", &letter.body].concat();
         let digest = derived_id(&content, 0);
+        // Of those who find it damaged one sets it aside, and not the new one.
         let _writing = self.writing.lock().await;
+        let row = (letter, destination.as_str(), digest);
+        let written = self.insert(row, now_ms).await;
+        if let Err(damage) = &written
+            && damage.is_damage()
+        {
+            self.begin_anew(damage).await;
+        }
+        written
+    }
+
+    async fn insert(
+        &self,
+        (letter, destination, digest): (&DeadLetter, &str, String),
+        now_ms: i64,
+    ) -> Result<(), PutError> {
         self.create().await?;
         sqlx::query(INSERT)
             .bind(now_ms)
@@ -192,7 +202,7 @@ impl DeadLetters {
             .bind(&letter.indexes)
             .bind(&letter.content_type)
             .bind(&letter.body)
-            .bind(&destination)
+            .bind(destination)
             .bind(digest)
             .execute(&self.pool)
             .await?;
@@ -225,7 +235,6 @@ impl DeadLetters {
                     );
                     return true;
                 }
-                Err(error) if error.is_damage() && self.begin_anew(&error).await => continue,
                 Err(error) => {
                     let troubled = troubled.get_or_insert_with(|| self.trouble.wait());
                     if troubled.is_new("put", began) {
@@ -242,30 +251,23 @@ impl DeadLetters {
         }
     }
 
-    /// Gives a damaged file another name; whether there is room for a new one now. What can be read
-    /// of the old one is the operator's to see to.
-    async fn begin_anew(&self, damage: &PutError) -> bool {
-        let _writing = self.writing.lock().await;
+    /// Gives a damaged file another name, so that the next try makes a new one. What can be read of
+    /// the old one is the operator's to see to.
+    async fn begin_anew(&self, damage: &PutError) {
         // The one connection has the file open.
         if let Ok(connection) = self.pool.acquire().await
             && let Err(error) = connection.close().await
         {
             tracing::debug!(%error, "the damaged file did not close");
         }
-        let aside = self.file.with_extension(format!("damaged-{}", now_ms()));
-        // Its log belongs to it; a new file would take that for its own.
-        for part in ["-wal", "-shm", ""] {
-            let name = |path: &Path| PathBuf::from(format!("{}{part}", path.display()));
-            match std::fs::rename(name(&self.file), name(&aside)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::error!(reason = %damage, %error, "the dead letters are damaged and cannot be set aside");
-                    return false;
-                }
-                Ok(()) | Err(_) => {}
+        match set_aside(&self.file) {
+            Ok(aside) => {
+                tracing::error!(reason = %damage, path = %aside.display(), "the dead letters were damaged; the file is set aside, and a new one begun");
+            }
+            Err(error) => {
+                tracing::debug!(reason = %damage, %error, "the damaged dead letters cannot be set aside yet");
             }
         }
-        tracing::error!(reason = %damage, path = %aside.display(), "the dead letters were damaged; the file is set aside, and a new one begun");
-        true
     }
 
     /// How many letters of each way out wait for an operator.
@@ -273,6 +275,7 @@ impl DeadLetters {
     /// # Errors
     /// When the file cannot be read now.
     pub async fn waiting(&self) -> Result<BTreeMap<String, u64>, PutError> {
+        let _writing = self.writing.lock().await;
         if !self.file.exists() {
             return Ok(BTreeMap::new());
         }
@@ -290,24 +293,10 @@ impl DeadLetters {
     }
 }
 
-fn options(data_dir: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(data_dir.join(NAME))
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(BUSY_TIMEOUT)
-}
-
-/// One connection: a writer waits for another anyway.
-fn pool(options: SqliteConnectOptions) -> SqlitePool {
-    SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect_lazy_with(options)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     pub(super) fn letter(way_out: &str, seq: u64) -> DeadLetter {
         DeadLetter {
@@ -379,11 +368,13 @@ mod tests {
         for garbage in [b"no database".to_vec(), vec![7; 10_000]] {
             std::fs::write(&file, garbage).unwrap();
             let letters = DeadLetters::new(dir.path());
-            let letter = letter("w", 1);
-            let kept = letters.keep(&letter, &metrics, &stop);
+            // All who find it so set it aside once: what one has kept is not taken for damaged.
+            let all: Vec<_> = (1..=8).map(|seq| letter("w", seq)).collect();
+            let kept = all.iter().map(|one| letters.keep(one, &metrics, &stop));
+            let kept = futures::future::join_all(kept);
             let kept = tokio::time::timeout(Duration::from_secs(20), kept).await;
-            assert!(kept.unwrap());
-            assert_eq!(letters.waiting().await.unwrap()["w"], 1);
+            assert!(kept.unwrap().into_iter().all(|kept| kept));
+            assert_eq!(letters.waiting().await.unwrap()["w"], 8);
             letters.close().await;
         }
         let names = std::fs::read_dir(dir.path()).unwrap();
