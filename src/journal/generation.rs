@@ -333,8 +333,8 @@ impl Generation {
             state.manifest = found.manifest;
             losses = losses_of(&state.manifest);
             state.manifest.write(&state.dir)?;
-            // From here on it is there, be its new name durable or not: else a start finds it where
-            // it was, with this manifest.
+            // From here on it is there, be its new name durable or not: else the next start has it
+            // where it was, with this manifest, and who reads it moves it again.
             state.dir = moved_to(&state.dir, quarantine)?;
             state.quarantined = true;
             synced_aside(&dir, &state.dir);
@@ -421,7 +421,7 @@ fn synced_aside(dir: &Path, moved: &Path) {
     if let Some(quarantine) = moved.parent()
         && let Err(error) = sync_move(dir, quarantine)
     {
-        tracing::warn!(directory = %moved.display(), %error, "the move may not outlast a power cut; the next start would repeat it");
+        tracing::warn!(directory = %moved.display(), %error, "the move may not outlast a power cut; it would be repeated");
     }
 }
 

@@ -43,8 +43,7 @@ pub(super) fn open_blocks(dir: &Path, salt: &Salt, expected: u64) -> std::io::Re
     let mut looks = 1;
     loop {
         let blocks = BlockFile::open(&store_file(dir), salt)?;
-        let is_all = blocks.count_below(expected) == expected;
-        if is_all || blocks.is_unreadable() || looks == LOOKS_MAX {
+        if looks == LOOKS_MAX || blocks.count_below(expected) == expected {
             return Ok(blocks);
         }
         looks += 1;
