@@ -54,6 +54,14 @@ impl Site {
         (connection, channel)
     }
 
+    /// No event went elsewhere.
+    async fn no_errors(&self) {
+        let pool = postgres(&self.postgres).await;
+        let errors = "SELECT to_json(event_id)::text FROM error_events";
+        assert!(query_postgres(&pool, errors).await.unwrap().is_empty());
+        pool.close().await;
+    }
+
     async fn start(name: &str) -> Self {
         let scratch = Scratch::new(name);
         let mut rabbitmq = Server::new(Kind::RabbitMq, &scratch);
@@ -190,18 +198,13 @@ async fn a_lost_binding_is_made_anew_before_events_go_elsewhere() {
         )
         .await
         .unwrap();
-    // As often as the forwarder declares.
-    tokio::time::sleep(Duration::from_secs(16)).await;
     for at in 0..10 {
         let event = request(&format!("after-{at}"), "x".into());
         dispatch(&address, event).await.unwrap();
     }
     collector.delivered("rabbitmq", ARRIVAL).await;
     site.events(11).await;
-    let pool = postgres(&site.postgres).await;
-    let errors = "SELECT to_json(event_id)::text FROM error_events";
-    assert!(query_postgres(&pool, errors).await.unwrap().is_empty());
-    pool.close().await;
+    site.no_errors().await;
     assert!(collector.terminate().success());
 }
 
@@ -230,19 +233,17 @@ async fn what_is_for_a_queue_whose_node_is_down_waits_for_it() {
         collector.log().contains(holds)
     })
     .await;
-    // Longer than until it is looked for again.
-    tokio::time::sleep(Duration::from_secs(20)).await;
     let unroutable = "holdfast_forward_messages_total{outcome=\"unroutable\"}";
-    assert!(collector.metric(unroutable) >= 20.0, "each is tried again");
+    eventually("each is tried again, and again", ARRIVAL, || async {
+        collector.metric(unroutable) >= 40.0
+    })
+    .await;
     eval(&format!(
         "[Q] = mnesia:dirty_read(rabbit_durable_queue, {name}), mnesia:dirty_write(rabbit_queue, Q)."
     ));
     collector.delivered("rabbitmq", ARRIVAL).await;
     site.events(11).await;
-    let pool = postgres(&site.postgres).await;
-    let errors = "SELECT to_json(event_id)::text FROM error_events";
-    assert!(query_postgres(&pool, errors).await.unwrap().is_empty());
-    pool.close().await;
+    site.no_errors().await;
     assert!(letters(&collector).is_empty());
     assert_eq!(collector.log().matches(holds).count(), 1);
     assert!(collector.terminate().success());
