@@ -52,7 +52,8 @@ async fn a_blocked_connection_keeps_its_publishes_until_the_alarm_ends() {
     );
     let second = tokio::spawn(async move {
         let confirm = publisher.publish(&to("blocked", "second")).await.unwrap();
-        confirm.await
+        // It goes back: dropped, it would end the wait for the first.
+        (confirm.await, publisher)
     });
     // Another connection that only consumes is not blocked.
     let consumer = session(&node).await;
@@ -65,7 +66,7 @@ async fn a_blocked_connection_keeps_its_publishes_until_the_alarm_ends() {
     let bound = Duration::from_secs(5);
     let first = timeout(bound, first).await.unwrap();
     assert_eq!(first, Ok(Outcome::Confirmed));
-    let second = timeout(bound, second).await.unwrap().unwrap();
+    let (second, _publisher) = timeout(bound, second).await.unwrap().unwrap();
     assert_eq!(second, Ok(Outcome::Confirmed));
     assert_eq!(publishing.state(), SessionState::Open);
     let taken = take(&consumer, "blocked", 2).await;
