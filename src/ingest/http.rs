@@ -99,7 +99,7 @@ pub fn routes(
             figures,
             heartbeat_from,
             pages: Places::new(METRICS_PAGES_MAX, METRICS_PAGES_MAX / 2),
-            readers: Readers::one_for_each_core(),
+            readers: Readers::of_events(),
         })
 }
 
