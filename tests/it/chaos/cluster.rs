@@ -214,6 +214,11 @@ impl Cluster {
         self.nodes[0].ctl(&["delete_queue", queue]);
     }
 
+    /// Stops the first node in order, until a fault ends.
+    pub fn stop_first(&mut self) {
+        self.nodes[0].stop();
+    }
+
     /// Whether there is such a queue, of that kind.
     pub fn has_queue(&self, queue: &str, kind: &str) -> bool {
         let text = self.nodes[0].ctl(&["-q", "list_queues", "name", "type"]);

@@ -4,6 +4,7 @@
 //! Used by the tests of this directory.
 
 use super::site::{STALL_MAX, Site};
+use super::{Subject as _, cluster};
 use crate::support::eventually;
 use holdfast::broker::{Broker, DeclareMode, Options, Queue, QueueType, Topology, declare};
 use std::time::Instant;
@@ -14,11 +15,14 @@ pub enum Fault {
     /// A queue is deleted under its consumers.
     Deleted,
     /// It was made anew with other arguments, which the broker says by closing the channel of
-    /// whoever declares it.
+    /// whoever declares it; then the only node that has it is down for a while.
     DeclaredOtherwise,
 }
 
 pub const FAULTS: [Fault; 2] = [Fault::Deleted, Fault::DeclaredOtherwise];
+
+/// What the collector says of events that wait.
+const HOLDS: &str = "a queue's node is down; what is for it waits";
 
 /// Both take all events.
 const QUEUES: [&str; 2] = ["grpc_clickhouse_event_q", "grpc_postgres_event_q"];
@@ -57,10 +61,29 @@ pub async fn meet(site: &mut Site, fault: Fault) -> Instant {
             are_there(site, "classic", &bindings).await;
             // And goes on so.
             site.stall(Instant::now(), STALL_MAX).await;
+            without_their_node(site).await;
             site.judge().await;
             deleted(site, &bindings).await
         }
     }
+}
+
+/// Stops the node that has both queues, and only that one has them: events wait for it, and go
+/// nowhere else.
+async fn without_their_node(site: &mut Site) {
+    let said = || {
+        let log = site.host.collector.log();
+        log.matches(HOLDS).count()
+    };
+    let before = said();
+    site.cluster.stop_first();
+    eventually("events wait for their queues", STALL_MAX, || async {
+        said() > before
+    })
+    .await;
+    site.cluster.end(cluster::Fault::NodeRestarted).await;
+    site.stall(Instant::now(), STALL_MAX).await;
+    site.cluster.settle().await;
 }
 
 /// Deletes both, and waits until the collector has made them again; since when that is over.
