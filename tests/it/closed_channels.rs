@@ -9,9 +9,9 @@ use crate::support::servers::{Kind, Server};
 use crate::support::{Scratch, eventually};
 use holdfast::event::proto::event::EventOf;
 use holdfast::event::proto::{Event, Events, Header, TestEvent};
-use lapin::options::ExchangeDeleteOptions;
+use lapin::options::{BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use prost::Message as _;
 use serde_json::Value as Json;
 use std::time::Duration;
@@ -221,9 +221,19 @@ async fn what_is_for_a_queue_whose_node_is_down_waits_for_it() {
     // To the broker a durable queue is on a node that is down when it is among the durable ones
     // and not among those that are there: so it is for the others of a cluster.
     let queue = "grpc_postgres_event_q";
-    let name = format!("rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)");
+    let name = |queue: &str| format!("rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)");
     let eval = |expression: &str| site.rabbitmq.rabbitmqctl(&["eval", expression]);
-    eval(&format!("mnesia:dirty_delete(rabbit_queue, {name})."));
+    let take_away = |queue: &str| {
+        let name = name(queue);
+        eval(&format!("mnesia:dirty_delete(rabbit_queue, {name})."))
+    };
+    let give_back = |queue: &str| {
+        let name = name(queue);
+        eval(&format!(
+            "[Q] = mnesia:dirty_read(rabbit_durable_queue, {name}), mnesia:dirty_write(rabbit_queue, Q)."
+        ))
+    };
+    take_away(queue);
     for at in 0..10 {
         let event = request(&format!("after-{at}"), "x".into());
         dispatch(&address, event).await.unwrap();
@@ -238,14 +248,40 @@ async fn what_is_for_a_queue_whose_node_is_down_waits_for_it() {
         collector.metric(unroutable) >= 40.0
     })
     .await;
-    eval(&format!(
-        "[Q] = mnesia:dirty_read(rabbit_durable_queue, {name}), mnesia:dirty_write(rabbit_queue, Q)."
-    ));
+    give_back(queue);
     collector.delivered("rabbitmq", ARRIVAL).await;
     site.events(11).await;
     site.no_errors().await;
     assert!(letters(&collector).is_empty());
     assert_eq!(collector.log().matches(holds).count(), 1);
+
+    // So does what a consumer refuses.
+    let errors = "grpc_postgres_event_q_error";
+    let (_connection, channel) = site.channel().await;
+    take_away(errors);
+    let publishing = channel.basic_publish(
+        "".into(),
+        queue.into(),
+        BasicPublishOptions::default(),
+        b"no event",
+        BasicProperties::default().with_content_type("application/json".into()),
+    );
+    publishing.await.unwrap().await.unwrap();
+    let holds = format!("the node of queue \"{errors}\" is down");
+    eventually("it says so", ARRIVAL, || async {
+        collector.log().replace('\\', "").contains(&holds)
+    })
+    .await;
+    give_back(errors);
+    // Nobody understands it: it ends behind the errors' own consumer.
+    let last = format!("{errors}_error");
+    eventually("it is where refusals go", ARRIVAL, || async {
+        let get = channel.basic_get(last.as_str().into(), BasicGetOptions { no_ack: true });
+        let got = get.await.unwrap();
+        got.is_some_and(|got| got.delivery.data == b"no event")
+    })
+    .await;
+    assert!(letters(&collector).is_empty());
     assert!(collector.terminate().success());
 }
 
