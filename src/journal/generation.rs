@@ -186,6 +186,11 @@ impl Generation {
         self.state().manifest.sealed
     }
 
+    /// Whether its name is gone, and with it what could be read.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.state().deleted
+    }
+
     pub(super) fn disk_bytes(&self) -> u64 {
         self.state().disk_bytes
     }

@@ -164,6 +164,7 @@ impl Journal {
             capacity,
             chain: RwLock::new(found.generations.into_iter().map(Arc::new).collect()),
             cursors: Mutex::new(BTreeMap::new()),
+            beginning: Mutex::default(),
             durable_end: watch::Sender::new(found.next_seq),
             fence: OnceLock::new(),
             accepted: Mutex::new(found.accepted),
@@ -292,7 +293,7 @@ impl Journal {
     }
 
     /// Opens or makes the cursor of a way out; a new one starts at the oldest
-    /// record held. Blocking for one small file sync.
+    /// record held. Blocking for one small file sync, and for a deletion under way.
     ///
     /// # Errors
     /// See [`CursorError`].
@@ -397,6 +398,12 @@ impl Journal {
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             thread.join().unwrap();
         }
+    }
+
+    /// What its threads share, for tests that take their steps one by one.
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// The measures, for tests that set them.

@@ -169,4 +169,6 @@ mod rotation_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod turn_tests;
+#[cfg(test)]
 mod unreadable_tests;

@@ -5,6 +5,10 @@
 //! - The chain is in sequence order; its last generation may be active.
 //! - `tidy` saves cursors before it deletes, and deletes only sealed generations
 //!   that every saved cursor has passed; without any cursor it deletes nothing.
+//! - A cursor begins at a generation that stays: none goes while one is made, and none goes by a
+//!   look at the cursors that has missed one (tests
+//!   `what_a_new_cursor_begins_with_outlives_an_older_look`,
+//!   `a_new_cursor_does_not_begin_with_what_is_half_deleted`).
 //! - A turn of `tidy` is short, however much there is to delete: cursors are saved, the disk
 //!   is measured and the watchdog hears of it in between (test
 //!   `a_long_backlog_goes_in_many_turns_each_measured`).
@@ -45,7 +49,10 @@ pub(super) struct Shared {
     pub(super) high_water: Mutex<HighWaterFile>,
     pub(super) capacity: Capacity,
     pub(super) chain: RwLock<Vec<Arc<Generation>>>,
+    /// None is ever taken out.
     pub(super) cursors: Mutex<BTreeMap<String, Arc<Cursor>>>,
+    /// Held while a cursor is made, and while one generation goes; taken before `cursors`.
+    pub(super) beginning: Mutex<()>,
     /// The sequence after the last durable record; closed when the journal is.
     pub(super) durable_end: watch::Sender<Seq>,
     /// Why nothing is acknowledged any more; the first reason stays.
@@ -62,6 +69,13 @@ pub(super) struct Shared {
     pub(super) board: Board,
     /// The generation of which it was said last that it leaves no receipt.
     pub(super) without_receipt: AtomicU64,
+}
+
+/// What a look found to be passed by all cursors that there were.
+pub(super) struct Doomed {
+    /// How many those were.
+    cursors: usize,
+    generations: Vec<Arc<Generation>>,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -137,13 +151,18 @@ impl Shared {
     }
 
     pub(super) fn open_cursor(&self, name: &str) -> Result<Arc<Cursor>, CursorError> {
+        let _stays = lock(&self.beginning);
         let mut cursors = lock(&self.cursors);
         if let Some(cursor) = cursors.get(name) {
             return Ok(Arc::clone(cursor));
         }
-        let (oldest, since) = match self.chain().first() {
+        // Before the chain: where that is empty then, nothing was added meanwhile.
+        let (end, accepted) = (self.durable_end(), lock(&self.accepted).clone());
+        let chain = self.chain();
+        // One whose name is gone cannot be read any more, though its files are still going.
+        let (oldest, since) = match chain.iter().find(|g| !g.is_deleted()) {
             Some(first) => (first.base(), first.header.accepted_before.clone()),
-            None => (self.durable_end(), lock(&self.accepted).clone()),
+            None => (end, accepted),
         };
         let cursor = Arc::new(Cursor::open(&self.cursors_dir, name, oldest, &since)?);
         match lock(&self.high_water).known() {
@@ -172,6 +191,11 @@ impl Shared {
     }
 
     fn save_and_delete(&self) -> bool {
+        self.look().is_some_and(|doomed| self.delete(&doomed))
+    }
+
+    /// Saves cursors, and looks for what all have passed; `None` when nothing may go.
+    pub(super) fn look(&self) -> Option<Doomed> {
         let cursors = self.cursor_list();
         ledger::settle_losses(self, &cursors);
         for cursor in &cursors {
@@ -182,30 +206,48 @@ impl Shared {
                 if self.board.is_new("saving", "saving") {
                     tracing::error!(cursor = cursor.name(), %error, "cannot save a cursor; nothing is deleted meanwhile");
                 }
-                return false;
+                return None;
             }
         }
         if let Some(lasted) = self.board.over("saving") {
             tracing::info!(failed_for = ?lasted, "cursors are saved again");
         }
         let Some(passed) = cursors.iter().map(|c| c.saved()).min() else {
-            return false;
+            return None;
         };
-        let began = Instant::now();
-        let doomed: Vec<_> = self
+        let generations = self
             .chain()
             .into_iter()
             .take_while(|g| g.is_sealed() && g.end() <= passed)
             // Its losses are in every ledger.
             .take_while(|g| cursors.iter().all(|c| c.losses_through() >= g.end()))
             .collect();
+        Some(Doomed {
+            cursors: cursors.len(),
+            generations,
+        })
+    }
+
+    /// Deletes a few of the doomed; whether there is more to do that did not fail.
+    pub(super) fn delete(&self, doomed: &Doomed) -> bool {
+        let began = Instant::now();
         let mut deleted = 0;
         let mut failed = false;
-        for generation in &doomed {
+        for generation in &doomed.generations {
             if deleted == DELETIONS_PER_TURN || began.elapsed() >= DELETING_MAX {
                 break;
             }
-            failed = !self.receipt(generation) || !self.raise(generation);
+            // It reads the generation through: nobody who makes a cursor waits for that.
+            failed = !self.receipt(generation);
+            if failed {
+                break;
+            }
+            let _none_begins = lock(&self.beginning);
+            if lock(&self.cursors).len() != doomed.cursors {
+                // A new one may begin with this. The next turn looks at it, too.
+                break;
+            }
+            failed = !self.raise(generation);
             if failed {
                 break;
             }
@@ -238,7 +280,7 @@ impl Shared {
                 Err(error) => tracing::debug!(%error, "old receipts stay"),
             }
         }
-        !failed && deleted < doomed.len()
+        !failed && deleted < doomed.generations.len()
     }
 
     /// Makes it durable that everything up to a generation's end may go, and says whether it

@@ -1,0 +1,92 @@
+//! Tests of the keeper's turns, step by step: what comes between a look and what is done by it.
+
+use super::tests::{content, options, record};
+use super::*;
+use crate::event::identity::Seq;
+use std::path::Path;
+
+/// A closed log of several generations, all passed by the only cursor; nobody tidies it but the
+/// test.
+async fn passed(dir: &Path) -> Journal {
+    let mut options = options(dir);
+    options.limits.generation_bytes = 60_000;
+    let journal = Journal::open(&options).unwrap();
+    let cursor = journal.cursor("out").unwrap();
+    for i in 0..4 {
+        let record = record(content(i, 70_000));
+        journal.append(record, None).await.unwrap();
+    }
+    journal.close();
+    assert!(journal.stats().generations >= 4);
+    let passed = (1..5).map(|seq| Passed {
+        seq: Seq(seq),
+        events: record("").events,
+        dead_lettered: Default::default(),
+    });
+    cursor.advance(Seq(5), &passed.collect::<Vec<_>>());
+    journal
+}
+
+/// Has a way out deliver all that there is from where it begins; the sequences.
+async fn deliver(journal: &Journal, way: &str) -> Vec<u64> {
+    let cursor = journal.cursor(way).unwrap();
+    let mut reader = journal.reader(cursor.next());
+    let mut seqs = Vec::new();
+    loop {
+        let records = reader.read(1 << 20).await.unwrap();
+        if records.is_empty() {
+            return seqs;
+        }
+        let passed = records.iter().map(|record| Passed {
+            seq: record.seq,
+            events: record.events.clone(),
+            dead_lettered: Default::default(),
+        });
+        cursor.advance(reader.position(), &passed.collect::<Vec<_>>());
+        seqs.extend(records.iter().map(|record| record.seq.0));
+    }
+}
+
+fn lost(journal: &Journal, way: &str) -> u64 {
+    let ledger = journal.ledger();
+    let way = ledger.ways.iter().find(|it| it.way == way).unwrap();
+    assert!(way.adds_up && way.pending.is_empty(), "{ledger:?}");
+    way.ledger.lost.total()
+}
+
+#[tokio::test]
+async fn what_a_new_cursor_begins_with_outlives_an_older_look() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = passed(dir.path()).await;
+    let shared = journal.shared();
+    let doomed = shared.look().unwrap();
+    let new = journal.cursor("new").unwrap();
+    assert_eq!(new.next(), Seq(1));
+    assert!(shared.delete(&doomed), "the next turn looks again");
+    journal.tidy_now();
+    assert_eq!(journal.stats().oldest_seq, Seq(1));
+    assert_eq!(deliver(&journal, "new").await, [1, 2, 3, 4]);
+    assert_eq!(lost(&journal, "new"), 0);
+    journal.tidy_now();
+    assert_eq!(journal.stats().generations, 1, "the empty one is left");
+    drop(new);
+    drop(journal);
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    assert_eq!(lost(&journal, "new"), 0);
+    journal.close();
+}
+
+#[tokio::test]
+async fn a_new_cursor_does_not_begin_with_what_is_half_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = passed(dir.path()).await;
+    let shared = journal.shared();
+    // Its name goes, and then something fails, so that it stays in the chain.
+    let first = shared.chain().remove(0);
+    first.delete(&shared.generations_dir).unwrap();
+    assert_eq!(journal.cursor("new").unwrap().next(), Seq(2));
+    assert_eq!(deliver(&journal, "new").await, [2, 3, 4]);
+    assert_eq!(lost(&journal, "new"), 0);
+    journal.tidy_now();
+    assert_eq!(journal.stats().generations, 1, "the empty one is left");
+}
