@@ -52,6 +52,20 @@ impl CursorInfo {
         self.ahead.last().map_or(self.next, |span| span.end)
     }
 
+    /// Where it is, and the events before that place.
+    pub(super) fn place(&self) -> (Seq, Tally) {
+        let mut accounted = self.since.clone();
+        accounted.merge(&self.before_next.total());
+        (self.next, accounted)
+    }
+
+    /// The furthest that it has come, and the events before that it has counted.
+    pub(super) fn furthest(&self) -> (Seq, Tally) {
+        let mut total = self.since.clone();
+        total.merge(&self.ledger.total());
+        (self.reach(), total)
+    }
+
     /// What it has not passed before `to`, in order.
     #[must_use]
     pub fn gaps(&self, to: Seq) -> Vec<Span> {

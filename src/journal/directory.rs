@@ -77,7 +77,7 @@ pub struct Directory {
     entries: Vec<Entry>,
     infos: Vec<GenerationInfo>,
     cursors: Vec<CursorInfo>,
-    high_water: Option<HighWater>,
+    pub(super) high_water: Option<HighWater>,
     /// What delivery may still need, and cannot be read.
     unreadable: Vec<String>,
     unknown_generations: Vec<u64>,
@@ -236,7 +236,8 @@ impl Directory {
             if entry.manifest.end <= from || entry.header.base >= to {
                 continue;
             }
-            let Some(mut contents) = self.contents(entry, from)? else {
+            let contents = self.contents(entry, from)?;
+            let Some(mut contents) = contents else {
                 continue;
             };
             let mut expected = entry.header.base.max(from);
@@ -258,21 +259,27 @@ impl Directory {
                 return Ok(());
             }
         }
+        let held = self.entries.iter().map(|entry| entry.manifest.end).max();
+        for loss in missing.iter().filter(|loss| Some(loss.end) > held) {
+            if lost(loss.generation, loss.first, loss.end, visit).is_break() {
+                break;
+            }
+        }
         Ok(())
     }
 
     /// From where on there should be everything, as a start takes it.
-    fn floor(&self) -> Option<Seq> {
+    pub(super) fn floor(&self) -> Option<(Seq, Tally)> {
         let (readable, damaged): (Vec<_>, Vec<_>) =
             self.cursors.iter().partition(|c| c.damage.is_none());
-        let places = readable.iter().map(|cursor| (cursor.next, ()));
-        let high_water = self.high_water.as_ref().map(|known| (known.end, ()));
-        high_water::floor(places, !damaged.is_empty(), high_water).map(|(seq, ())| seq)
+        let places = readable.iter().map(|cursor| cursor.place());
+        let high_water = self.high_water.as_ref().map(HighWater::place);
+        high_water::floor(places, !damaged.is_empty(), high_water)
     }
 
     /// Puts each cursor that cannot be read where a start puts it.
     fn place_unreadable_cursors(&mut self) {
-        let floor = self.floor().unwrap_or(Seq(0));
+        let floor = self.floor().map_or(Seq(0), |(floor, _)| floor);
         let mut entries = self.entries.iter();
         let oldest = entries.find(|e| !e.info.quarantined || e.manifest.end > floor);
         let (next, since) = match (oldest, &self.high_water) {
@@ -284,25 +291,6 @@ impl Directory {
             cursor.next = next;
             cursor.since = since.clone();
         }
-    }
-
-    /// Ranges of generations that are not there at all.
-    pub(super) fn missing(&self) -> Vec<Loss> {
-        let mut missing = Vec::new();
-        let Some(mut end) = self.floor() else {
-            return missing;
-        };
-        for entry in &self.entries {
-            if end < entry.header.previous_end {
-                missing.push(Loss {
-                    generation: entry.info.number.saturating_sub(1),
-                    first: end,
-                    end: entry.header.previous_end,
-                });
-            }
-            end = end.max(entry.manifest.end);
-        }
-        missing
     }
 
     /// `None` when a running service has deleted or moved it meanwhile.

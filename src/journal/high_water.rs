@@ -12,6 +12,7 @@
 //! - It never falls, and needs no new room once it is made (`slots`).
 
 use super::codec;
+use super::recovery::UNKNOWN_RANGE;
 use super::slots::Slots;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -33,6 +34,11 @@ pub(super) struct HighWater {
 }
 
 impl HighWater {
+    /// Where it is, and the events before that place.
+    pub(super) fn place(&self) -> (Seq, Tally) {
+        (self.end, self.accepted.clone())
+    }
+
     /// Reads it; `None` when there is no such file.
     pub(super) fn read(data_dir: &Path) -> io::Result<Option<Self>> {
         match Slots::read(&data_dir.join(FILE)) {
@@ -134,9 +140,59 @@ pub(super) fn floor<T>(
     }
 }
 
+/// How far the log must have come: the furthest place that anything tells of, and as many
+/// events as any of it accounts for.
+pub(super) fn reached(places: impl Iterator<Item = (Seq, Tally)>) -> Option<(Seq, Tally)> {
+    places.reduce(|one, other| {
+        let seq = one.0.max(other.0);
+        let most = [one.1, other.1].into_iter().max_by_key(Tally::total);
+        (seq, most.unwrap_or_default())
+    })
+}
+
+/// The range of records that are missing behind the `end` of the log, when it had come to
+/// `reached`. The events decide whether any are: numbers alone may have been left out.
+pub(super) fn missing_behind(end: &(Seq, Tally), reached: &(Seq, Tally)) -> Option<(Seq, Seq)> {
+    let events = reached.1.total().saturating_sub(end.1.total());
+    (events > 0 && end.0 < reached.0).then(|| missing_range(end.0, reached.0, events))
+}
+
+/// The range of records that are missing between two places, with so many events. Where a start
+/// has left numbers out between them, before the records, there are no more records than events.
+pub(super) fn missing_range(first: Seq, end: Seq, events: u64) -> (Seq, Seq) {
+    let numbers = end.0.saturating_sub(first.0);
+    let records = match numbers >= UNKNOWN_RANGE {
+        true => numbers.min(events.max(1)),
+        false => numbers,
+    };
+    (Seq(end.0 - records), end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_behind_the_end_is_told_by_events() {
+        let place = |seq, events| {
+            let mut tally = Tally::default();
+            (0..events).for_each(|_| tally.merge(&Tally::rejected()));
+            (Seq(seq), tally)
+        };
+        let missing =
+            |end, reached| missing_behind(&end, &reached).map(|(first, end)| (first.0, end.0));
+        assert_eq!(missing(place(6, 5), place(11, 10)), Some((6, 11)));
+        assert_eq!(missing(place(6, 5), place(11, 6)), Some((6, 11)));
+        // Numbers were left out.
+        assert_eq!(missing(place(6, 5), place(1 << 33, 5)), None);
+        let (first, end) = ((1 << 33) - 3, 1 << 33);
+        assert_eq!(missing(place(6, 5), place(1 << 33, 8)), Some((first, end)));
+        // It has more than that.
+        assert_eq!(missing(place(11, 10), place(6, 5)), None);
+        assert_eq!(missing(place(11, 10), place(11, 12)), None);
+        let places = [place(9, 8), place(12, 7), place(3, 2)];
+        assert_eq!(reached(places.into_iter()), Some((Seq(12), place(9, 8).1)));
+    }
 
     #[test]
     fn it_is_raised_and_never_falls() {

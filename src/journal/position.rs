@@ -159,6 +159,14 @@ impl Position {
         self.ahead.last().map_or(self.next, |last| last.span.end)
     }
 
+    /// [`Position::reach`], and the events before it that this way out has counted: there were
+    /// as many, and those of what it has not passed.
+    pub(super) fn furthest(&self) -> (Seq, Tally) {
+        let mut total = self.since.clone();
+        total.merge(&self.all().total());
+        (self.reach(), total)
+    }
+
     pub(super) fn has_passed(&self, seq: Seq) -> bool {
         seq < self.next || self.ahead.iter().any(|ahead| ahead.span.holds(seq))
     }

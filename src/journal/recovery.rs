@@ -5,7 +5,9 @@
 //!   `quarantine/` whole, its losses are told exactly, and what is intact is
 //!   delivered from there. One that does not even say what it was is told until an operator
 //!   purges it (test `a_generation_that_says_nothing_is_told_until_it_is_purged`), and one that
-//!   is gone by the one after it (`a_generation_that_is_gone_is_told_by_the_empty_one_after_it`).
+//!   is gone by the one after it (`a_generation_that_is_gone_is_told_by_the_empty_one_after_it`),
+//!   or, where none is after it, by the events of a way out that had passed it (test
+//!   `what_is_missing_behind_the_end_is_told_by_who_had_passed_it`).
 //! - Sealed generations are taken by their manifest, unopened; only those that were
 //!   not sealed are looked through, so that the time of a start does not depend on
 //!   the backlog.
@@ -23,6 +25,7 @@ use super::manifest::{Header, Manifest};
 use super::position::Position;
 use super::store::{StoreError, want};
 use super::survey::{self, Tail};
+use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
 use std::fs::{self, File};
@@ -32,7 +35,7 @@ use std::sync::Arc;
 
 /// Sequences left out after a generation whose range cannot be told: more records
 /// than any generation holds.
-const UNKNOWN_RANGE: u64 = 1 << 32;
+pub(super) const UNKNOWN_RANGE: u64 = 1 << 32;
 
 /// What is known before the generations are looked at.
 #[derive(Debug)]
@@ -102,6 +105,28 @@ impl Furthest {
 }
 
 impl Recovered {
+    /// What is missing behind `end`, the last of the chain, where others had come further.
+    fn missing_behind(
+        &self,
+        end: Option<&(Seq, Tally)>,
+        reached: Option<&(Seq, Tally)>,
+    ) -> Option<Manifest> {
+        let (end, reached) = (end?, reached?);
+        let range = high_water::missing_behind(end, reached)?;
+        if self.generations.iter().any(|held| held.end() > range.0) {
+            return None;
+        }
+        let header = Header {
+            generation: self.next_number,
+            base: range.0,
+            previous_end: end.0,
+            salt: Default::default(),
+            created_at_ms: now_ms(),
+            accepted_before: end.1.clone(),
+        };
+        Some(lost_whole(header, range, reached.1.minus(&end.1)))
+    }
+
     /// Puts into the chain what is missing from it, so that it counts.
     fn push_missing(&mut self, missing: Manifest, quarantine: &Path) {
         self.losses.extend(losses_of(&missing));
@@ -132,17 +157,20 @@ pub(super) fn recover(
     places
         .clone()
         .for_each(|(next, accepted)| furthest.note(next, &accepted));
-    let high_water = known.high_water.map(|at| (at.end, at.accepted.clone()));
+    let high_water = known.high_water.map(HighWater::place);
     if let Some((end, accepted)) = &high_water {
         furthest.note(*end, accepted);
     }
     // What the chain is known to hold up to here, in sequence order.
+    let high_water_place = high_water.clone();
     let mut end = high_water::floor(places, known.has_unreadable_cursors, high_water);
     let floor = end.as_ref().map_or(Seq(0), |(floor, _)| *floor);
     let mut is_told = end.is_some();
     let reach = known.cursors.iter().map(Position::reach);
     let ends = reach.chain([floor]).chain(known.receipts_end);
     recovered.next_seq = ends.fold(Seq::FIRST, Seq::max);
+    let furthest_of_all = known.cursors.iter().map(Position::furthest);
+    let reached = high_water::reached(furthest_of_all.chain(high_water_place));
     let mut found = list(generations, false)?;
     found.extend(list(quarantine, true)?);
     found.sort_unstable_by_key(|found| found.number);
@@ -177,8 +205,7 @@ pub(super) fn recover(
         let header = &manifest.header;
         recovered.next_seq = recovered.next_seq.max(manifest.end);
         recovered.losses.extend(losses_of(&manifest));
-        let mut accepted = header.accepted_before.clone();
-        accepted.merge(&manifest.events);
+        let accepted = accepted_after(&manifest);
         furthest.note(manifest.end, &accepted);
         if manifest.end <= floor && quarantined {
             // Delivered as far as it could be; only its files are left.
@@ -191,6 +218,12 @@ pub(super) fn recover(
         recovered
             .generations
             .push(Generation::sealed(dir, manifest, quarantined));
+    }
+    if let Some(missing) = recovered.missing_behind(end.as_ref(), reached.as_ref()) {
+        // Its number was that of a generation, as a rule.
+        recovered.next_number += 1;
+        furthest.note(missing.end, &accepted_after(&missing));
+        recovered.push_missing(missing, quarantine);
     }
     if !is_told && !known.is_new_host {
         recovered.next_seq = Seq(recovered.next_seq.0 + UNKNOWN_RANGE);
@@ -313,21 +346,34 @@ fn make_durable(dir: &Path) -> io::Result<()> {
 fn missing_before(next: &Header, known: Option<&(Seq, Tally)>) -> Option<Manifest> {
     let (end, accepted) = known.filter(|(end, _)| *end < next.previous_end)?;
     let events = next.accepted_before.minus(accepted);
+    let range = high_water::missing_range(*end, next.previous_end, events.total());
     let header = Header {
         generation: next.generation.saturating_sub(1),
-        base: *end,
+        base: range.0,
         previous_end: *end,
         salt: Default::default(),
         created_at_ms: next.created_at_ms,
         accepted_before: accepted.clone(),
     };
+    Some(lost_whole(header, range, events))
+}
+
+/// A generation of which nothing is there.
+fn lost_whole(header: Header, range: (Seq, Seq), events: Tally) -> Manifest {
     let mut manifest = Manifest::new(header);
     manifest.sealed = true;
-    manifest.end = next.previous_end;
-    manifest.lost = vec![(*end, next.previous_end)];
+    manifest.end = range.1;
+    manifest.lost = vec![range];
     manifest.lost_events = events.clone();
     manifest.events = events;
-    Some(manifest)
+    manifest
+}
+
+/// Events accepted before a generation's end.
+pub(super) fn accepted_after(manifest: &Manifest) -> Tally {
+    let mut accepted = manifest.header.accepted_before.clone();
+    accepted.merge(&manifest.events);
+    accepted
 }
 
 fn remove_half_deleted(generations: &Path) -> io::Result<()> {

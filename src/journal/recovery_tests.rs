@@ -321,3 +321,125 @@ async fn a_generation_that_is_gone_is_told_by_the_empty_one_after_it() {
         journal.close();
     }
 }
+
+/// A log of ten records in two generations, of which one way out has passed all and another
+/// three: the second generation is `gen-000000000002`, and not there any more.
+async fn cut_behind(dir: &Path, generations: &[u32], ahead: bool) -> Options {
+    let options = options(dir);
+    for life in 0..2 {
+        let journal = Journal::open(&options).unwrap();
+        let (fast, slow) = (
+            journal.cursor("fast").unwrap(),
+            journal.cursor("slow").unwrap(),
+        );
+        for i in 0..5 {
+            let record = record(content(5 * life + i, 1000));
+            journal.append(record, None).await.unwrap();
+        }
+        if life == 0 {
+            slow.advance(Seq(4), &passed(1..4));
+            fast.advance(Seq(6), &passed(1..6));
+        } else if ahead {
+            let span = Span {
+                first: Seq(8),
+                end: Seq(11),
+            };
+            assert!(fast.deliver(span, &passed(8..11)));
+        } else {
+            fast.advance(Seq(11), &passed(6..11));
+        }
+        journal.close();
+    }
+    for number in generations {
+        let generation = dir.join(format!("generations/gen-{number:012}"));
+        std::fs::remove_dir_all(generation).unwrap();
+    }
+    options
+}
+
+/// What verify tells, and then three starts, in first and end.
+async fn told(options: &Options) -> Vec<(Seq, Seq)> {
+    let dir = Directory::open(&options.data_dir).unwrap();
+    let report = dir.verify(&mut |_| {}).unwrap();
+    let mut walked = Vec::new();
+    dir.walk(Seq::FIRST, Seq(u64::MAX), &mut |found| {
+        if let crate::journal::Found::Lost(loss) = found {
+            walked.push((loss.first, loss.end));
+        }
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    let ranges = |losses: &[Loss]| losses.iter().map(|l| (l.first, l.end)).collect::<Vec<_>>();
+    let verified = ranges(&report.losses);
+    assert_eq!(walked, verified);
+    for start in 0..3 {
+        let journal = Journal::open(options).unwrap();
+        assert_eq!(ranges(&journal.losses()), verified, "start {start}");
+        if start == 1 {
+            let next = journal.append(record("on"), None).await.unwrap();
+            assert_eq!(next, Seq(11));
+        }
+        for way in journal.ledger().ways {
+            assert!(way.adds_up, "start {start}: {way:?}");
+        }
+        journal.close();
+    }
+    verified
+}
+
+#[tokio::test]
+async fn what_is_missing_behind_the_end_is_told_by_who_had_passed_it() {
+    for (gone, first, ahead) in [
+        (&[2][..], Seq(6), false),
+        (&[1, 2][..], Seq(4), false),
+        // Of 6 and 7 nobody knows the events.
+        (&[2][..], Seq(6), true),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = cut_behind(dir.path(), gone, ahead).await;
+        assert_eq!(told(&options).await, [(first, Seq(11))]);
+        let journal = Journal::open(&options).unwrap();
+        let slow = journal.cursor("slow").unwrap();
+        let there = read_all(&journal, slow.next()).await;
+        assert_eq!(there.last().map(|last| last.seq), Some(Seq(11)));
+        let read: Vec<_> = there
+            .iter()
+            .flat_map(|r| passed(r.seq.0..r.seq.0 + 1))
+            .collect();
+        slow.advance(Seq(12), &read);
+        journal.tidy_now();
+        let ledger = journal.ledger();
+        let lost = |way: &str| {
+            let way = ledger.ways.iter().find(|of| of.way == way).unwrap();
+            assert!(way.adds_up, "{way:?}");
+            way.ledger.lost.total()
+        };
+        let known = if ahead { 3 } else { 11 - first.0 };
+        assert_eq!((lost("slow"), lost("fast")), (known, 0));
+        journal.close();
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_were_left_out_behind_the_end_are_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = cut_behind(dir.path(), &[], false).await;
+    // A generation that says nothing: numbers are left out, and who was at the end goes on
+    // behind them.
+    let unknown = dir.path().join("generations/gen-000000000009");
+    std::fs::create_dir_all(unknown.join("store")).unwrap();
+    std::fs::write(unknown.join("store/db"), b"of old").unwrap();
+    Journal::open(&options).unwrap().close();
+    for entry in std::fs::read_dir(dir.path().join("generations")).unwrap() {
+        let entry = entry.unwrap();
+        let header = Header::read(&entry.path()).unwrap().unwrap();
+        if header.base > Seq(11) {
+            std::fs::remove_dir_all(entry.path()).unwrap();
+        }
+    }
+    std::fs::remove_dir_all(dir.path().join("quarantine")).unwrap();
+    let journal = Journal::open(&options).unwrap();
+    assert!(journal.cursor("fast").unwrap().next() > Seq(1 << 32));
+    assert_eq!(journal.losses(), []);
+    journal.close();
+}

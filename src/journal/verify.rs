@@ -5,10 +5,13 @@
 //! - Finds every acknowledged record that cannot be read back, in exact ranges.
 //! - Changes nothing.
 
+use super::cursor_info::CursorInfo;
 use super::directory::{Directory, Entry, read_error, store_error};
 use super::error::InspectError;
 use super::generation::losses_of;
+use super::high_water::{self, HighWater};
 use super::losses::{Loss, Losses};
+use super::recovery::accepted_after;
 use super::survey::{self, Survey, Tail};
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -93,6 +96,43 @@ impl Directory {
         }
         report.losses = losses.list().to_vec();
         Ok(report)
+    }
+
+    /// Ranges of generations that are not there at all, and what is missing behind the last.
+    pub(super) fn missing(&self) -> Vec<Loss> {
+        let mut missing = Vec::new();
+        let loss = |generation, (first, end)| Loss {
+            generation,
+            first,
+            end,
+        };
+        let Some((mut end, mut accepted)) = self.floor() else {
+            return missing;
+        };
+        for entry in self.entries() {
+            if end < entry.header.previous_end {
+                let (before, end_of) = (&entry.header.accepted_before, entry.header.previous_end);
+                let events = before.minus(&accepted).total();
+                let generation = entry.info.number.saturating_sub(1);
+                missing.push(loss(
+                    generation,
+                    high_water::missing_range(end, end_of, events),
+                ));
+            }
+            if end < entry.manifest.end {
+                end = entry.manifest.end;
+                accepted = accepted_after(&entry.manifest);
+            }
+        }
+        // While a service runs, cursors are ahead of what can be seen of the last generation.
+        let furthest = self.cursors().iter().map(CursorInfo::furthest);
+        let high_water = self.high_water.iter().map(HighWater::place);
+        let reached = high_water::reached(furthest.chain(high_water));
+        let reached = reached.filter(|_| !self.is_running());
+        let range = reached.and_then(|at| high_water::missing_behind(&(end, accepted), &at));
+        let generation = self.generations().last().map_or(0, |info| info.number) + 1;
+        missing.extend(range.map(|range| loss(generation, range)));
+        missing
     }
 
     fn survey(&self, entry: &Entry) -> Result<Survey, InspectError> {
