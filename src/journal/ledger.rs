@@ -8,10 +8,13 @@
 //! - At a start, each cursor's counts are compared with the journal up to its
 //!   position, and follow the journal if they differ.
 //! - Where a way out has nothing pending, the two must agree to the event.
+//! - What this version cannot read is lost, and does not stay pending (test
+//!   `a_record_of_another_version_is_lost_and_does_not_stay_pending`).
 
 use super::contents::Contents;
 use super::cursor::Cursor;
 use super::generation::Generation;
+use super::losses::Loss;
 use super::position::{Ledger, Span};
 use super::shared::{Shared, lock};
 use super::store::StoreError;
@@ -141,12 +144,39 @@ pub(super) fn accepted_before(shared: &Shared, seq: Seq) -> Result<Option<Tally>
         before.merge(&events);
         return Ok(Some(before));
     }
-    for (_, events) in records_before(shared, generation, seq)? {
+    let mut expected = generation.base();
+    let records = records_before(shared, generation, seq)?;
+    let ends = records.iter().map(|(seq, _)| *seq).chain([seq]);
+    let mut is_whole = true;
+    for seq in ends {
+        if expected < seq {
+            // Its bytes are whole, and are no record: nobody knows its events.
+            is_whole = false;
+            // What is written to may only not show it yet.
+            if generation.is_sealed() {
+                shared.note_loss(&Loss {
+                    generation: generation.number(),
+                    first: expected,
+                    end: seq,
+                });
+            }
+        }
+        expected = seq.next();
+    }
+    for (_, events) in records {
         before.merge(&events);
     }
     // With holes in it, one cannot tell on which side of the sequence they lie.
-    let has_holes = !generation.events().1.is_empty();
+    let has_holes = !is_whole || !generation.events().1.is_empty();
     Ok((!has_holes).then_some(before))
+}
+
+/// Whether a generation is known to lack records: it may be that its blocks do, or that what
+/// they hold is none for this version.
+fn lacks_records(shared: &Shared, generation: &Generation) -> bool {
+    let (base, end) = (generation.base(), generation.end());
+    let is_in = |loss: &Loss| loss.first < end && base < loss.end;
+    !generation.events().1.is_empty() || lock(&shared.losses).list().iter().any(is_in)
 }
 
 /// The records of a generation before a sequence, each with its events.
@@ -181,7 +211,7 @@ pub(super) fn settle_losses(shared: &Shared, cursors: &[Arc<Cursor>]) {
         let mut has_losses = false;
         for generation in chain.iter().filter(|g| g.end() > through) {
             if generation.is_sealed() && generation.end() <= next {
-                has_losses |= !generation.events().1.is_empty();
+                has_losses |= lacks_records(shared, generation);
                 passed = Some(generation.end());
             }
         }

@@ -4,6 +4,7 @@
 use super::cursor::Cursor;
 use super::generation::Generation;
 use super::manifest::Manifest;
+use super::recovery_tests::passed;
 use super::tests::{content, gated, options, read_all, record};
 use super::*;
 use crate::event::identity::Seq;
@@ -120,4 +121,75 @@ fn what_a_cursor_does_not_account_for_counts_as_lost() {
     assert!(!cursor.reconcile(Seq(3), &events));
     let ledger = cursor.position().ledger;
     assert_eq!((ledger.delivered.total(), ledger.lost.total()), (0, 1));
+}
+
+/// A log of five records, the third of which this version does not know.
+async fn with_one_unknown(dir: &Path) {
+    let journal = Journal::open(&options(dir)).unwrap();
+    journal.cursor("out").unwrap();
+    for i in 0..5 {
+        let mut record = record(content(i, 1000));
+        if i == 2 {
+            // No reason may be so long when it is read.
+            record.reason = Some("x".repeat(2 << 20));
+        }
+        journal.append(record, None).await.unwrap();
+    }
+    journal.close();
+}
+
+#[tokio::test]
+async fn a_record_of_another_version_is_lost_and_does_not_stay_pending() {
+    let dir = tempfile::tempdir().unwrap();
+    with_one_unknown(dir.path()).await;
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    let cursor = journal.cursor("out").unwrap();
+    let records = read_all(&journal, Seq::FIRST).await;
+    assert!(records.iter().map(|r| r.seq.0).eq([1, 2, 4, 5]));
+    let read: Vec<_> = [passed(1..3), passed(4..6)].concat();
+    cursor.advance(Seq(6), &read);
+    journal.tidy_now();
+    let way = &journal.ledger().ways[0];
+    assert!(way.adds_up && way.pending.is_empty(), "{way:?}");
+    assert_eq!(
+        (way.ledger.delivered.total(), way.ledger.lost.total()),
+        (4, 1)
+    );
+    assert_eq!(journal.stats().lost_records, 1);
+    journal.close();
+}
+
+#[tokio::test]
+async fn a_record_that_an_earlier_version_does_not_know_stays_as_it_was_counted() {
+    for was_delivered in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        with_one_unknown(dir.path()).await;
+        let journal = Journal::open(&options(dir.path())).unwrap();
+        let mut read = passed(1..5);
+        if !was_delivered {
+            read.remove(2);
+        }
+        journal.cursor("out").unwrap().advance(Seq(5), &read);
+        journal.close();
+        drop(journal);
+        let journal = Journal::open(&options(dir.path())).unwrap();
+        let limit = std::time::Instant::now() + Duration::from_secs(20);
+        while journal.losses().is_empty() {
+            assert!(std::time::Instant::now() < limit, "the start tells it");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        journal
+            .cursor("out")
+            .unwrap()
+            .advance(Seq(6), &passed(5..6));
+        journal.tidy_now();
+        let way = &journal.ledger().ways[0];
+        assert!(way.adds_up && way.pending.is_empty(), "{way:?}");
+        let lost = u64::from(!was_delivered);
+        assert_eq!(
+            (way.ledger.delivered.total(), way.ledger.lost.total()),
+            (5 - lost, lost)
+        );
+        journal.close();
+    }
 }
