@@ -174,6 +174,7 @@ impl Journal {
             keeper_turns: AtomicU64::new(0),
             board: Board::default(),
             without_receipt: AtomicU64::new(u64::MAX),
+            unreadable: Mutex::default(),
         });
         for loss in &found.losses {
             shared.note_loss(loss);

@@ -33,8 +33,8 @@
 //!
 //! Delete: every cursor's saved position is past the sealed generation, and its
 //! losses are in every ledger; its receipt is written, fsync'ed and has its name, unless
-//! the disk is full (test `a_generation_goes_after_its_receipt`); the high water is raised to
-//! its end and fdatasync'ed (test
+//! the disk is full or cannot read it for minutes (test `a_generation_goes_after_its_receipt`);
+//! the high water is raised to its end and fdatasync'ed (test
 //! `a_drained_host_never_begins_anew_whatever_becomes_of_its_cursors`); the directory is
 //! renamed and its parent synced; its files are removed. A few at a time, with a measure and
 //! the cursors saved in between (tests `a_long_backlog_goes_in_many_turns_each_measured`,

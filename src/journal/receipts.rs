@@ -11,6 +11,9 @@
 //!   `a_generation_goes_after_its_receipt`).
 //! - A full disk does not hold up a deletion, and a low one is not made lower: then there is
 //!   no receipt, and whoever asks finds a gap in the sequences instead of a wrong answer.
+//! - A generation that cannot be read for a moment waits for its receipt, and nothing but the
+//!   deletions waits with it; one that stays so goes without (test
+//!   `a_generation_that_cannot_be_read_for_a_moment_leaves_its_receipt`).
 //! - Bounded by age and by bytes; the oldest go first (test `the_oldest_receipts_go_first`).
 //! - A damaged receipt is told, and nothing of it is believed, nor how large it says it is
 //!   (test `a_receipt_is_no_larger_than_it_may_be`).

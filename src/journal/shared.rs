@@ -39,6 +39,11 @@ const DELETIONS_PER_TURN: usize = 4;
 /// How long a turn deletes: after that, the generation in hand is its last.
 const DELETING_MAX: Duration = Duration::from_secs(1);
 
+/// How long a deletion waits for a generation that cannot be read for its receipt: a disk or its
+/// path may answer again. Shorter than what a generation is given before what cannot be read of
+/// it counts as lost: all that is in it is delivered.
+const RECEIPT_PATIENCE: Duration = Duration::from_secs(120);
+
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) generations_dir: PathBuf,
@@ -69,6 +74,8 @@ pub(super) struct Shared {
     pub(super) board: Board,
     /// The generation of which it was said last that it leaves no receipt.
     pub(super) without_receipt: AtomicU64,
+    /// The generation that cannot be read for its receipt, and since when.
+    pub(super) unreadable: Mutex<Option<(u64, Instant)>>,
 }
 
 /// What a look found to be passed by all cursors that there were.
@@ -325,7 +332,20 @@ impl Shared {
                 }
                 return false;
             }
-            if !is_said {
+            let is_read = matches!(error, ReceiptError::Read(_));
+            if is_read && self.may_be_read_later(number, Instant::now()) {
+                if self.board.is_new("deleting", "deleting") {
+                    tracing::warn!(generation = number, %error, "a delivered generation cannot be read for its receipt; trying again");
+                }
+                return false;
+            }
+            if is_read && !is_said {
+                tracing::error!(
+                    generation = number, first_seq = %generation.base(),
+                    end_seq = %generation.end(), %error,
+                    "no receipt of a generation: its rows cannot be reconciled any more, since it stays unreadable"
+                );
+            } else if !is_said {
                 tracing::warn!(
                     generation = number, first_seq = %generation.base(),
                     end_seq = %generation.end(), %error,
@@ -335,5 +355,17 @@ impl Shared {
             self.without_receipt.store(number, Ordering::Relaxed);
         }
         true
+    }
+
+    /// Whether a generation that cannot be read now is given more time; the time begins with
+    /// the first such failure.
+    fn may_be_read_later(&self, generation: u64, now: Instant) -> bool {
+        let mut unreadable = lock(&self.unreadable);
+        let since = match *unreadable {
+            Some((of, since)) if of == generation => since,
+            _ => now,
+        };
+        *unreadable = Some((generation, since));
+        now.duration_since(since) < RECEIPT_PATIENCE
     }
 }

@@ -193,3 +193,35 @@ async fn a_record_that_an_earlier_version_does_not_know_stays_as_it_was_counted(
         journal.close();
     }
 }
+
+#[tokio::test]
+async fn a_generation_that_cannot_be_read_for_a_moment_leaves_its_receipt() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = sealed(dir.path()).await;
+    let marker = unreadable(&place);
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    let cursor = journal.cursor("out").unwrap();
+    cursor.advance(Seq(21), &passed(1..21));
+    let receipts = || {
+        Directory::open(dir.path())
+            .unwrap()
+            .receipts()
+            .unwrap()
+            .len()
+    };
+    for _ in 0..3 {
+        journal.tidy_now();
+        assert!(place.is_dir(), "it waits");
+        assert_eq!(receipts(), 0);
+    }
+    assert_eq!(cursor.saved(), Seq(21), "nothing else waits");
+    std::fs::remove_file(marker).unwrap();
+    let limit = std::time::Instant::now() + Duration::from_secs(20);
+    while place.is_dir() {
+        assert!(std::time::Instant::now() < limit, "it goes");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(receipts(), 1);
+    assert!(journal.losses().is_empty());
+    journal.close();
+}
