@@ -219,9 +219,7 @@ impl Shared {
         if let Some(lasted) = self.board.over("saving") {
             tracing::info!(failed_for = ?lasted, "cursors are saved again");
         }
-        let Some(passed) = cursors.iter().map(|c| c.saved()).min() else {
-            return None;
-        };
+        let passed = cursors.iter().map(|c| c.saved()).min()?;
         let generations = self
             .chain()
             .into_iter()
@@ -309,6 +307,10 @@ impl Shared {
     /// For want of a descriptor it waits, since nobody gains anything by its end.
     fn receipt(&self, generation: &Generation) -> bool {
         let number = generation.number();
+        if generation.is_deleted() {
+            // It had its turn before its name went; only files are left.
+            return true;
+        }
         // Its deletion may be tried again and again, and this with it.
         let is_said = self.without_receipt.load(Ordering::Relaxed) == number;
         if !self.capacity.can_spare() {
