@@ -12,13 +12,15 @@
 //!   error for a while, and lost only after that (test
 //!   `what_cannot_be_read_for_a_moment_is_not_lost`).
 //! - One that lacks blocks is moved to quarantine whole and read on from there; its
-//!   files are never changed and never deleted by the service.
+//!   files are never changed and never deleted by the service. One that cannot be moved now is
+//!   read where it is, and moved later, at the latest instead of its deletion (`aside_tests`).
 
+use super::aside;
 use super::block::Salt;
 use super::durable_file::{create_dir, sync_dir};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
-use super::store::{BlockStore, Blocks, StoreError};
+use super::store::{BlockStore, Blocks, StoreError, want};
 use super::survey::{self, Tail};
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -53,6 +55,8 @@ struct State {
     /// The manifest's file says the same.
     is_written: bool,
     quarantined: bool,
+    /// When it could not be moved there.
+    aside_tried: Option<Instant>,
     /// Its name is gone; its files are going.
     deleted: bool,
     disk_bytes: u64,
@@ -66,6 +70,8 @@ struct State {
 pub(super) struct Opened {
     pub(super) blocks: Arc<dyn Blocks>,
     pub(super) losses: Vec<Loss>,
+    /// Why it could not be set aside, although it lacks blocks.
+    pub(super) not_aside: Option<io::Error>,
 }
 
 impl std::fmt::Debug for Generation {
@@ -100,6 +106,31 @@ impl State {
         let opened = || self.opened.upgrade().filter(|blocks| !blocks.is_failing());
         active.or_else(opened)
     }
+
+    /// Whether it lacks records and is where it was.
+    fn is_to_go_aside(&self) -> bool {
+        !(self.manifest.lost.is_empty() || self.quarantined || self.deleted)
+    }
+
+    /// Moves it to quarantine, with a manifest that tells what it lacks: without room for that,
+    /// only where `is_passed`, since nobody is to read it any more.
+    fn set_aside(&mut self, quarantine: &Path, is_passed: bool) -> io::Result<()> {
+        self.aside_tried = Some(Instant::now());
+        if !self.is_written {
+            match self.manifest.write(&self.dir) {
+                Ok(()) => self.is_written = true,
+                Err(error) if is_passed && want(&error).is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // From here on it is there, be its new name durable or not: else the next start has it
+        // where it was, with this manifest, and moves it again.
+        let moved = aside::moved_to(&self.dir, quarantine)?;
+        let dir = std::mem::replace(&mut self.dir, moved);
+        self.quarantined = true;
+        aside::synced_aside(&dir, &self.dir);
+        Ok(())
+    }
 }
 
 impl Generation {
@@ -128,6 +159,7 @@ impl Generation {
                 manifest,
                 is_written: true,
                 quarantined: false,
+                aside_tried: None,
                 deleted: false,
                 disk_bytes: store.disk_bytes(),
                 opened: unopened(),
@@ -147,6 +179,7 @@ impl Generation {
                 manifest,
                 is_written: true,
                 quarantined,
+                aside_tried: None,
                 deleted: false,
                 disk_bytes,
                 active: None,
@@ -299,10 +332,10 @@ impl Generation {
                 return Ok(Opened {
                     blocks,
                     losses: Vec::new(),
+                    not_aside: None,
                 });
             }
-            let manifest = state.manifest.clone();
-            (state.dir.clone(), manifest, state.quarantined)
+            (state.dir.clone(), state.manifest.clone(), state.quarantined)
         };
         if looking.is_some_and(|(_, last)| last.elapsed() < LOOK_AGAIN.min(patience)) {
             return Err(unreadable());
@@ -330,29 +363,43 @@ impl Generation {
             )?),
         };
         let mut state = self.state();
-        if state.deleted {
-            return Err(io::Error::other("deleted while its blocks were looked for").into());
+        if state.deleted || state.dir != dir {
+            return Err(io::Error::other("gone while its blocks were looked for").into());
         }
-        let mut losses = Vec::new();
+        let (mut losses, mut not_aside) = (Vec::new(), None);
         if let Some(found) = found {
             state.manifest = found.manifest;
+            state.is_written = false;
             losses = losses_of(&state.manifest);
-            state.manifest.write(&state.dir)?;
-            // From here on it is there, be its new name durable or not: else the next start has it
-            // where it was, with this manifest, and who reads it moves it again.
-            state.dir = moved_to(&state.dir, quarantine)?;
-            state.quarantined = true;
-            synced_aside(&dir, &state.dir);
+            not_aside = state.set_aside(quarantine, false).err();
         }
         let blocks: Arc<dyn Blocks> = blocks;
         state.opened = Arc::downgrade(&blocks);
-        Ok(Opened { blocks, losses })
+        Ok(Opened {
+            blocks,
+            losses,
+            not_aside,
+        })
     }
 
-    /// Deletes the directory: first its name (one atomic step), then its files. One
-    /// in quarantine stays, as evidence.
-    pub(super) fn delete(&self, generations: &Path) -> io::Result<()> {
+    /// Sets it aside if that is still to be done, and was not tried within `pause`.
+    pub(super) fn set_aside_late(
+        &self,
+        quarantine: &Path,
+        pause: Duration,
+    ) -> Option<io::Result<()>> {
         let mut state = self.state();
+        let is_time = state.aside_tried.is_none_or(|at| at.elapsed() >= pause);
+        (is_time && state.is_to_go_aside()).then(|| state.set_aside(quarantine, false))
+    }
+
+    /// Deletes the directory: first its name (one atomic step), then its files. One that lacks
+    /// records goes to quarantine instead, and stays there, as evidence.
+    pub(super) fn delete(&self, generations: &Path, quarantine: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        if state.is_to_go_aside() {
+            state.set_aside(quarantine, true)?;
+        }
         if state.quarantined {
             return Ok(());
         }
@@ -384,50 +431,6 @@ pub(super) fn losses_of(manifest: &Manifest) -> Vec<Loss> {
         end: *end,
     };
     manifest.lost.iter().map(range).collect()
-}
-
-/// Moves a generation's directory aside whole, to be read from there; its new path.
-pub(super) fn move_to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
-    let moved = to_quarantine(dir, quarantine)?;
-    say_aside(&moved);
-    Ok(moved)
-}
-
-fn say_aside(moved: &Path) {
-    tracing::error!(directory = %moved.display(), "generation is set aside whole; what is intact is delivered from there");
-}
-
-/// Moves a directory aside whole; its new path.
-pub(super) fn to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
-    let moved = moved_to(dir, quarantine)?;
-    sync_move(dir, quarantine)?;
-    Ok(moved)
-}
-
-/// Gives a directory its name in quarantine, which is not durable yet.
-fn moved_to(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
-    create_dir(quarantine)?;
-    let name = dir
-        .file_name()
-        .ok_or_else(|| io::Error::other("generation has no name"))?;
-    let moved = quarantine.join(name);
-    fs::rename(dir, &moved)?;
-    Ok(moved)
-}
-
-fn sync_move(dir: &Path, quarantine: &Path) -> io::Result<()> {
-    sync_dir(quarantine)?;
-    dir.parent().map_or(Ok(()), sync_dir)
-}
-
-/// Makes a move durable that counts already.
-fn synced_aside(dir: &Path, moved: &Path) {
-    say_aside(moved);
-    if let Some(quarantine) = moved.parent()
-        && let Err(error) = sync_move(dir, quarantine)
-    {
-        tracing::warn!(directory = %moved.display(), %error, "the move may not outlast a power cut; it would be repeated");
-    }
 }
 
 /// Bytes of the files below a directory; what cannot be read counts as none.

@@ -139,6 +139,11 @@ impl Journal {
 
         // First: on a full disk it gives space back that the next steps may need.
         let capacity = Capacity::new(options.limits.clone(), data_dir.clone());
+        // While there is room: what is damaged can be moved there without a free byte then.
+        if let Err(error) = durable_file::create_dir(&quarantine_dir) {
+            tracing::warn!(%error, "cannot make the quarantine before it is needed");
+            capacity.heed(&error);
+        }
         let receipts_dir = data_dir.join("receipts");
         let (positions, has_unreadable_cursors) = start::saved_positions(&cursors_dir)?;
         let known = Known {

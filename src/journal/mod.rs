@@ -98,6 +98,7 @@
 //!   `a_journal_is_what_its_model_says`).
 
 mod append;
+mod aside;
 mod block;
 mod capacity;
 mod codec;
@@ -154,6 +155,8 @@ pub use record::{Kind, NewRecord, Record};
 pub use skip::Skipped;
 pub use verify::Report;
 
+#[cfg(test)]
+mod aside_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]

@@ -116,7 +116,10 @@ impl Offline {
                 accepted.merge(&entry.manifest.events);
                 high_water.raise(info.end, &accepted).map_err(io_error)?;
                 generation
-                    .delete(&self.data_dir.join("generations"))
+                    .delete(
+                        &self.data_dir.join("generations"),
+                        &self.data_dir.join("quarantine"),
+                    )
                     .map_err(io_error)?;
             }
             deleted.push(info.number);

@@ -17,8 +17,9 @@
 //!   `without_its_generations_it_goes_on_behind_its_cursors`,
 //!   `a_drained_host_never_begins_anew_whatever_becomes_of_its_cursors`).
 
+use super::aside::{move_to_quarantine, to_quarantine};
 use super::durable_file::sync_dir;
-use super::generation::{Generation, losses_of, move_to_quarantine, to_quarantine};
+use super::generation::{Generation, losses_of};
 use super::high_water::{self, HighWater};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
@@ -295,8 +296,14 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
     if manifest.lost.is_empty() || quarantined {
         return Ok(Taken::Generation(manifest.into(), dir, quarantined));
     }
-    let dir = move_to_quarantine(&dir, quarantine)?;
-    Ok(Taken::Generation(manifest.into(), dir, true))
+    match move_to_quarantine(&dir, quarantine) {
+        Err(error) if want(&error).is_some() && dir.exists() => {
+            // As above. The keeper moves it once there is room.
+            tracing::error!(generation = number, %error, "no room to set a damaged generation aside; what is intact is delivered from where it is");
+            Ok(Taken::Generation(manifest.into(), dir, false))
+        }
+        moved => Ok(Taken::Generation(manifest.into(), moved?, true)),
+    }
 }
 
 /// What a directory in quarantine tells that holds nothing to be read.

@@ -7,7 +7,7 @@ use crate::event::identity::Seq;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut check: impl AsyncFnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while !check().await {
         assert!(Instant::now() < until, "{what}");

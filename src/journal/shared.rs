@@ -44,6 +44,10 @@ const DELETING_MAX: Duration = Duration::from_secs(1);
 /// it counts as lost: all that is in it is delivered.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long after a damaged generation could not be set aside that is tried again: for want of
+/// room, as a rule, and each try may give a step of the reserve back.
+const SET_ASIDE_AGAIN: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) generations_dir: PathBuf,
@@ -148,7 +152,32 @@ impl Shared {
         for loss in &opened.losses {
             self.note_loss(loss);
         }
+        if let Some(error) = &opened.not_aside {
+            // What that gives back of the reserve may do.
+            self.capacity.heed(error);
+            self.set_aside(generation, Duration::ZERO);
+        }
         Ok(opened.blocks)
+    }
+
+    /// Sets a generation aside that lacks records, if that is still to be done.
+    fn set_aside(&self, generation: &Generation, pause: Duration) {
+        let tried = generation.set_aside_late(&self.quarantine_dir, pause);
+        let error = match tried {
+            Some(Err(error)) => error,
+            Some(Ok(())) => {
+                self.board.over("aside");
+                return;
+            }
+            None => return,
+        };
+        self.capacity.heed(&error);
+        if self.board.is_new("aside", "aside") {
+            tracing::error!(
+                generation = generation.number(), %error,
+                "cannot set a damaged generation aside; what is intact is delivered from where it is; trying again"
+            );
+        }
     }
 
     /// Measures the disk use.
@@ -192,6 +221,9 @@ impl Shared {
     /// passed, and measures what is left, whatever came in between. Whether there is
     /// more to delete.
     pub(super) fn tidy(&self) -> bool {
+        for generation in self.chain() {
+            self.set_aside(&generation, SET_ASIDE_AGAIN);
+        }
         let has_more = self.save_and_delete();
         self.measure();
         has_more
@@ -256,7 +288,8 @@ impl Shared {
             if failed {
                 break;
             }
-            if let Err(error) = generation.delete(&self.generations_dir) {
+            if let Err(error) = generation.delete(&self.generations_dir, &self.quarantine_dir) {
+                self.capacity.heed(&error);
                 if self.board.is_new("deleting", "deleting") {
                     let generation = generation.number();
                     tracing::warn!(generation, %error, "cannot delete a delivered generation; trying again");

@@ -28,7 +28,7 @@ async fn passed(dir: &Path) -> Journal {
 }
 
 /// Has a way out deliver all that there is from where it begins; the sequences.
-async fn deliver(journal: &Journal, way: &str) -> Vec<u64> {
+pub(super) async fn deliver(journal: &Journal, way: &str) -> Vec<u64> {
     let cursor = journal.cursor(way).unwrap();
     let mut reader = journal.reader(cursor.next());
     let mut seqs = Vec::new();
@@ -47,7 +47,7 @@ async fn deliver(journal: &Journal, way: &str) -> Vec<u64> {
     }
 }
 
-fn lost(journal: &Journal, way: &str) -> u64 {
+pub(super) fn lost(journal: &Journal, way: &str) -> u64 {
     let ledger = journal.ledger();
     let way = ledger.ways.iter().find(|it| it.way == way).unwrap();
     assert!(way.adds_up && way.pending.is_empty(), "{ledger:?}");
@@ -83,7 +83,9 @@ async fn a_new_cursor_does_not_begin_with_what_is_half_deleted() {
     let shared = journal.shared();
     // Its name goes, and then something fails, so that it stays in the chain.
     let first = shared.chain().remove(0);
-    first.delete(&shared.generations_dir).unwrap();
+    first
+        .delete(&shared.generations_dir, &shared.quarantine_dir)
+        .unwrap();
     assert_eq!(journal.cursor("new").unwrap().next(), Seq(2));
     assert_eq!(deliver(&journal, "new").await, [2, 3, 4]);
     assert_eq!(lost(&journal, "new"), 0);
