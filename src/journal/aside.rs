@@ -10,24 +10,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Moves a generation's directory aside whole, to be read from there; its new path.
-pub(super) fn move_to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
-    let moved = to_quarantine(dir, quarantine)?;
-    say_aside(&moved);
-    Ok(moved)
-}
-
-fn say_aside(moved: &Path) {
-    tracing::error!(directory = %moved.display(), "generation is set aside whole; what is intact is delivered from there");
-}
-
-/// Moves a directory aside whole; its new path.
-pub(super) fn to_quarantine(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
-    let moved = moved_to(dir, quarantine)?;
-    sync_move(dir, quarantine)?;
-    Ok(moved)
-}
-
 /// Gives a directory its name in quarantine, which is not durable yet.
 pub(super) fn moved_to(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
     create_dir(quarantine)?;
@@ -39,17 +21,17 @@ pub(super) fn moved_to(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
     Ok(moved)
 }
 
-fn sync_move(dir: &Path, quarantine: &Path) -> io::Result<()> {
-    sync_dir(quarantine)?;
-    dir.parent().map_or(Ok(()), sync_dir)
+/// Makes a move durable that counts already, and says that what is intact is delivered.
+pub(super) fn synced_aside(dir: &Path, moved: &Path) {
+    tracing::error!(directory = %moved.display(), "generation is set aside whole; what is intact is delivered from there");
+    sync_aside(dir, moved);
 }
 
-/// Makes a move durable that counts already.
-pub(super) fn synced_aside(dir: &Path, moved: &Path) {
-    say_aside(moved);
-    if let Some(quarantine) = moved.parent()
-        && let Err(error) = sync_move(dir, quarantine)
-    {
+/// Makes a move durable that counts already: where that fails, the move would be repeated.
+pub(super) fn sync_aside(dir: &Path, moved: &Path) {
+    let parents = [moved.parent(), dir.parent()];
+    let synced = parents.into_iter().flatten().try_for_each(sync_dir);
+    if let Err(error) = synced {
         tracing::warn!(directory = %moved.display(), %error, "the move may not outlast a power cut; it would be repeated");
     }
 }

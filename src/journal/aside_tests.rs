@@ -22,15 +22,16 @@ async fn damaged_on_a_full_disk(dir: &Path) -> (Journal, PathBuf) {
         journal.append(record, None).await.unwrap();
     }
     let place = dir.join("generations").join(GENERATION);
-    damage(&place);
+    damage(&place, 1);
     let full = fill(&place);
     (journal, full)
 }
 
-fn damage(place: &Path) {
+/// The record of that content cannot be read any more.
+pub(super) fn damage(place: &Path, number: usize) {
     let db = place.join("store/db");
     let mut bytes = std::fs::read(&db).unwrap();
-    let needle = &content(1, 60_000)[1000..1100];
+    let needle = &content(number, 60_000)[1000..1100];
     while let Some(at) = memchr::memmem::find(&bytes, needle) {
         bytes[at] ^= 1;
     }
@@ -114,7 +115,7 @@ async fn a_start_goes_on_with_what_cannot_be_set_aside() {
     }
     journal.crash();
     let place = dir.path().join("generations").join(GENERATION);
-    damage(&place);
+    damage(&place, 1);
     fill(&place);
     let journal = Journal::open(&options(dir.path())).unwrap();
     assert_eq!(journal.losses(), [second()]);

@@ -31,8 +31,9 @@ pub struct CursorInfo {
     pub ledger: Ledger,
     /// What it has delivered behind `next`, in order.
     pub ahead: Vec<Span>,
-    /// What became of those before `next`.
-    pub(super) before_next: Ledger,
+    /// What its file says.
+    #[serde(skip)]
+    pub(super) position: Position,
 }
 
 impl CursorInfo {
@@ -50,20 +51,6 @@ impl CursorInfo {
     #[must_use]
     pub fn reach(&self) -> Seq {
         self.ahead.last().map_or(self.next, |span| span.end)
-    }
-
-    /// Where it is, and the events before that place.
-    pub(super) fn place(&self) -> (Seq, Tally) {
-        let mut accounted = self.since.clone();
-        accounted.merge(&self.before_next.total());
-        (self.next, accounted)
-    }
-
-    /// The furthest that it has come, and the events before that it has counted.
-    pub(super) fn furthest(&self) -> (Seq, Tally) {
-        let mut total = self.since.clone();
-        total.merge(&self.ledger.total());
-        (self.reach(), total)
     }
 
     /// What it has not passed before `to`, in order.
@@ -102,8 +89,8 @@ pub(super) fn list(dir: &Path) -> Result<Vec<CursorInfo>, InspectError> {
             damage,
             ahead: position.ahead(),
             ledger: position.all(),
-            since: position.since,
-            before_next: position.ledger,
+            since: position.since.clone(),
+            position,
         });
     }
     cursors.sort_by(|a, b| a.name.cmp(&b.name));

@@ -9,8 +9,8 @@
 use super::contents::Contents;
 use super::cursor_info::{self, CursorInfo};
 use super::data_lock;
+use super::durable_file::dir_bytes;
 use super::error::InspectError;
-use super::generation::dir_bytes;
 use super::high_water::{self, HighWater};
 use super::host_id;
 use super::losses::Loss;
@@ -272,7 +272,9 @@ impl Directory {
     pub(super) fn floor(&self) -> Option<(Seq, Tally)> {
         let (readable, damaged): (Vec<_>, Vec<_>) =
             self.cursors.iter().partition(|c| c.damage.is_none());
-        let places = readable.iter().map(|cursor| cursor.place());
+        let places = readable
+            .iter()
+            .map(|cursor| (cursor.next, cursor.position.accounted()));
         let high_water = self.high_water.as_ref().map(HighWater::place);
         high_water::floor(places, !damaged.is_empty(), high_water)
     }

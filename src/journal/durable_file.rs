@@ -1,5 +1,6 @@
 //! Small files that must survive a power cut: replaced whole, checksummed.
-//! Called by `manifest`, `cursor` and `handle` (host id).
+//! Called by `manifest`, `cursor` and `handle` (host id); what else is done with directories by
+//! those and `generation`.
 //!
 //! # Invariants
 //! - `replace` returns after the new content and its name are on the disk:
@@ -64,6 +65,21 @@ pub(super) fn read(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
         return Err(damaged());
     }
     Ok(Some(content.to_vec()))
+}
+
+/// Bytes of the files below a directory; what cannot be read counts as none.
+pub(super) fn dir_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => dir_bytes(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 #[cfg(test)]

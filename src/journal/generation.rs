@@ -17,7 +17,7 @@
 
 use super::aside;
 use super::block::Salt;
-use super::durable_file::{create_dir, sync_dir};
+use super::durable_file::{create_dir, dir_bytes, sync_dir};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
 use super::store::{BlockStore, Blocks, StoreError, want};
@@ -187,6 +187,12 @@ impl Generation {
             }),
             looking: Mutex::default(),
         }
+    }
+
+    /// Its manifest's file says something else, or is not there.
+    pub(super) fn not_written(self) -> Self {
+        self.state().is_written = false;
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -393,13 +399,20 @@ impl Generation {
         (is_time && state.is_to_go_aside()).then(|| state.set_aside(quarantine, false))
     }
 
-    /// Deletes the directory: first its name (one atomic step), then its files. One that lacks
-    /// records goes to quarantine instead, and stays there, as evidence.
-    pub(super) fn delete(&self, generations: &Path, quarantine: &Path) -> io::Result<()> {
+    /// One that lacks records goes to quarantine instead of its deletion, and stays there, as
+    /// evidence.
+    pub(super) fn keep_evidence(&self, quarantine: &Path) -> io::Result<()> {
         let mut state = self.state();
-        if state.is_to_go_aside() {
-            state.set_aside(quarantine, true)?;
+        match state.is_to_go_aside() {
+            true => state.set_aside(quarantine, true),
+            false => Ok(()),
         }
+    }
+
+    /// Deletes the directory: first its name (one atomic step), then its files. One in
+    /// quarantine stays.
+    pub(super) fn delete(&self, generations: &Path) -> io::Result<()> {
+        let mut state = self.state();
         if state.quarantined {
             return Ok(());
         }
@@ -431,19 +444,4 @@ pub(super) fn losses_of(manifest: &Manifest) -> Vec<Loss> {
         end: *end,
     };
     manifest.lost.iter().map(range).collect()
-}
-
-/// Bytes of the files below a directory; what cannot be read counts as none.
-pub(super) fn dir_bytes(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return 0;
-    };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(meta) if meta.is_dir() => dir_bytes(&entry.path()),
-            Ok(meta) => meta.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }

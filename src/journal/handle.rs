@@ -180,6 +180,7 @@ impl Journal {
             board: Board::default(),
             without_receipt: AtomicU64::new(u64::MAX),
             unreadable: Mutex::default(),
+            untold: Mutex::default(),
         });
         for loss in &found.losses {
             shared.note_loss(loss);

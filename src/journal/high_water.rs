@@ -12,6 +12,7 @@
 //! - It never falls, and needs no new room once it is made (`slots`).
 
 use super::codec;
+use super::position::Position;
 use super::recovery::UNKNOWN_RANGE;
 use super::slots::Slots;
 use crate::event::identity::Seq;
@@ -150,11 +151,27 @@ pub(super) fn reached(places: impl Iterator<Item = (Seq, Tally)>) -> Option<(Seq
     })
 }
 
-/// The range of records that are missing behind the `end` of the log, when it had come to
-/// `reached`. The events decide whether any are: numbers alone may have been left out.
-pub(super) fn missing_behind(end: &(Seq, Tally), reached: &(Seq, Tally)) -> Option<(Seq, Seq)> {
-    let events = reached.1.total().saturating_sub(end.1.total());
-    (events > 0 && end.0 < reached.0).then(|| missing_range(end.0, reached.0, events))
+/// Events behind a sequence that are known, as one of the ways out has delivered them ahead.
+pub(super) fn beyond<'a>(seq: Seq, ways: impl Iterator<Item = &'a Position>) -> Tally {
+    let beyond = ways.map(|way| way.beyond(seq));
+    beyond.max_by_key(Tally::total).unwrap_or_default()
+}
+
+/// The range of records that are missing behind the `end` of the log, and their events as far as
+/// they are known, when it had come to `reached` and a way out had counted those `beyond` its
+/// end. The events decide whether any are: numbers alone may have been left out.
+pub(super) fn missing_behind(
+    end: &(Seq, Tally),
+    reached: &(Seq, Tally),
+    beyond: Tally,
+) -> Option<((Seq, Seq), Tally)> {
+    let fewer = match reached.1.total() > end.1.total() {
+        true => reached.1.minus(&end.1),
+        false => Tally::default(),
+    };
+    let most = [fewer, beyond].into_iter().max_by_key(Tally::total);
+    let events = most.filter(|most| !most.is_empty() && end.0 < reached.0)?;
+    Some((missing_range(end.0, reached.0, events.total()), events))
 }
 
 /// The range of records that are missing between two places, with so many events. Where a start
@@ -179,8 +196,10 @@ mod tests {
             (0..events).for_each(|_| tally.merge(&Tally::rejected()));
             (Seq(seq), tally)
         };
-        let missing =
-            |end, reached| missing_behind(&end, &reached).map(|(first, end)| (first.0, end.0));
+        let missing = |end, reached| {
+            missing_behind(&end, &reached, Tally::default())
+                .map(|(range, _)| (range.0.0, range.1.0))
+        };
         assert_eq!(missing(place(6, 5), place(11, 10)), Some((6, 11)));
         assert_eq!(missing(place(6, 5), place(11, 6)), Some((6, 11)));
         // Numbers were left out.

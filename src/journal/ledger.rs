@@ -22,6 +22,7 @@ use crate::event::identity::Seq;
 use crate::event::tally::Tally;
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The ledger of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -199,6 +200,10 @@ pub(super) fn records_before(
     Ok(records)
 }
 
+/// How long after losses could not be told at a place that is tried again, where the way out
+/// stays there: each try reads a generation up to it.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 /// Puts what generations have lost in the ledger of each cursor that has passed
 /// them. A record that a way out had delivered before it was lost stays delivered:
 /// the loss is what is missing of all that was accepted up to the cursor.
@@ -220,10 +225,22 @@ pub(super) fn settle_losses(shared: &Shared, cursors: &[Arc<Cursor>]) {
             cursor.without_losses(end);
             continue;
         }
+        let untold = lock(&shared.untold).get(cursor.name()).copied();
+        if untold
+            .is_some_and(|(at, of, tried)| (at, of) == (next, end) && tried.elapsed() < TELL_AGAIN)
+        {
+            continue;
+        }
         match accepted_before(shared, next) {
-            Ok(Some(accepted)) => cursor.settle_losses(next, end, &accepted),
+            Ok(Some(accepted)) => {
+                cursor.settle_losses(next, end, &accepted);
+                lock(&shared.untold).remove(cursor.name());
+            }
             // Tried again when the cursor has moved on; nothing is deleted before.
-            Ok(None) => {}
+            Ok(None) => {
+                let untold = (next, end, Instant::now());
+                lock(&shared.untold).insert(cursor.name().to_owned(), untold);
+            }
             Err(error) => failed = Some((cursor, error)),
         }
     }

@@ -160,6 +160,8 @@ mod aside_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
+mod missing_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod operator_tests;

@@ -16,6 +16,7 @@ use super::error::{InspectError, OpenError, PurgeError, SkipError};
 use super::generation::Generation;
 use super::high_water::HighWaterFile;
 use super::receipts::{self, ReceiptError};
+use super::recovery;
 use super::skip::{self, Skipped};
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -71,6 +72,15 @@ impl Offline {
             directory.walk(gap.first, gap.end, &mut add).map_err(read)?;
         }
         if apply {
+            // What was written and not synced counts from now on.
+            for entry in directory
+                .entries()
+                .iter()
+                .filter(|entry| !entry.info.sealed)
+            {
+                recovery::make_durable(&entry.dir)
+                    .map_err(|error| SkipError::Read(error.to_string()))?;
+            }
             let dir = self.data_dir.join("cursors");
             let cursor = Cursor::open(&dir, way, from, &info.since)?;
             cursor.skip(to, |_| Some(events.clone()));
@@ -112,14 +122,13 @@ impl Offline {
                 let manifest = entry.manifest.clone();
                 let generation = Generation::sealed(entry.dir.clone(), manifest, false);
                 self.receipt(&generation);
+                let quarantine = self.data_dir.join("quarantine");
+                generation.keep_evidence(&quarantine).map_err(io_error)?;
                 let mut accepted = entry.header.accepted_before.clone();
                 accepted.merge(&entry.manifest.events);
                 high_water.raise(info.end, &accepted).map_err(io_error)?;
                 generation
-                    .delete(
-                        &self.data_dir.join("generations"),
-                        &self.data_dir.join("quarantine"),
-                    )
+                    .delete(&self.data_dir.join("generations"))
                     .map_err(io_error)?;
             }
             deleted.push(info.number);

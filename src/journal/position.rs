@@ -167,6 +167,14 @@ impl Position {
         (self.reach(), total)
     }
 
+    /// Events of what was delivered ahead, behind a sequence.
+    pub(super) fn beyond(&self, seq: Seq) -> Tally {
+        let mut beyond = Tally::default();
+        let behind = self.ahead.iter().filter(|ahead| ahead.span.first >= seq);
+        behind.for_each(|ahead| beyond.merge(&ahead.ledger.total()));
+        beyond
+    }
+
     pub(super) fn has_passed(&self, seq: Seq) -> bool {
         seq < self.next || self.ahead.iter().any(|ahead| ahead.span.holds(seq))
     }

@@ -17,7 +17,7 @@
 //!   `without_its_generations_it_goes_on_behind_its_cursors`,
 //!   `a_drained_host_never_begins_anew_whatever_becomes_of_its_cursors`).
 
-use super::aside::{move_to_quarantine, to_quarantine};
+use super::aside;
 use super::durable_file::sync_dir;
 use super::generation::{Generation, losses_of};
 use super::high_water::{self, HighWater};
@@ -89,8 +89,9 @@ enum Taken {
     Empty(Box<Header>, PathBuf),
     /// It may have held records, and nothing tells how many; whether that is new.
     Unknown(bool),
-    /// Its manifest, sealed; where it is now; whether that is the quarantine.
-    Generation(Box<Manifest>, PathBuf, bool),
+    /// Its manifest, sealed; where it is now; whether that is the quarantine, and whether its file
+    /// says the same.
+    Generation(Box<Manifest>, PathBuf, bool, bool),
 }
 
 /// The furthest place of which it is known how many events were accepted before it.
@@ -111,9 +112,11 @@ impl Recovered {
         &self,
         end: Option<&(Seq, Tally)>,
         reached: Option<&(Seq, Tally)>,
+        cursors: &[Position],
     ) -> Option<Manifest> {
         let (end, reached) = (end?, reached?);
-        let range = high_water::missing_behind(end, reached)?;
+        let beyond = high_water::beyond(end.0, cursors.iter());
+        let (range, events) = high_water::missing_behind(end, reached, beyond)?;
         if self.generations.iter().any(|held| held.end() > range.0) {
             return None;
         }
@@ -125,7 +128,7 @@ impl Recovered {
             created_at_ms: now_ms(),
             accepted_before: end.1.clone(),
         };
-        Some(lost_whole(header, range, reached.1.minus(&end.1)))
+        Some(lost_whole(header, range, events))
     }
 
     /// Puts into the chain what is missing from it, so that it counts.
@@ -178,7 +181,7 @@ pub(super) fn recover(
     for found in found {
         recovered.next_number = recovered.next_number.max(found.number + 1);
         let number = found.number;
-        let (manifest, dir, quarantined) = match take(found, quarantine)? {
+        let (manifest, dir, quarantined, is_written) = match take(found, quarantine)? {
             Taken::Nothing => continue,
             Taken::Empty(header, dir) => {
                 is_told = true;
@@ -199,7 +202,9 @@ pub(super) fn recover(
                 }
                 continue;
             }
-            Taken::Generation(manifest, dir, quarantined) => (*manifest, dir, quarantined),
+            Taken::Generation(manifest, dir, quarantined, is_written) => {
+                (*manifest, dir, quarantined, is_written)
+            }
         };
         // What lies in quarantine may be from long ago.
         is_told |= !quarantined;
@@ -215,12 +220,18 @@ pub(super) fn recover(
         if let Some(missing) = missing_before(header, end.as_ref()) {
             recovered.push_missing(missing, quarantine);
         }
-        end = Some((manifest.end, accepted));
-        recovered
-            .generations
-            .push(Generation::sealed(dir, manifest, quarantined));
+        // Others may be before the floor that are only not deleted yet.
+        if end.as_ref().is_none_or(|(at, _)| *at < manifest.end) {
+            end = Some((manifest.end, accepted));
+        }
+        let mut generation = Generation::sealed(dir, manifest, quarantined);
+        if !is_written {
+            generation = generation.not_written();
+        }
+        recovered.generations.push(generation);
     }
-    if let Some(missing) = recovered.missing_behind(end.as_ref(), reached.as_ref()) {
+    let missing = recovered.missing_behind(end.as_ref(), reached.as_ref(), known.cursors);
+    if let Some(missing) = missing {
         // Its number was that of a generation, as a rule.
         recovered.next_number += 1;
         furthest.note(missing.end, &accepted_after(&missing));
@@ -249,7 +260,8 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
     if let Ok(Some(manifest)) = &manifest
         && manifest.sealed
     {
-        return Ok(Taken::Generation(manifest.clone().into(), dir, quarantined));
+        let manifest = manifest.clone().into();
+        return Ok(Taken::Generation(manifest, dir, quarantined, true));
     }
     let was_damaged = manifest.is_err();
     if let Err(error) = &manifest {
@@ -285,24 +297,31 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
         }
         return Ok(Taken::Empty(header.into(), dir));
     }
-    match manifest.write(&dir) {
+    let is_written = match manifest.write(&dir) {
         Err(error) if want(&error).is_some() => {
             // A full disk keeps nobody from starting. The next start looks through the
             // blocks again.
             tracing::warn!(generation = number, %error, "no room for the manifest of a generation; it is delivered all the same");
+            false
         }
-        written => written?,
-    }
+        written => written.map(|()| true)?,
+    };
+    let taken =
+        |dir, quarantined| Taken::Generation(manifest.clone().into(), dir, quarantined, is_written);
     if manifest.lost.is_empty() || quarantined {
-        return Ok(Taken::Generation(manifest.into(), dir, quarantined));
+        return Ok(taken(dir, quarantined));
     }
-    match move_to_quarantine(&dir, quarantine) {
-        Err(error) if want(&error).is_some() && dir.exists() => {
+    match aside::moved_to(&dir, quarantine) {
+        Err(error) if want(&error).is_some() => {
             // As above. The keeper moves it once there is room.
             tracing::error!(generation = number, %error, "no room to set a damaged generation aside; what is intact is delivered from where it is");
-            Ok(Taken::Generation(manifest.into(), dir, false))
+            Ok(taken(dir, false))
         }
-        moved => Ok(Taken::Generation(manifest.into(), moved?, true)),
+        moved => {
+            let moved = moved?;
+            aside::synced_aside(&dir, &moved);
+            Ok(taken(moved, true))
+        }
     }
 }
 
@@ -317,7 +336,8 @@ fn unknown_if(held_records: bool) -> Taken {
 
 /// Moves a generation aside that does not say what it held, or where its records are.
 fn set_aside(dir: &Path, quarantine: &Path) -> io::Result<()> {
-    let moved = to_quarantine(dir, quarantine)?;
+    let moved = aside::moved_to(dir, quarantine)?;
+    aside::sync_aside(dir, &moved);
     tracing::error!(directory = %moved.display(), "generation is set aside whole: nothing tells how many records it held, and nothing is delivered from there");
     Ok(())
 }
@@ -335,7 +355,7 @@ fn header_of(number: u64, dir: &Path, claimed: Option<&Manifest>) -> Option<Head
 
 /// What was written but not synced when the process died becomes durable before
 /// anyone reads it.
-fn make_durable(dir: &Path) -> io::Result<()> {
+pub(super) fn make_durable(dir: &Path) -> io::Result<()> {
     let store = survey::store_file(dir);
     match File::open(&store) {
         Ok(file) => file.sync_all()?,

@@ -44,6 +44,9 @@ const DELETING_MAX: Duration = Duration::from_secs(1);
 /// it counts as lost: all that is in it is delivered.
 const RECEIPT_PATIENCE: Duration = Duration::from_secs(120);
 
+/// How long after such a failure it is tried again: each try may read a whole generation.
+const RECEIPT_AGAIN: Duration = Duration::from_secs(1);
+
 /// How long after a damaged generation could not be set aside that is tried again: for want of
 /// room, as a rule, and each try may give a step of the reserve back.
 const SET_ASIDE_AGAIN: Duration = Duration::from_secs(5);
@@ -74,12 +77,15 @@ pub(super) struct Shared {
     /// How often the writer took a command, and the keeper tidied.
     pub(super) writer_turns: AtomicU64,
     pub(super) keeper_turns: AtomicU64,
+    /// By way out: where it was, and the end of what it had passed, when its losses could not be
+    /// told, and when that was.
+    pub(super) untold: Mutex<BTreeMap<String, (Seq, Seq, Instant)>>,
     /// What was said of the keeper's work, which is tried again at each turn.
     pub(super) board: Board,
     /// The generation of which it was said last that it leaves no receipt.
     pub(super) without_receipt: AtomicU64,
-    /// The generation that cannot be read for its receipt, and since when.
-    pub(super) unreadable: Mutex<Option<(u64, Instant)>>,
+    /// Since when generations cannot be read for their receipts, and when that was tried last.
+    pub(super) unreadable: Mutex<Option<(Instant, Instant)>>,
 }
 
 /// What a look found to be passed by all cursors that there were.
@@ -284,11 +290,14 @@ impl Shared {
                 // A new one may begin with this. The next turn looks at it, too.
                 break;
             }
-            failed = !self.raise(generation);
+            // Before it counts as gone: until then, a cursor may begin with it.
+            let gone = generation.keep_evidence(&self.quarantine_dir);
+            failed = gone.is_ok() && !self.raise(generation);
             if failed {
                 break;
             }
-            if let Err(error) = generation.delete(&self.generations_dir, &self.quarantine_dir) {
+            let gone = gone.and_then(|()| generation.delete(&self.generations_dir));
+            if let Err(error) = gone {
                 self.capacity.heed(&error);
                 if self.board.is_new("deleting", "deleting") {
                     let generation = generation.number();
@@ -356,6 +365,10 @@ impl Shared {
             self.without_receipt.store(number, Ordering::Relaxed);
             return true;
         }
+        let tried = lock(&self.unreadable).map(|(_, tried)| tried);
+        if tried.is_some_and(|tried| tried.elapsed() < RECEIPT_AGAIN) {
+            return false;
+        }
         let blocks = self.open_generation(generation);
         let written = blocks
             .map_err(ReceiptError::from)
@@ -368,7 +381,7 @@ impl Shared {
                 return false;
             }
             let is_read = matches!(error, ReceiptError::Read(_));
-            if is_read && self.may_be_read_later(number, Instant::now()) {
+            if is_read && self.may_be_read_later() {
                 if self.board.is_new("deleting", "deleting") {
                     tracing::warn!(generation = number, %error, "a delivered generation cannot be read for its receipt; trying again");
                 }
@@ -388,19 +401,19 @@ impl Shared {
                 );
             }
             self.without_receipt.store(number, Ordering::Relaxed);
+        } else {
+            *lock(&self.unreadable) = None;
         }
         true
     }
 
-    /// Whether a generation that cannot be read now is given more time; the time begins with
-    /// the first such failure.
-    fn may_be_read_later(&self, generation: u64, now: Instant) -> bool {
+    /// Whether one that cannot be read now is given more time; it begins with the first such
+    /// failure since one could be read, so that many bad ones do not add up.
+    fn may_be_read_later(&self) -> bool {
+        let now = Instant::now();
         let mut unreadable = lock(&self.unreadable);
-        let since = match *unreadable {
-            Some((of, since)) if of == generation => since,
-            _ => now,
-        };
-        *unreadable = Some((generation, since));
+        let since = unreadable.map_or(now, |(since, _)| since);
+        *unreadable = Some((since, now));
         now.duration_since(since) < RECEIPT_PATIENCE
     }
 }

@@ -7,9 +7,9 @@
 //!   `a_skip_over_a_damaged_generation_counts_what_was_there`).
 //! - The new position is durable when this returns.
 
-use super::durable_file::sync_dir;
+use super::durable_file::{dir_bytes, sync_dir};
 use super::error::{PurgeError, SkipError};
-use super::generation::{Generation, dir_bytes};
+use super::generation::Generation;
 use super::ledger::records_before;
 use super::position::{Position, Span};
 use super::shared::Shared;

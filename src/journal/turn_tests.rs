@@ -83,9 +83,7 @@ async fn a_new_cursor_does_not_begin_with_what_is_half_deleted() {
     let shared = journal.shared();
     // Its name goes, and then something fails, so that it stays in the chain.
     let first = shared.chain().remove(0);
-    first
-        .delete(&shared.generations_dir, &shared.quarantine_dir)
-        .unwrap();
+    first.delete(&shared.generations_dir).unwrap();
     assert_eq!(journal.cursor("new").unwrap().next(), Seq(2));
     assert_eq!(deliver(&journal, "new").await, [2, 3, 4]);
     assert_eq!(lost(&journal, "new"), 0);

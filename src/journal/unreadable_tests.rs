@@ -195,6 +195,33 @@ async fn a_record_that_an_earlier_version_does_not_know_stays_as_it_was_counted(
 }
 
 #[tokio::test]
+async fn what_cannot_be_told_at_a_place_is_not_looked_at_again_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    with_one_unknown(dir.path()).await;
+    with_one_unknown(dir.path()).await;
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    assert_eq!(read_all(&journal, Seq::FIRST).await.len(), 8);
+    // It has passed the first of two that lack a record, and stands behind what the second lacks.
+    let read: Vec<_> = [passed(1..3), passed(4..8), passed(9..10)].concat();
+    journal.cursor("out").unwrap().advance(Seq(10), &read);
+    let shared = journal.shared();
+    let told = || {
+        let untold = shared.untold.lock().unwrap();
+        untold.get("out").map(|(at, of, _)| (*at, *of))
+    };
+    let limit = std::time::Instant::now() + Duration::from_secs(20);
+    while told() != Some((Seq(10), Seq(6))) {
+        assert!(std::time::Instant::now() < limit, "{:?}", told());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    unreadable(&dir.path().join("generations/gen-000000000002"));
+    ledger::settle_losses(shared, &shared.cursor_list());
+    let is_quiet = shared.board.is_new("losses", "losses");
+    assert!(is_quiet, "it was read again");
+    journal.close();
+}
+
+#[tokio::test]
 async fn a_generation_that_cannot_be_read_for_a_moment_leaves_its_receipt() {
     let dir = tempfile::tempdir().unwrap();
     let place = sealed(dir.path()).await;

@@ -5,7 +5,6 @@
 //! - Finds every acknowledged record that cannot be read back, in exact ranges.
 //! - Changes nothing.
 
-use super::cursor_info::CursorInfo;
 use super::directory::{Directory, Entry, read_error, store_error};
 use super::error::InspectError;
 use super::generation::losses_of;
@@ -125,11 +124,18 @@ impl Directory {
             }
         }
         // While a service runs, cursors are ahead of what can be seen of the last generation.
-        let furthest = self.cursors().iter().map(CursorInfo::furthest);
+        let furthest = self
+            .cursors()
+            .iter()
+            .map(|cursor| cursor.position.furthest());
         let high_water = self.high_water.iter().map(HighWater::place);
         let reached = high_water::reached(furthest.chain(high_water));
         let reached = reached.filter(|_| !self.is_running());
-        let range = reached.and_then(|at| high_water::missing_behind(&(end, accepted), &at));
+        let ways = self.cursors().iter().map(|cursor| &cursor.position);
+        let beyond = high_water::beyond(end, ways);
+        let range = reached
+            .and_then(|at| high_water::missing_behind(&(end, accepted), &at, beyond))
+            .map(|(range, _)| range);
         let generation = self.generations().last().map_or(0, |info| info.number) + 1;
         missing.extend(range.map(|range| loss(generation, range)));
         missing
@@ -163,7 +169,7 @@ impl Directory {
                 })?;
             }
             let mut accounted = cursor.since.clone();
-            accounted.merge(&cursor.before_next.total());
+            accounted.merge(&cursor.position.ledger.total());
             if accounted != accepted {
                 let text = format!(
                     "cursor {}: accounts for {} events before {}, the journal for {}",
