@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 /// Gives a directory its name in quarantine, which is not durable yet.
 pub(super) fn moved_to(dir: &Path, quarantine: &Path) -> io::Result<PathBuf> {
-    create_dir(quarantine)?;
+    if !quarantine.is_dir() {
+        create_dir(quarantine)?;
+    }
     let name = dir
         .file_name()
         .ok_or_else(|| io::Error::other("generation has no name"))?;

@@ -20,7 +20,7 @@ use super::block::Salt;
 use super::durable_file::{create_dir, dir_bytes, sync_dir};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
-use super::store::{BlockStore, Blocks, StoreError, want};
+use super::store::{BlockStore, Blocks, StoreError};
 use super::survey::{self, Tail};
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
@@ -112,14 +112,16 @@ impl State {
         !(self.manifest.lost.is_empty() || self.quarantined || self.deleted)
     }
 
-    /// Moves it to quarantine, with a manifest that tells what it lacks: without room for that,
-    /// only where `is_passed`, since nobody is to read it any more.
+    /// Moves it to quarantine, with a manifest that tells what it lacks: where that cannot be
+    /// written, only where `is_passed`, since nobody is to read it any more.
     fn set_aside(&mut self, quarantine: &Path, is_passed: bool) -> io::Result<()> {
         self.aside_tried = Some(Instant::now());
         if !self.is_written {
             match self.manifest.write(&self.dir) {
                 Ok(()) => self.is_written = true,
-                Err(error) if is_passed && want(&error).is_some() => {}
+                Err(error) if is_passed => {
+                    tracing::warn!(directory = %self.dir.display(), %error, "a damaged generation that is delivered goes to quarantine without its manifest");
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -2,6 +2,8 @@
 //! places.
 
 use super::aside_tests::damage;
+use super::high_water::HighWaterFile;
+use super::recovery::{Known, recover};
 use super::recovery_tests::passed;
 use super::tests::{content, options, read_all, record};
 use super::*;
@@ -35,6 +37,19 @@ async fn what_was_passed_and_is_not_deleted_yet_is_not_missing() {
     assert!(generations.join("gen-000000000001").is_dir());
     let verified = Directory::open(dir.path()).unwrap();
     let verified = verified.verify(&mut |_| {}).unwrap();
+    // A new way out may begin with the first, and finds the second behind it.
+    let (positions, _) = start::saved_positions(&dir.path().join("cursors")).unwrap();
+    let high_water = HighWaterFile::open(dir.path(), false);
+    let known = Known {
+        is_new_host: false,
+        cursors: &positions,
+        has_unreadable_cursors: false,
+        high_water: high_water.known(),
+        receipts_end: None,
+    };
+    let found = recover(&generations, &dir.path().join("quarantine"), &known).unwrap();
+    let numbers = found.generations.iter().map(|found| found.number());
+    assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 3, 4]);
     let journal = Journal::open(&options).unwrap();
     assert_eq!(ranges(&journal.losses()), [(3, 4)]);
     assert_eq!(ranges(&verified.losses), [(3, 4)]);

@@ -169,6 +169,8 @@ pub(super) fn recover(
     let high_water_place = high_water.clone();
     let mut end = high_water::floor(places, known.has_unreadable_cursors, high_water);
     let floor = end.as_ref().map_or(Seq(0), |(floor, _)| *floor);
+    // Where the deletions had come, as far as that is known.
+    let gone = known.high_water.map_or(floor, |at| at.end.min(floor));
     let mut is_told = end.is_some();
     let reach = known.cursors.iter().map(Position::reach);
     let ends = reach.chain([floor]).chain(known.receipts_end);
@@ -213,15 +215,15 @@ pub(super) fn recover(
         recovered.losses.extend(losses_of(&manifest));
         let accepted = accepted_after(&manifest);
         furthest.note(manifest.end, &accepted);
-        if manifest.end <= floor && quarantined {
-            // Delivered as far as it could be; only its files are left.
+        if manifest.end <= gone && quarantined {
+            // Delivered as far as it could be, and deleted; only its files are left.
             continue;
         }
         if let Some(missing) = missing_before(header, end.as_ref()) {
             recovered.push_missing(missing, quarantine);
         }
         // Others may be before the floor that are only not deleted yet.
-        if end.as_ref().is_none_or(|(at, _)| *at < manifest.end) {
+        if end.as_ref().is_none_or(|(at, _)| *at <= manifest.end) {
             end = Some((manifest.end, accepted));
         }
         let mut generation = Generation::sealed(dir, manifest, quarantined);

@@ -369,10 +369,15 @@ impl Shared {
         if tried.is_some_and(|tried| tried.elapsed() < RECEIPT_AGAIN) {
             return false;
         }
+        let began = Instant::now();
         let blocks = self.open_generation(generation);
         let written = blocks
             .map_err(ReceiptError::from)
             .and_then(|blocks| receipts::write(&self.receipts_dir, generation, blocks));
+        let is_unread = matches!(written, Err(ReceiptError::Read(_)));
+        if !is_unread {
+            *lock(&self.unreadable) = None;
+        }
         if let Err(error) = written {
             if error.want() == Some(Want::Descriptors) {
                 if self.board.is_new("deleting", "deleting") {
@@ -380,14 +385,13 @@ impl Shared {
                 }
                 return false;
             }
-            let is_read = matches!(error, ReceiptError::Read(_));
-            if is_read && self.may_be_read_later() {
+            if is_unread && self.may_be_read_later(began) {
                 if self.board.is_new("deleting", "deleting") {
                     tracing::warn!(generation = number, %error, "a delivered generation cannot be read for its receipt; trying again");
                 }
                 return false;
             }
-            if is_read && !is_said {
+            if is_unread && !is_said {
                 tracing::error!(
                     generation = number, first_seq = %generation.base(),
                     end_seq = %generation.end(), %error,
@@ -401,19 +405,20 @@ impl Shared {
                 );
             }
             self.without_receipt.store(number, Ordering::Relaxed);
-        } else {
-            *lock(&self.unreadable) = None;
         }
         true
     }
 
-    /// Whether one that cannot be read now is given more time; it begins with the first such
-    /// failure since one could be read, so that many bad ones do not add up.
-    fn may_be_read_later(&self) -> bool {
-        let now = Instant::now();
+    /// Whether one is given more time that could not be read in a try that began then. The time
+    /// begins with the first such failure since one could be read, so that many bad ones do not
+    /// add up, and anew when nothing was tried for as long.
+    fn may_be_read_later(&self, began: Instant) -> bool {
         let mut unreadable = lock(&self.unreadable);
-        let since = unreadable.map_or(now, |(since, _)| since);
-        *unreadable = Some((since, now));
-        now.duration_since(since) < RECEIPT_PATIENCE
+        let since = match *unreadable {
+            Some((since, tried)) if began.duration_since(tried) < RECEIPT_PATIENCE => since,
+            _ => began,
+        };
+        *unreadable = Some((since, Instant::now()));
+        since.elapsed() < RECEIPT_PATIENCE
     }
 }

@@ -118,7 +118,7 @@ impl Directory {
                     high_water::missing_range(end, end_of, events),
                 ));
             }
-            if end < entry.manifest.end {
+            if end <= entry.manifest.end {
                 end = entry.manifest.end;
                 accepted = accepted_after(&entry.manifest);
             }
