@@ -2,7 +2,7 @@
 
 use super::manifest::Manifest;
 use super::rotation_tests::until;
-use super::tests::{content, options, read_all, record};
+use super::tests::{content, filled, options, read_all};
 use super::turn_tests::{deliver, lost};
 use super::*;
 use crate::event::identity::Seq;
@@ -13,14 +13,7 @@ const GENERATION: &str = "gen-000000000001";
 /// A log whose first generation lacks its second record, and whose disk has no room for the
 /// manifest that tells of it. The file that stands for the full disk.
 async fn damaged_on_a_full_disk(dir: &Path) -> (Journal, PathBuf) {
-    let mut options = options(dir);
-    options.limits.generation_bytes = 300_000;
-    let journal = Journal::open(&options).unwrap();
-    journal.cursor("out").unwrap();
-    for i in 0..12 {
-        let record = record(content(i, 60_000));
-        journal.append(record, None).await.unwrap();
-    }
+    let (journal, _) = filled(dir, 300_000, (12, 60_000)).await;
     let place = dir.join("generations").join(GENERATION);
     damage(&place, 1);
     let full = fill(&place);
@@ -108,11 +101,7 @@ async fn what_is_delivered_is_set_aside_without_a_free_byte() {
 #[tokio::test]
 async fn a_start_goes_on_with_what_cannot_be_set_aside() {
     let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::open(&options(dir.path())).unwrap();
-    for i in 0..12 {
-        let record = record(content(i, 60_000));
-        journal.append(record, None).await.unwrap();
-    }
+    let (journal, _) = filled(dir.path(), 4 << 20, (12, 60_000)).await;
     journal.crash();
     let place = dir.path().join("generations").join(GENERATION);
     damage(&place, 1);

@@ -236,8 +236,7 @@ impl Directory {
             if entry.manifest.end <= from || entry.header.base >= to {
                 continue;
             }
-            let contents = self.contents(entry, from)?;
-            let Some(mut contents) = contents else {
+            let Some(mut contents) = self.contents(entry, from)? else {
                 continue;
             };
             let mut expected = entry.header.base.max(from);

@@ -5,7 +5,7 @@ use super::aside_tests::damage;
 use super::high_water::HighWaterFile;
 use super::recovery::{Known, recover};
 use super::recovery_tests::passed;
-use super::tests::{content, options, read_all, record};
+use super::tests::{filled, options, read_all};
 use super::*;
 use crate::event::identity::Seq;
 
@@ -16,14 +16,7 @@ fn ranges(losses: &[Loss]) -> Vec<(u64, u64)> {
 #[tokio::test]
 async fn what_was_passed_and_is_not_deleted_yet_is_not_missing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = options(dir.path());
-    options.limits.generation_bytes = 100_000;
-    let journal = Journal::open(&options).unwrap();
-    let cursor = journal.cursor("out").unwrap();
-    for i in 0..8 {
-        let record = record(content(i, 60_000));
-        journal.append(record, None).await.unwrap();
-    }
+    let (journal, cursor) = filled(dir.path(), 100_000, (8, 60_000)).await;
     // Nobody tidies it from here on.
     journal.close();
     let generations = dir.path().join("generations");
@@ -50,7 +43,7 @@ async fn what_was_passed_and_is_not_deleted_yet_is_not_missing() {
     let found = recover(&generations, &dir.path().join("quarantine"), &known).unwrap();
     let numbers = found.generations.iter().map(|found| found.number());
     assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 3, 4]);
-    let journal = Journal::open(&options).unwrap();
+    let journal = Journal::open(&options(dir.path())).unwrap();
     assert_eq!(ranges(&journal.losses()), [(3, 4)]);
     assert_eq!(ranges(&verified.losses), [(3, 4)]);
     assert!(journal.ledger().ways[0].adds_up);
@@ -60,14 +53,7 @@ async fn what_was_passed_and_is_not_deleted_yet_is_not_missing() {
 #[tokio::test]
 async fn what_is_missing_behind_the_end_is_told_by_what_was_delivered_ahead() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = options(dir.path());
-    options.limits.generation_bytes = 60_000;
-    let journal = Journal::open(&options).unwrap();
-    let cursor = journal.cursor("out").unwrap();
-    for i in 0..4 {
-        let record = record(content(i, 70_000));
-        journal.append(record, None).await.unwrap();
-    }
+    let (journal, cursor) = filled(dir.path(), 60_000, (4, 70_000)).await;
     // Fewer events than the log has left.
     let span = Span {
         first: Seq(4),
@@ -84,7 +70,7 @@ async fn what_is_missing_behind_the_end_is_told_by_what_was_delivered_ahead() {
     let verified = verified.verify(&mut |_| {}).unwrap();
     assert_eq!(ranges(&verified.losses), [(3, 5)]);
     for start in 0..2 {
-        let journal = Journal::open(&options).unwrap();
+        let journal = Journal::open(&options(dir.path())).unwrap();
         assert_eq!(ranges(&journal.losses()), [(3, 5)], "start {start}");
         let way = &journal.ledger().ways[0];
         assert!(way.adds_up, "start {start}: {way:?}");

@@ -54,6 +54,24 @@ pub(super) fn content(number: usize, length: usize) -> Vec<u8> {
         .collect()
 }
 
+/// A log with one way out and so many records of that many bytes each, told apart by
+/// [`content`], in generations of at least so many bytes.
+pub(super) async fn filled(
+    dir: &Path,
+    generation_bytes: u64,
+    (count, bytes): (usize, usize),
+) -> (Journal, Arc<Cursor>) {
+    let mut options = options(dir);
+    options.limits.generation_bytes = generation_bytes;
+    let journal = Journal::open(&options).unwrap();
+    let cursor = journal.cursor("out").unwrap();
+    for i in 0..count {
+        let record = record(content(i, bytes));
+        journal.append(record, None).await.unwrap();
+    }
+    (journal, cursor)
+}
+
 pub(super) async fn read_all(journal: &Journal, from: Seq) -> Vec<Record> {
     let mut reader = journal.reader(from);
     let mut all = Vec::new();

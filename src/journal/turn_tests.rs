@@ -1,6 +1,6 @@
 //! Tests of the keeper's turns, step by step: what comes between a look and what is done by it.
 
-use super::tests::{content, options, record};
+use super::tests::{filled, options, record};
 use super::*;
 use crate::event::identity::Seq;
 use std::path::Path;
@@ -8,14 +8,7 @@ use std::path::Path;
 /// A closed log of several generations, all passed by the only cursor; nobody tidies it but the
 /// test.
 async fn passed(dir: &Path) -> Journal {
-    let mut options = options(dir);
-    options.limits.generation_bytes = 60_000;
-    let journal = Journal::open(&options).unwrap();
-    let cursor = journal.cursor("out").unwrap();
-    for i in 0..4 {
-        let record = record(content(i, 70_000));
-        journal.append(record, None).await.unwrap();
-    }
+    let (journal, cursor) = filled(dir, 60_000, (4, 70_000)).await;
     journal.close();
     assert!(journal.stats().generations >= 4);
     let passed = (1..5).map(|seq| Passed {
