@@ -14,6 +14,8 @@
 //! - All other bytes are handed on as they came (`other_bytes_stay_as_they_are`), however they
 //!   are read (the fuzzers' `amqp_shallow`): a frame that ends the connection does not take along
 //!   those before it (`what_came_whole_before_a_frame_that_is_too_large_is_handed_on`).
+//! - Where a broker says why it ends the TLS connection, its word is the error, even where a
+//!   write finds the connection gone first (`the_brokers_word_comes_before_a_failed_write`).
 
 use std::io;
 use std::pin::Pin;
@@ -69,30 +71,40 @@ impl<S: AsyncRead + Unpin> AsyncRead for Shallow<S> {
                 let text = format!("a message's headers in a frame of {frame_bytes} bytes");
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, text)));
             }
-            let end = frames.bytes.len();
-            frames.bytes.resize(end + READ_BYTES, 0);
-            let read = Pin::new(&mut *inner).poll_read(cx, &mut frames.bytes[end..]);
-            let count = match &read {
-                Poll::Ready(Ok(count)) => *count,
-                Poll::Ready(Err(_)) | Poll::Pending => 0,
-            };
-            frames.bytes.truncate(end + count);
-            if ready!(read)? == 0 {
+            if ready!(frames.fill(inner, cx))? == 0 {
                 // A frame that was cut off is of no use to anyone.
                 return Poll::Ready(Ok(0));
             }
-            frames.advance();
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Shallow<S> {
+impl<S: AsyncRead + Unpin> Shallow<S> {
+    /// What came of a write; where it failed, with what the broker had said before that. A broker
+    /// that misses a client's certificate says so in an alert after the client's handshake
+    /// (RFC 8446, 4.4.2.4), and then resets a connection that the client writes to already.
+    fn explained<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        Poll::Ready(
+            ready!(written).map_err(|error| match self.frames.fill(&mut self.inner, cx) {
+                Poll::Ready(Err(word)) if word.kind() == io::ErrorKind::InvalidData => word,
+                _ => error,
+            }),
+        )
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Shallow<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.explained(cx, written)
     }
 
     fn poll_write_vectored(
@@ -100,11 +112,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Shallow<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.explained(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.explained(cx, flushed)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -128,6 +142,26 @@ struct Frames {
 }
 
 impl Frames {
+    /// Reads once, and looks at what was read.
+    fn fill<S: AsyncRead + Unpin>(
+        &mut self,
+        from: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let end = self.bytes.len();
+        self.bytes.resize(end + READ_BYTES, 0);
+        let read = Pin::new(from).poll_read(cx, &mut self.bytes[end..]);
+        let count = match &read {
+            Poll::Ready(Ok(count)) => *count,
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        };
+        self.bytes.truncate(end + count);
+        if count > 0 {
+            self.advance();
+        }
+        read
+    }
+
     /// Hands on what may be.
     fn give(&mut self, to: &mut [u8]) -> usize {
         let count = to.len().min(self.ready - self.given);
@@ -140,7 +174,7 @@ impl Frames {
         count
     }
 
-    /// Looks at what was read.
+    /// Finds what may be handed on.
     fn advance(&mut self) {
         loop {
             let passed = self.passing.min(self.bytes.len() - self.ready);

@@ -183,6 +183,68 @@ fn what_came_whole_before_a_frame_that_is_too_large_is_handed_on() {
     }
 }
 
+/// A connection that was reset after its peer had said something.
+struct Reset(Option<io::Result<Vec<u8>>>);
+
+impl AsyncRead for Reset {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        to: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let said = self.0.take().unwrap_or_else(|| Ok(Vec::new()));
+        Poll::Ready(said.map(|bytes| {
+            to[..bytes.len()].copy_from_slice(&bytes);
+            bytes.len()
+        }))
+    }
+}
+
+impl AsyncWrite for Reset {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn the_brokers_word_comes_before_a_failed_write() {
+    use futures::io::AsyncWriteExt as _;
+    let alert = || {
+        let word = io::Error::new(io::ErrorKind::InvalidData, "CertificateRequired");
+        Shallow::new(Reset(Some(Err(word))))
+    };
+    let slices = [io::IoSlice::new(b"AMQP")];
+    let errors = futures::executor::block_on(async {
+        [
+            alert().write(b"AMQP").await.unwrap_err(),
+            alert().write_vectored(&slices).await.unwrap_err(),
+            alert().flush().await.unwrap_err(),
+        ]
+    });
+    for error in errors {
+        assert_eq!(error.to_string(), "CertificateRequired");
+    }
+    // What else came is still to be read, and nothing at all is no word.
+    for came in [frame(1, b"a method"), Vec::new()] {
+        let mut shallow = Shallow::new(Reset(Some(Ok(came.clone()))));
+        let mut read = Vec::new();
+        futures::executor::block_on(async {
+            let error = shallow.write(b"AMQP").await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            shallow.read_to_end(&mut read).await.unwrap();
+        });
+        assert_eq!(read, came);
+    }
+}
+
 fn any_value() -> impl Strategy<Value = Vec<u8>> {
     let leaf = prop_oneof![
         Just(b"t\x01".to_vec()),

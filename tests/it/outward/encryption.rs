@@ -8,21 +8,28 @@ use crate::support::collector::Collector;
 use crate::support::judge::{judge_clickhouse, judge_postgres};
 use crate::support::load::{self, Progress};
 use crate::support::servers::{Kind, Server};
-use crate::support::{Scratch, eventually, seed};
+use crate::support::{Scratch, seed};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// Waits until `holdfast status` tells of each of these troubles.
-async fn troubled(collector: &Collector, reasons: &[&str]) {
-    let what = format!("status tells of {reasons:?}");
-    eventually(&what, LIMIT, || async {
-        let words = format!(
-            "status --json --data-dir {}",
-            collector.data_dir().display()
-        );
+/// Waits until `holdfast status` tells of each of these troubles, and returns what it said.
+async fn troubled(collector: &Collector, reasons: &[&str]) -> String {
+    let words = format!(
+        "status --json --data-dir {}",
+        collector.data_dir().display()
+    );
+    let until = Instant::now() + LIMIT;
+    loop {
         let text = holdfast(&words).text();
-        reasons.iter().all(|reason| text.contains(reason))
-    })
-    .await;
+        if reasons.iter().all(|reason| text.contains(reason)) {
+            return text;
+        }
+        assert!(
+            Instant::now() < until,
+            "not within {LIMIT:?}: status tells of {reasons:?}, it said at last: {text}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn postgres_url(server: &Server, host: &str, more: &str) -> String {
@@ -66,7 +73,8 @@ async fn a_wrong_authority_delivers_nothing() {
     // It knows whom to trust, and shows nobody who it is.
     let mut collector = Collector::new(&scratch, &config(&ca, ""));
     collector.start().await;
-    troubled(&collector, &["received fatal alert"]).await;
+    let text = troubled(&collector, &["received fatal alert: CertificateRequired"]).await;
+    assert!(!text.contains("Connection reset"), "{text}");
     assert!(collector.terminate().success());
     let queues = rabbitmq.rabbitmqctl(&["-q", "list_queues", "name"]);
     assert!(!queues.contains("grpc_postgres_event_q"), "{queues}");
