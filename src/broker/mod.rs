@@ -45,7 +45,7 @@ pub use options::{Options, OptionsError};
 pub use publish::{Confirm, Outcome, PublishError, PublishOptions, Publisher};
 pub use session::{Session, SessionState};
 pub use settle::{Acker, SettleError, Tag};
-pub use setup::Setup;
+pub use setup::{Declared, Setup};
 pub use topology::{
     Binding, DeclareMode, Exchange, ExchangeKind, Object, Queue, QueueType, Topology,
     TopologyError, Trouble, Warning, declare,

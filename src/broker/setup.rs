@@ -13,6 +13,15 @@ use super::topology::{
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What is known of queues that were declared.
+#[derive(Debug, Default)]
+pub struct Declared {
+    /// Those that are away with their nodes.
+    pub away: Vec<String>,
+    /// Those that may be on one node: not made here as quorum queues, or different.
+    pub alone: BTreeSet<String>,
+}
+
 /// Declares a host's exchanges and queues; shared by clones.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -62,24 +71,72 @@ impl Setup {
         &self.topology
     }
 
-    /// Declares everything on a session; differences are logged once. Returns the queues that are
-    /// away with their nodes, which the caller has to say: they come and go.
+    /// Declares everything on a session; differences are logged once. Queues that are away the
+    /// caller has to say: they come and go.
     ///
     /// # Errors
     /// When the session is lost or nothing can be declared; worth another try.
-    pub async fn declare(&self, session: &Session) -> Result<Vec<String>, TopologyError> {
+    pub async fn declare(&self, session: &Session) -> Result<Declared, TopologyError> {
         let warnings = declare(session, &self.topology, self.mode, self.queue_type).await?;
-        let mut away = Vec::new();
+        let mut declared = Declared {
+            away: Vec::new(),
+            alone: self.alone(),
+        };
         for warning in warnings {
             match (warning.trouble, &warning.object) {
                 (Trouble::Away, Object::Queue(name)) => {
                     tracing::debug!("{warning}");
-                    away.push(name.clone());
+                    declared.away.push(name.clone());
+                    declared.alone.insert(name.clone());
+                }
+                (Trouble::Differs, Object::Queue(name)) => {
+                    declared.alone.insert(name.clone());
+                    self.say(&warning);
                 }
                 _ => self.say(&warning),
             }
         }
-        Ok(away)
+        Ok(declared)
+    }
+
+    /// Which of its queues may be on one node, by what is asked for: all that are not made here as
+    /// quorum queues. None where nothing may be asked.
+    fn alone(&self) -> BTreeSet<String> {
+        let all = match (self.mode, self.queue_type) {
+            (DeclareMode::Off, _) | (DeclareMode::Active, QueueType::Quorum) => {
+                return BTreeSet::new();
+            }
+            (DeclareMode::Active, QueueType::Classic) | (DeclareMode::Passive, _) => {
+                self.topology.queues.iter()
+            }
+        };
+        all.map(|queue| queue.name.clone()).collect()
+    }
+
+    /// Whether a queue that it has declared has its bindings.
+    #[must_use]
+    pub fn binds(&self) -> bool {
+        self.mode == DeclareMode::Active
+    }
+
+    /// Which of its queues are away with their nodes; changes nothing, and says nothing.
+    ///
+    /// # Errors
+    /// When the session is lost or nothing can be asked; worth another try.
+    pub async fn away(&self, session: &Session) -> Result<Vec<String>, TopologyError> {
+        let asked = Topology {
+            exchanges: Vec::new(),
+            queues: self.topology.queues.clone(),
+        };
+        let warnings = declare(session, &asked, DeclareMode::Passive, self.queue_type).await?;
+        let away =
+            warnings
+                .into_iter()
+                .filter_map(|warning| match (warning.trouble, warning.object) {
+                    (Trouble::Away, Object::Queue(name)) => Some(name),
+                    _ => None,
+                });
+        Ok(away.collect())
     }
 
     fn say(&self, warning: &Warning) {

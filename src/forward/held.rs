@@ -8,13 +8,16 @@
 //! - A destination that refuses messages, and a queue that is away, are said once, and once that
 //!   they are over (test `what_refuses_is_said_once_and_once_that_it_is_over`).
 //! - What goes to an exchange that a queue which is away is bound to goes nowhere else (test
-//!   `a_queue_that_is_away_holds_what_goes_to_its_exchange`).
+//!   `a_queue_that_is_away_holds_what_goes_to_its_exchange`), until the queue is there with its
+//!   bindings, which a broker that comes back restores after it (test
+//!   `a_queue_whose_bindings_are_not_ours_is_back_at_the_second_look`).
 
 use crate::broker::{Message, Topology};
 use crate::retry::LONGEST;
 use crate::telemetry::News;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Wait before a message that the broker did not take is sent again: a full queue
 /// needs time, and must not be hammered.
@@ -37,8 +40,19 @@ pub(super) struct Held {
     /// By exchange and key.
     refusing: BTreeMap<(String, String), News>,
     /// Queues that are there, on a node that is not.
-    away: BTreeMap<String, News>,
+    away: BTreeMap<String, Away>,
 }
+
+#[derive(Debug, Default)]
+struct Away {
+    said: News,
+    /// When it was found there again, maybe without its bindings.
+    seen: Option<Instant>,
+}
+
+/// How long after a queue a broker that comes back has restored its bindings, at the latest: it
+/// needs some milliseconds for some hundreds.
+const BINDINGS_AFTER: Duration = Duration::from_secs(2);
 
 impl Held {
     /// Whether something is held, or would be.
@@ -71,20 +85,36 @@ impl Held {
     }
 
     /// Of the queues that were asked for these are away, and no others: says what is new of it.
-    pub(super) fn are_away(&mut self, asked: &Topology, queues: &[String]) {
-        self.away.retain(|queue, news| {
+    /// `bound`: the others have been bound since.
+    pub(super) fn are_away(&mut self, asked: &Topology, queues: &[String], bound: bool) {
+        let now = Instant::now();
+        self.away.retain(|queue, away| {
             let is_asked = asked.queues.iter().any(|asked| asked.name == *queue);
-            let is_away = !is_asked || queues.contains(queue);
-            if !is_away && let Some(lasted) = news.over() {
+            if !is_asked {
+                return true;
+            }
+            if queues.contains(queue) {
+                away.seen = None;
+                return true;
+            }
+            let seen = *away.seen.get_or_insert(now);
+            let is_back = bound || now.duration_since(seen) >= BINDINGS_AFTER;
+            if is_back && let Some(lasted) = away.said.over() {
                 tracing::info!(queue, away_for = ?lasted, "a queue's node is back");
             }
-            is_away
+            !is_back
         });
         for queue in queues {
-            if self.away.entry(queue.clone()).or_default().is_new("away") {
+            let away = self.away.entry(queue.clone()).or_default();
+            if away.said.is_new("away") {
                 tracing::warn!(queue, "a queue's node is down; what is for it waits");
             }
         }
+    }
+
+    /// Whether it is known that this queue is away.
+    pub(super) fn knows(&self, queue: &str) -> bool {
+        self.away.contains_key(queue)
     }
 
     /// A queue that is away and takes something of this exchange.
@@ -150,18 +180,43 @@ mod tests {
         };
         let mut held = Held::default();
         assert_eq!(held.away_of(&topology, "b"), None);
-        held.are_away(&topology, &["b2_q".to_owned()]);
-        assert!(held.is_any() && held.is_away());
+        held.are_away(&topology, &["b2_q".to_owned()], true);
+        assert!(held.is_any() && held.is_away() && held.knows("b2_q"));
         assert_eq!(held.away_of(&topology, "b"), Some("b2_q"));
         assert_eq!(held.away_of(&topology, "a"), None);
         let other = Topology {
             exchanges: vec![],
             queues: vec![queue("a_q", "a")],
         };
-        held.are_away(&other, &[]);
+        held.are_away(&other, &[], true);
         assert!(held.is_away(), "nobody asked");
-        held.are_away(&topology, &[]);
+        held.are_away(&topology, &[], true);
         assert_eq!(held.away_of(&topology, "b"), None);
         assert!(!held.is_any());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_whose_bindings_are_not_ours_is_back_at_the_second_look() {
+        let topology = Topology {
+            exchanges: vec![],
+            queues: vec![Queue {
+                name: "q".to_owned(),
+                bindings: vec![],
+            }],
+        };
+        let away = ["q".to_owned()];
+        let mut held = Held::default();
+        held.are_away(&topology, &away, false);
+        held.are_away(&topology, &[], false);
+        tokio::time::advance(BINDINGS_AFTER / 2).await;
+        held.are_away(&topology, &[], false);
+        assert!(held.is_away(), "it is just back");
+        held.are_away(&topology, &away, false);
+        tokio::time::advance(BINDINGS_AFTER).await;
+        held.are_away(&topology, &[], false);
+        assert!(held.is_away(), "it was away again");
+        tokio::time::advance(BINDINGS_AFTER).await;
+        held.are_away(&topology, &[], false);
+        assert!(!held.is_away());
     }
 }

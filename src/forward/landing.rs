@@ -4,10 +4,12 @@
 //! A queue or a binding may be lost while the session stands. What no queue takes although this
 //! host declares one for it goes elsewhere after that was declared anew, and not before (test
 //! `a_lost_binding_is_made_anew_before_events_go_elsewhere`). Where such a queue is there and its
-//! node is not, it waits (`held`; test `what_is_for_a_queue_whose_node_is_down_waits_for_it`).
+//! node is not, it waits (`held`; test `what_is_for_a_queue_whose_node_is_down_waits_for_it`), and
+//! what others took meanwhile does not count (`proof`).
 
 use super::held;
 use super::outgoing::{NAME, Outgoing};
+use super::proof::{Look, Proof};
 use super::pump::{End, Landed, Run};
 use crate::broker::{Confirm, Message, Outcome, Setup};
 use crate::clock::now_ms;
@@ -105,7 +107,11 @@ impl Run<'_> {
                 metrics.confirmed(latency, outgoing.parts.len());
                 self.is_taken(&outgoing);
                 self.pacer.confirmed(latency, Instant::now().into_std());
-                self.done(&outgoing);
+                if let Some(proof) = &mut self.proof {
+                    proof.wait(outgoing.parts.iter().map(|part| part.seq()).collect());
+                } else {
+                    self.done(&outgoing);
+                }
                 if self.held.is_away() && self.declared.elapsed() >= DECLARE_EVERY {
                     let setup = self.forwarder.setup.clone();
                     self.declare(&setup, stop).await?;
@@ -209,21 +215,17 @@ impl Run<'_> {
         let setup = &self.forwarder.setup;
         let exchange = &outgoing.message.exchange;
         let queues = setup.topology().queues.iter();
-        let queues = queues.filter(|q| q.bindings.iter().any(|b| b.exchange == *exchange));
-        let queues: Vec<&str> = queues.map(|queue| queue.name.as_str()).collect();
-        if queues.is_empty() {
+        let mut bindings = queues.flat_map(|queue| &queue.bindings);
+        if !bindings.any(|binding| binding.exchange == *exchange) {
             return Ok(Sought::There);
         }
-        let looked = self.looked.get(exchange).copied();
-        let mut looked = looked.map_or(self.declared, |at| at.max(self.declared));
+        let mut looked = self.looked(exchange);
         if !outgoing.is_sought && published >= looked && looked.elapsed() >= LOOK_EVERY {
             tracing::debug!(
                 exchange,
                 "no queue takes a message; looking for what is lost"
             );
-            self.declare(&setup.of_queues(&queues), stop).await?;
-            looked = Instant::now();
-            self.looked.insert(exchange.clone(), looked);
+            looked = self.look(exchange, stop).await?;
         }
         if let Some(queue) = self.held.away_of(setup.topology(), exchange) {
             return Ok(Sought::Away(queue.to_owned()));
@@ -238,13 +240,80 @@ impl Run<'_> {
         Ok(Sought::Anew)
     }
 
+    /// When the queues of an exchange were declared last.
+    fn looked(&self, exchange: &str) -> Instant {
+        let looked = self.looked.get(exchange).copied();
+        looked.map_or(self.declared, |at| at.max(self.declared))
+    }
+
+    /// Declares the queues of an exchange; since when they are.
+    async fn look(&mut self, exchange: &str, stop: &CancellationToken) -> Result<Instant, End> {
+        let setup = &self.forwarder.setup;
+        let queues = setup.topology().queues.iter();
+        let queues = queues.filter(|q| q.bindings.iter().any(|b| b.exchange == exchange));
+        let queues: Vec<&str> = queues.map(|queue| queue.name.as_str()).collect();
+        self.declare(&setup.of_queues(&queues), stop).await?;
+        let now = Instant::now();
+        self.looked.insert(exchange.to_owned(), now);
+        Ok(now)
+    }
+
     async fn declare(&mut self, setup: &Setup, stop: &CancellationToken) -> Result<(), End> {
         let declared = tokio::select! {
             declared = setup.declare(self.session) => declared,
             () = stop.cancelled() => return Err(End::Stopped),
         };
-        let away = declared.map_err(|error| End::Lost(error.to_string()))?;
-        self.held.are_away(setup.topology(), &away);
+        let found = declared.map_err(|error| End::Lost(error.to_string()))?;
+        self.held
+            .are_away(setup.topology(), &found.away, setup.binds());
+        let alone: Vec<_> = found.alone.into_iter().collect();
+        let is_known = |proof: &Proof| proof.looks_at(&alone);
+        if !(alone.is_empty() || self.proof.as_ref().is_some_and(is_known)) {
+            return Err(End::Lost("a queue was made anew, on one node".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Holds a message that is for an exchange of which a queue is away: the others would take it
+    /// alone. Declares that one now and then, until it is back with its bindings.
+    pub(super) async fn unless_away(
+        &mut self,
+        outgoing: Outgoing,
+        stop: &CancellationToken,
+    ) -> Result<Option<Outgoing>, End> {
+        let topology = self.forwarder.setup.topology();
+        let exchange = &outgoing.message.exchange;
+        if self.held.away_of(topology, exchange).is_none() {
+            return Ok(Some(outgoing));
+        }
+        if self.looked(exchange).elapsed() >= LOOK_EVERY {
+            self.look(exchange, stop).await?;
+        }
+        let Some(queue) = self.held.away_of(topology, exchange) else {
+            return Ok(Some(outgoing));
+        };
+        let trouble = format!("the node of queue {queue:?} is down");
+        self.forwarder.metrics.trouble(NAME, &trouble);
+        self.hold(outgoing);
+        Ok(None)
+    }
+
+    /// What a look for queues says of what was confirmed before it.
+    pub(super) fn prove(&mut self, look: &Look) -> Result<(), End> {
+        // What is known to be away was sent nothing since.
+        if let Some(queue) = look.away.iter().find(|queue| !self.held.knows(queue)) {
+            return Err(End::Lost(format!("the node of queue {queue:?} is down")));
+        }
+        let proven = self.proof.as_mut().map(|proof| proof.proven(look));
+        for seqs in proven.into_iter().flatten() {
+            for seq in &seqs {
+                self.lanes.done(*seq);
+            }
+            // Of one read, as a message is.
+            if let Some(seq) = seqs.first() {
+                self.advance(*seq)?;
+            }
+        }
         Ok(())
     }
 
@@ -333,13 +402,24 @@ impl Run<'_> {
                     if matches!(landed.result, Ok(Outcome::Confirmed)) {
                         let (latency, out) = (landed.published.elapsed(), landed.outgoing);
                         self.forwarder.metrics.confirmed(latency, out.parts.len());
+                        if let Some(proof) = &mut self.proof {
+                            proof.wait(out.parts.iter().map(|part| part.seq()).collect());
+                            continue;
+                        }
                         self.done(&out);
                         if self.advance(out.seq()).is_err() {
                             return;
                         }
                     }
                 }
-                Ok(None) | Err(_) => return,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        while let Some(proof) = self.proof.as_mut().filter(|proof| proof.is_waited_for()) {
+            let look = tokio::time::timeout_at(until, proof.next()).await;
+            let Ok(Some(look)) = look else { return };
+            if self.prove(&look).is_err() {
+                return;
             }
         }
     }

@@ -6,6 +6,8 @@
 //!   at last the dead letters.
 //! - The cursor moves over the contiguous prefix of requests whose messages all
 //!   count (test `the_cursor_moves_over_the_contiguous_prefix`).
+//! - Where a queue is on one node, a confirm counts once that was seen to be up after it
+//!   (`proof`), and nothing goes to an exchange of a queue that is away (`held`).
 //! - Where there is a backlog, fresh requests go ahead of it in a lane of their own, and
 //!   the cursor keeps what was delivered of each (`lanes`).
 //! - After any loss of the connection everything behind the cursor is sent again;
@@ -25,6 +27,7 @@ mod held;
 mod landing;
 mod lanes;
 mod outgoing;
+mod proof;
 mod pump;
 mod reading;
 mod sent;

@@ -7,6 +7,7 @@ use super::gather::Gather;
 use super::held::Held;
 use super::lanes::Lanes;
 use super::outgoing::{ErrorRoute, NAME, Outgoing, Template};
+use super::proof::{Look, Proof};
 use super::sent::Sent;
 use crate::broker::{Broker, Outcome, PublishError, PublishOptions, Publisher, Session, Setup};
 use crate::dead_letters::{DeadLetter, DeadLetters};
@@ -108,6 +109,8 @@ pub(super) struct Run<'a> {
     pub(super) declared: Instant,
     /// When the queues of an exchange were declared for the sake of what none of them took.
     pub(super) looked: BTreeMap<String, Instant>,
+    /// Where a queue may be on one node: what was confirmed and does not count yet.
+    pub(super) proof: Option<Proof>,
     /// What holds messages; of all sessions.
     pub(super) held: &'a mut Held,
 }
@@ -173,10 +176,12 @@ impl Forwarder {
         (is_failing, held): (bool, &mut Held),
         stop: &CancellationToken,
     ) -> End {
-        match self.setup.declare(session).await {
-            Ok(away) => held.are_away(self.setup.topology(), &away),
+        let found = match self.setup.declare(session).await {
+            Ok(found) => found,
             Err(error) => return End::Lost(error.to_string()),
-        }
+        };
+        held.are_away(self.setup.topology(), &found.away, self.setup.binds());
+        let proof = Proof::begin(&self.setup, session, found.alone.into_iter().collect());
         let declared = Instant::now();
         let options = PublishOptions {
             confirm_timeout: self.options.confirm_timeout,
@@ -225,6 +230,7 @@ impl Forwarder {
             reading: News::default(),
             declared,
             looked: BTreeMap::new(),
+            proof,
             held,
         };
         // Before the first look, so that nothing old goes in front of what is fresh.
@@ -290,6 +296,10 @@ impl Run<'_> {
                 () = sleep_until(gathered.unwrap_or_else(Instant::now)), if gathered.is_some() => {}
                 () = sleep_until(due.map_or_else(Instant::now, Instant::from_std)), if due.is_some() => {}
                 _ = settings.changed() => {}
+                look = next(&mut self.proof) => match look {
+                    Some(look) => self.prove(&look)?,
+                    None => return Err(End::Lost("the look for queues ended".to_owned())),
+                },
                 full = changed(&mut self.depth) => match full {
                     Ok(full) => self.pacer.queue_is_full(full),
                     Err(_) => return Err(End::Lost("the look at the queues ended".to_owned())),
@@ -331,7 +341,9 @@ impl Run<'_> {
             if due.is_some() {
                 break;
             }
-            if let Some(outgoing) = self.queue(lane).pop_front() {
+            if let Some(outgoing) = self.queue(lane).pop_front()
+                && let Some(outgoing) = self.unless_away(outgoing, stop).await?
+            {
                 self.publish(outgoing, stop).await?;
             }
         }
@@ -345,6 +357,14 @@ impl Run<'_> {
         }
         let has_room = self.backlog_published < self.pacer.backlog_window();
         (has_room && !backlog.is_empty()).then_some(Lane::Backlog)
+    }
+}
+
+/// The next look for queues that may be away, where there is one.
+async fn next(proof: &mut Option<Proof>) -> Option<Look> {
+    match proof {
+        Some(proof) => proof.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,12 +9,16 @@ use crate::support::servers::{Kind, Server};
 use crate::support::{Scratch, eventually};
 use holdfast::event::proto::event::EventOf;
 use holdfast::event::proto::{Event, Events, Header, TestEvent};
-use lapin::options::{BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions, QueueBindOptions,
+    QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use prost::Message as _;
 use serde_json::Value as Json;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 const ARRIVAL: Duration = Duration::from_secs(60);
 
@@ -79,7 +83,7 @@ impl Site {
 
     async fn collector(&self, broker: &str) -> Collector {
         let config = format!(
-            "[journal]\nack_deadline = \"4s\"\n[rabbitmq]\nurls = [\"{}\"]\n{broker}\n[postgres]\nurl = \"{}\"\n",
+            "[rabbitmq]\nurls = [\"{}\"]\n{broker}\n[postgres]\nurl = \"{}\"\n",
             self.rabbitmq.amqp_url(),
             self.postgres.postgres_url(),
         );
@@ -243,17 +247,51 @@ async fn what_is_for_a_queue_whose_node_is_down_waits_for_it() {
         collector.log().contains(holds)
     })
     .await;
-    let unroutable = "holdfast_forward_messages_total{outcome=\"unroutable\"}";
-    eventually("each is tried again, and again", ARRIVAL, || async {
-        collector.metric(unroutable) >= 40.0
-    })
-    .await;
     give_back(queue);
     collector.delivered("rabbitmq", ARRIVAL).await;
     site.events(11).await;
     site.no_errors().await;
     assert!(letters(&collector).is_empty());
     assert_eq!(collector.log().matches(holds).count(), 1);
+
+    // Where another queue takes everything, the broker confirms it all the same.
+    let (_other, spying) = site.channel().await;
+    let options = QueueDeclareOptions::default();
+    let spy = spying.queue_declare("spy_q".into(), options, FieldTable::default());
+    spy.await.unwrap();
+    let bound = spying.queue_bind(
+        "spy_q".into(),
+        "grpc_event.tx".into(),
+        "#".into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    bound.await.unwrap();
+    let enough = CancellationToken::new();
+    let sending = tokio::spawn({
+        let (address, enough) = (address.clone(), enough.clone());
+        async move {
+            let mut sent = 0;
+            while !enough.is_cancelled() {
+                let event = request(&format!("taken-{sent}"), "x".into());
+                dispatch(&address, event).await.unwrap();
+                sent += 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            sent
+        }
+    });
+    take_away(queue);
+    eventually("it says so", ARRIVAL, || async {
+        collector.log().matches(holds).count() == 2
+    })
+    .await;
+    give_back(queue);
+    enough.cancel();
+    let sent = sending.await.unwrap();
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    site.events(11 + sent).await;
+    assert!(letters(&collector).is_empty());
 
     // So does what a consumer refuses.
     let errors = "grpc_postgres_event_q_error";
