@@ -264,8 +264,14 @@ impl Run<'_> {
             () = stop.cancelled() => return Err(End::Stopped),
         };
         let found = declared.map_err(|error| End::Lost(error.to_string()))?;
+        let new = found.away.iter().find(|queue| !self.held.knows(queue));
+        let new = new.cloned();
         self.held
             .are_away(setup.topology(), &found.away, setup.binds());
+        // What is on its way, or is confirmed and not counted, others may have taken.
+        if let Some(queue) = new {
+            return Err(End::Lost(format!("the node of queue {queue:?} is down")));
+        }
         let alone: Vec<_> = found.alone.into_iter().collect();
         let is_known = |proof: &Proof| proof.looks_at(&alone);
         if !(alone.is_empty() || self.proof.as_ref().is_some_and(is_known)) {

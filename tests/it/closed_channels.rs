@@ -8,7 +8,7 @@ use crate::support::raw::dispatch;
 use crate::support::servers::{Kind, Server};
 use crate::support::{Scratch, eventually};
 use holdfast::event::proto::event::EventOf;
-use holdfast::event::proto::{Event, Events, Header, TestEvent};
+use holdfast::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions, QueueBindOptions,
     QueueDeclareOptions,
@@ -212,6 +212,27 @@ async fn a_lost_binding_is_made_anew_before_events_go_elsewhere() {
     assert!(collector.terminate().success());
 }
 
+/// Sends events of two types until it is enough; how many.
+async fn send_until(enough: CancellationToken, address: String, round: usize) -> usize {
+    let launch = |id: &str| {
+        let mut batch = Events::decode(&request(id, String::new())[..]).unwrap();
+        batch.events[0].event_of = Some(EventOf::LaunchEvent(LaunchEvent::default()));
+        batch.encode_to_vec()
+    };
+    let mut sent = 0;
+    while !enough.is_cancelled() {
+        for event in [
+            request(&format!("test-{round}-{sent}"), "x".into()),
+            launch(&format!("launch-{round}-{sent}")),
+        ] {
+            dispatch(&address, event).await.unwrap();
+        }
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    2 * sent
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_for_a_queue_whose_node_is_down_waits_for_it() {
     let site = Site::start("closed_away").await;
@@ -254,44 +275,35 @@ async fn what_is_for_a_queue_whose_node_is_down_waits_for_it() {
     assert!(letters(&collector).is_empty());
     assert_eq!(collector.log().matches(holds).count(), 1);
 
-    // Where another queue takes everything, the broker confirms it all the same.
+    // Where another queue takes everything, the broker confirms it all the same; and where one
+    // takes some of it, what is confirmed does not count although the rest tells who is away.
     let (_other, spying) = site.channel().await;
     let options = QueueDeclareOptions::default();
     let spy = spying.queue_declare("spy_q".into(), options, FieldTable::default());
     spy.await.unwrap();
-    let bound = spying.queue_bind(
-        "spy_q".into(),
-        "grpc_event.tx".into(),
-        "#".into(),
-        QueueBindOptions::default(),
-        FieldTable::default(),
-    );
-    bound.await.unwrap();
-    let enough = CancellationToken::new();
-    let sending = tokio::spawn({
-        let (address, enough) = (address.clone(), enough.clone());
-        async move {
-            let mut sent = 0;
-            while !enough.is_cancelled() {
-                let event = request(&format!("taken-{sent}"), "x".into());
-                dispatch(&address, event).await.unwrap();
-                sent += 1;
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            sent
-        }
-    });
-    take_away(queue);
-    eventually("it says so", ARRIVAL, || async {
-        collector.log().matches(holds).count() == 2
-    })
-    .await;
-    give_back(queue);
-    enough.cancel();
-    let sent = sending.await.unwrap();
-    collector.delivered("rabbitmq", ARRIVAL).await;
-    site.events(11 + sent).await;
-    assert!(letters(&collector).is_empty());
+    let mut events = 11;
+    for (round, key) in ["#", "TestEvent"].into_iter().enumerate() {
+        let exchange = "grpc_event.tx";
+        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        let bound = spying.queue_bind("spy_q".into(), exchange.into(), key.into(), options, none);
+        bound.await.unwrap();
+        let enough = CancellationToken::new();
+        let sending = tokio::spawn(send_until(enough.clone(), address.clone(), round));
+        take_away(queue);
+        eventually("it says so", ARRIVAL, || async {
+            collector.log().matches(holds).count() == 2 + round
+        })
+        .await;
+        give_back(queue);
+        enough.cancel();
+        events += sending.await.unwrap();
+        collector.delivered("rabbitmq", ARRIVAL).await;
+        site.events(events).await;
+        assert!(letters(&collector).is_empty());
+        let none = FieldTable::default();
+        let unbound = spying.queue_unbind("spy_q".into(), exchange.into(), key.into(), none);
+        unbound.await.unwrap();
+    }
 
     // So does what a consumer refuses.
     let errors = "grpc_postgres_event_q_error";
