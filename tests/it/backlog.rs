@@ -8,7 +8,8 @@ use holdfast::event::proto::{Event, Events, Header, TestEvent, event::EventOf};
 use prost::Message as _;
 use std::time::{Duration, Instant};
 
-/// Time from the start of the process until its heartbeat says that it accepts.
+/// Time from the start of the process until its heartbeat says that it accepts; on a machine where
+/// a start with nothing to find takes long, four times that.
 const ACCEPT_MAX: Duration = Duration::from_secs(1);
 
 /// Memory that it may have resident, in KiB.
@@ -45,6 +46,20 @@ fn request(number: usize) -> Vec<u8> {
     batch.encode_to_vec()
 }
 
+/// Starts it; how long it took until it accepted.
+async fn start(collector: &mut Collector) -> Duration {
+    let started = Instant::now();
+    collector.launch();
+    while get(collector.http, "/heartbeat/").is_none_or(|(status, _)| status != 200) {
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "it does not accept"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    started.elapsed()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_with_a_backlog_accepts_at_once_and_in_little_memory() {
     let mib: u64 = std::env::var("HOLDFAST_TEST_BACKLOG_MIB").map_or(300, |n| n.parse().unwrap());
@@ -56,7 +71,7 @@ async fn a_start_with_a_backlog_accepts_at_once_and_in_little_memory() {
         "[rabbitmq]\nurls = [\"amqp://127.0.0.1:1\"]\n[journal]\nmax_bytes = \"60GiB\"\nmin_free_bytes = \"1GiB\"\nack_deadline = \"30s\"\ngeneration_bytes = \"{generation}\"\n"
     );
     let mut collector = Collector::new(&scratch, &config);
-    collector.start().await;
+    let empty_start = start(&mut collector).await;
     let address = collector.address();
     let count = (mib << 20) as usize / REQUEST_BYTES;
     let mut number = 0;
@@ -73,16 +88,7 @@ async fn a_start_with_a_backlog_accepts_at_once_and_in_little_memory() {
     let mut starts = Vec::new();
     for _ in 0..3 {
         collector.kill();
-        let started = Instant::now();
-        collector.launch();
-        while get(collector.http, "/heartbeat/").is_none_or(|(status, _)| status != 200) {
-            assert!(
-                started.elapsed() < Duration::from_secs(30),
-                "it does not accept"
-            );
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        starts.push(started.elapsed());
+        starts.push(start(&mut collector).await);
         dispatch(&address, request(number)).await.unwrap();
         number += 1;
     }
@@ -94,10 +100,11 @@ async fn a_start_with_a_backlog_accepts_at_once_and_in_little_memory() {
     );
     let memory = collector.peak_memory_kib();
     eprintln!(
-        "{generations} generations, {used} bytes on disk, {mib} MiB of requests: starts {starts:?}, {memory} KiB"
+        "{generations} generations, {used} bytes on disk, {mib} MiB of requests: starts {starts:?}, an empty one {empty_start:?}, {memory} KiB"
     );
     assert!(generations > if is_short { 20.0 } else { 100.0 });
-    assert!(starts.iter().all(|start| *start < ACCEPT_MAX), "{starts:?}");
+    let most = ACCEPT_MAX.max(4 * empty_start);
+    assert!(starts.iter().all(|start| *start < most), "{starts:?}");
     assert!(memory < MEMORY_MAX_KIB, "{memory} KiB");
     assert!(collector.terminate().success());
 }

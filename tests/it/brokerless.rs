@@ -6,16 +6,24 @@ use crate::support::judge::{judge_clickhouse, judge_postgres};
 use crate::support::load::{self, Progress};
 use crate::support::servers::{Kind, Server};
 use crate::support::{Scratch, eventually, free_port, load_events, root, seed};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 const ARRIVAL: Duration = Duration::from_secs(300);
 
 pub fn sqlite3(database: &std::path::Path, sql: &str) -> String {
-    let output = Command::new("sqlite3").arg(database).arg(sql).output();
-    let output = output.expect("sqlite3 is installed by tests/run");
+    let output = asked(database, sql);
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    answer(&output)
+}
+
+fn asked(database: &std::path::Path, sql: &str) -> Output {
+    let output = Command::new("sqlite3").arg(database).arg(sql).output();
+    output.expect("sqlite3 is installed by tests/run")
+}
+
+fn answer(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,7 +71,11 @@ async fn without_configuration_a_dispatched_file_is_in_sqlite() {
     assert!(events >= 5);
     let database = scratch.0.join("data/events.sqlite");
     eventually("all rows are there", ARRIVAL, || async {
-        database.exists() && sqlite3(&database, "SELECT count(*) FROM events") == events.to_string()
+        // The service makes the file, then sets it up, and then its tables.
+        database.exists() && {
+            let counted = asked(&database, "SELECT count(*) FROM events");
+            counted.status.success() && answer(&counted) == events.to_string()
+        }
     })
     .await;
     let row = sqlite3(

@@ -45,8 +45,7 @@ async fn load_says_exactly_what_is_missing_and_what_is_there_twice() {
     clickhouse.ready().await;
     database.ready().await;
     let more = format!(
-        "[journal]\nack_deadline = \"4s\"\n\
-         {}\
+        "{}\
          [postgres]\nurl = \"{}\"\n",
         clickhouse.clickhouse_section(),
         database.postgres_url(),

@@ -113,8 +113,11 @@ async fn every_series_served_is_in_the_catalogue() {
     let config = collector.dir.join("holdfast.toml").display().to_string();
     let said = holdfast(&format!("dlq purge --all --apply --config {config}"));
     assert_eq!(said.code, 0, "{said:?}");
-    let text = get(collector.http, "/metrics").unwrap().1;
-    assert!(text.contains(&format!("{waiting} 0\n")), "{text}");
+    eventually("its letter is gone", LIMIT, || async {
+        let text = get(collector.http, "/metrics").unwrap().1;
+        text.contains(&format!("{waiting} 0\n"))
+    })
+    .await;
     assert!(collector.terminate().success());
 }
 
@@ -299,10 +302,12 @@ fn every_expression_of_the_dashboard_parses_and_names_metrics_of_the_catalogue()
 
 /// The shipped rules, in a hurry.
 fn quick_rules() -> String {
-    let old = " > 900\n";
-    let text = read("monitoring/alerts.yml");
-    assert_eq!(text.matches(old).count(), 1);
-    let text = text.replace(old, " > 2\n");
+    let mut text = read("monitoring/alerts.yml");
+    // What waits is too old at once; a disk that other tests share is not slow.
+    for (old, new) in [(" > 900\n", " > 2\n"), (" > 0.25\n", " > 1\n")] {
+        assert_eq!(text.matches(old).count(), 1);
+        text = text.replace(old, new);
+    }
     let lines = text.lines().map(|line| match line.split_once("for: ") {
         Some((indent, _)) if indent.trim().is_empty() => format!("{indent}for: 2s\n"),
         _ => format!("{line}\n"),
@@ -316,7 +321,7 @@ async fn the_right_alerts_fire_while_servers_are_away_and_end_with_that() {
     let mut stack = Stack::new(&scratch);
     // Bounds that do not depend on this machine's disk.
     let config = format!(
-        "[journal]\nack_deadline = \"4s\"\nmin_free_bytes = \"64MiB\"\n\
+        "[journal]\nmin_free_bytes = \"64MiB\"\n\
          [rabbitmq]\nurls = [\"{}\"]\n\
          {}",
         stack.rabbitmq.amqp_url(),
@@ -326,7 +331,7 @@ async fn the_right_alerts_fire_while_servers_are_away_and_end_with_that() {
     collector.start().await;
     let prometheus = Prometheus::start(&scratch, collector.http, &quick_rules()).await;
     let mut visitor = Visitor::new(seed(), 0, holdfast::clock::now_ms());
-    // So many that one stall of the disk is less than one in a hundred.
+    // So many that one long stall of the disk is less than one in a hundred.
     for _ in 0..300 {
         let request = visitor.batch(2).request.encode_to_vec();
         dispatch(&collector.address(), request).await.unwrap();

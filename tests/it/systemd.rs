@@ -190,7 +190,7 @@ async fn systemd_hears_of_each_reload_and_a_stop_of_none() {
 async fn a_hung_disk_ends_the_pings_and_a_fence_does_not() {
     let scratch = Scratch::new("systemd_watchdog");
     let (manager, faults) = (Manager::new(), Faults::new(&scratch.0));
-    let mut collector = Collector::new(&scratch, "");
+    let mut collector = Collector::new(&scratch, "[journal]\nack_deadline = \"1s\"\n");
     collector.environment = faults.environment();
     let limit = ("WATCHDOG_USEC".to_owned(), LIMIT.as_micros().to_string());
     collector.environment.extend([manager.environment(), limit]);

@@ -288,6 +288,10 @@ async fn a_webhook_of_a_killed_collector_was_durable() {
     assert_eq!(count, "50|50");
 }
 
+/// So many of these fill what one address may have of a lane of 1 MiB: half of it, of which
+/// each takes what a request does, and its head.
+const FILLING: usize = 128;
+
 /// A request whose body never comes.
 async fn hold(collector: &Collector) -> tokio::net::TcpStream {
     use tokio::io::AsyncWriteExt as _;
@@ -310,9 +314,10 @@ async fn a_flood_of_one_webhook_does_not_delay_the_other_doors() {
     let mut held = Vec::new();
     let until = Instant::now() + Duration::from_secs(30);
     let mut status = StatusCode::OK;
+    let mut more = FILLING;
     while status != StatusCode::TOO_MANY_REQUESTS {
         assert!(Instant::now() < until, "the lane is not full: {status}");
-        for _ in 0..4 {
+        for _ in 0..std::mem::replace(&mut more, 4) {
             held.push(hold(&collector).await);
         }
         status = post(&collector, "/branch/event/", &[], r#"{"name":"n"}"#)
@@ -405,6 +410,12 @@ async fn who_proves_nothing_closes_no_lane() {
     for _ in 0..20 {
         held.push(open_ended(&collector, [127, 0, 0, 2], "/graphy/event/", &chunk).await);
     }
+    // All are refused that will be, before the first body is given up.
+    let busy = "holdfast_ingest_requests_total{door=\"graphy\",outcome=\"busy\"}";
+    eventually("the others are refused", Duration::from_secs(8), || async {
+        collector.metric(busy) >= 16.0
+    })
+    .await;
     let mut refused = 0;
     for stream in &mut held {
         if let Some(said) = answered(stream, Duration::from_millis(500)).await {

@@ -39,8 +39,8 @@ async fn a_blocked_connection_keeps_its_publishes_until_the_alarm_ends() {
     let publishing = impatient(&node).await;
     make(&publishing, "blocked", QueueType::Quorum).await;
     let limits = PublishOptions {
-        confirm_timeout: SHORT,
-        write_timeout: SHORT,
+        confirm_timeout: 2 * SHORT,
+        write_timeout: 2 * SHORT,
         ..PublishOptions::default()
     };
     let publisher = Publisher::open_with(&publishing, limits).await.unwrap();

@@ -154,12 +154,9 @@ impl Subject for ClickHouse {
                 if let Some(hog) = self.hog.take() {
                     hog.leave(&self.disk);
                 }
-                if self.server.has_ended() {
-                    // Its merges go on with it.
-                    self.server.launch();
-                } else {
-                    self.run("SYSTEM START MERGES events").await;
-                }
+                self.server.ready_again().await;
+                // Those of one that was launched again go on already.
+                self.run("SYSTEM START MERGES events").await;
             }
             Fault::ColumnAway => {
                 self.run("EXCHANGE TABLES events AND narrow").await;

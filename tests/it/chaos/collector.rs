@@ -13,6 +13,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +38,8 @@ pub enum Fault {
 /// The collector's disk: the journal's bounds below leave it some 200 MiB.
 const DISK_BYTES: u64 = 400 << 20;
 
-/// The journal's bounds on it. The deadline is longer than the default: the machine is
-/// shared with servers that start.
-const CONFIG: &str = "[journal]\ngeneration_bytes = \"2MiB\"\nmin_free_bytes = \"64MiB\"\nreserve_bytes = \"32MiB\"\nack_deadline = \"4s\"\n[connections]\nmax = 300\n";
+/// The journal's bounds on it.
+const CONFIG: &str = "[journal]\ngeneration_bytes = \"2MiB\"\nmin_free_bytes = \"64MiB\"\nreserve_bytes = \"32MiB\"\n[connections]\nmax = 300\n";
 
 /// How soon it accepts, on a machine that does much else.
 const ACCEPTS: Duration = Duration::from_secs(60);
@@ -119,6 +119,20 @@ impl Host {
         run("prlimit", &[&format!("--{limit}"), "--pid", &pid]);
     }
 
+    /// Lifts a limit, unless the process ends of it.
+    async fn lift(&mut self, limit: &str) {
+        let pid = self.collector.pid().to_string();
+        let lifting = Command::new("prlimit")
+            .args([&format!("--{limit}"), "--pid", &pid])
+            .output();
+        if !lifting.unwrap().status.success() {
+            eventually("it has ended", ACCEPTS, || {
+                std::future::ready(self.collector.has_ended())
+            })
+            .await;
+        }
+    }
+
     fn status(&self, name: &str) -> u64 {
         let file = format!("/proc/{}/status", self.collector.pid());
         let text = std::fs::read_to_string(file).unwrap();
@@ -177,13 +191,10 @@ impl Subject for Host {
         match fault {
             Fault::Killed | Fault::Restarted => {}
             Fault::Frozen => self.collector.resume().await,
-            Fault::OutOfMemory if !self.collector.has_ended() => self.limit("as=unlimited:"),
-            Fault::OutOfMemory => {}
+            Fault::OutOfMemory => self.lift("as=unlimited:").await,
             Fault::OutOfDescriptors => {
                 self.strangers.clear();
-                if !self.collector.has_ended() {
-                    self.limit("nofile=8192:");
-                }
+                self.lift("nofile=8192:").await;
             }
             Fault::DiskFull => {
                 if let Some(hog) = self.hog.take() {
@@ -192,16 +203,17 @@ impl Subject for Host {
             }
             Fault::ClockForward | Fault::ClockBack => self.set_clock("+0"),
         }
-        if self.collector.is_started() && self.collector.has_ended() {
-            let status = self.collector.wait(Duration::ZERO);
-            eprintln!("the collector ended by itself: {status}");
-            self.deaths += 1;
-        }
-        if !self.collector.is_started() {
-            self.collector.launch();
-        }
-        eventually("the collector accepts", ACCEPTS, || async {
-            self.collector.heartbeat() == Some(200)
+        // What ends of a fault may do so a moment after it.
+        eventually("the collector accepts", ACCEPTS, || {
+            if self.collector.is_started() && self.collector.has_ended() {
+                let status = self.collector.wait(Duration::ZERO);
+                eprintln!("the collector ended by itself: {status}");
+                self.deaths += 1;
+            }
+            if !self.collector.is_started() {
+                self.collector.launch();
+            }
+            std::future::ready(self.collector.heartbeat() == Some(200))
         })
         .await;
     }

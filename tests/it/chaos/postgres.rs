@@ -203,9 +203,7 @@ impl Subject for Postgres {
                 if let Some(hog) = self.hog.take() {
                     hog.leave(&self.disk);
                 }
-                if self.server.has_ended() {
-                    self.server.launch();
-                }
+                self.server.ready_again().await;
             }
             Fault::Locked => {
                 if let Some(lock) = self.lock.take() {

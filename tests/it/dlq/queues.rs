@@ -295,7 +295,7 @@ async fn looking_costs_no_letter_and_a_queue_that_is_gone_holds_none_up() {
         &format!("dlq replay --id {id} --to no_such_q --apply"),
     );
     assert!(lost.code == 1 && lost.err.contains("no_such_q"), "{lost:?}");
-    assert_eq!(site.depth("branch_event_q_error"), 3);
+    site.settled("branch_event_q_error", 3).await;
     let back = ask(
         &site.collector,
         "dlq replay --all --to branch_event_q --apply",

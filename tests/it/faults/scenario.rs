@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Small generations, so that each step comes several times a second.
-const CONFIG: &str = "[journal]\ngeneration_bytes = \"1MiB\"\nmin_free_bytes = \"64MiB\"\nreserve_bytes = \"16MiB\"\n[sqlite]\n";
+const CONFIG: &str = "[journal]\nack_deadline = \"1s\"\ngeneration_bytes = \"1MiB\"\nmin_free_bytes = \"64MiB\"\nreserve_bytes = \"16MiB\"\n[sqlite]\n";
 
 /// Clients of one scenario.
 const CLIENTS: usize = 3;

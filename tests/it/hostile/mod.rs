@@ -101,12 +101,13 @@ async fn hostile_inputs_are_refused_and_the_others_do_not_notice() {
     quiet.cancel();
     let alone = p99(behave(&caller, "alone", &quiet).await);
 
+    // Made before, as the bombs take a processor for a while.
+    let cases = cases(&site);
     let stop = CancellationToken::new();
     let beside = tokio::spawn({
         let (caller, stop) = (caller.clone(), stop.clone());
         async move { behave(&caller, "beside", &stop).await }
     });
-    let cases = cases(&site);
     let names: BTreeSet<_> = cases.iter().map(|case| case.name.clone()).collect();
     assert_eq!(names.len(), cases.len(), "two have one name");
     let number = cases.len() + slow::cases().len();

@@ -58,8 +58,8 @@ async fn an_outage_is_seen_paced_and_accounted_for() {
     let consumer = "[[consumer]]\nqueue = \"grpc_clickhouse_event_q\"\nbatch_age = \"100ms\"\n";
     // Small generations, so that most of the log is gone when it is reconciled.
     let generations = "[journal]\ngeneration_bytes = \"4MiB\"\n";
-    let config = stack.config().replace("[journal]\n", generations);
-    let mut collector = Collector::new(&scratch, &format!("{config}{consumer}"));
+    let config = format!("{generations}{}{consumer}", stack.config());
+    let mut collector = Collector::new(&scratch, &config);
     collector.start().await;
     connected(&collector).await;
     stack.rabbitmq.settle_queues();

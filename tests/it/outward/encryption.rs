@@ -55,8 +55,7 @@ async fn a_wrong_authority_delivers_nothing() {
     let config = |ca: &Path, more: &str| {
         let ca = ca.display();
         format!(
-            "[journal]\nack_deadline = \"4s\"\n\
-             [rabbitmq]\nurls = [\"amqps://guest:guest@localhost:{amqps}/%2f\"]\ntls_ca = \"{ca}\"\n{more}\
+            "[rabbitmq]\nurls = [\"amqps://guest:guest@localhost:{amqps}/%2f\"]\ntls_ca = \"{ca}\"\n{more}\
              [postgres]\nurl = \"{}\"\ntls_ca = \"{ca}\"\n",
             postgres_url(&postgres, "localhost", "")
         )
@@ -118,8 +117,7 @@ async fn another_name_is_refused() {
     let config = |ca: &Path, host: &str, mode: &str| {
         let ca = ca.display();
         format!(
-            "[journal]\nack_deadline = \"4s\"\n\
-             [clickhouse]\nurl = \"https://{host}:{https}\"\ndatabase = \"holdfast\"\nuser = \"holdfast\"\npassword = \"click-secret\"\ntls_ca = \"{ca}\"\n\
+            "[clickhouse]\nurl = \"https://{host}:{https}\"\ndatabase = \"holdfast\"\nuser = \"holdfast\"\npassword = \"click-secret\"\ntls_ca = \"{ca}\"\n\
              [postgres]\nurl = \"{}\"\ntls_ca = \"{ca}\"\n",
             postgres_url(&postgres, host, mode)
         )

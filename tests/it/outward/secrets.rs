@@ -24,8 +24,7 @@ async fn secrets_come_from_files_and_credentials_and_go_nowhere_else() {
     fs::write(&hook, "hunter2\n").unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o644)).unwrap();
     let config = format!(
-        "[journal]\nack_deadline = \"4s\"\n\
-         [clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"holdfast\"\npassword = {{ credential = \"clickhouse\" }}\n\
+        "[clickhouse]\nurl = \"{}\"\ndatabase = \"holdfast\"\nuser = \"holdfast\"\npassword = {{ credential = \"clickhouse\" }}\n\
          [webhooks.branch]\nverify = \"secret\"\nsecrets = [{{ file = {hook:?} }}]\n",
         clickhouse.clickhouse_url()
     );

@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-const BOUNDS: &str = "[connections]\nmax = 40\nmax_per_address = 20\nheader_timeout = \"1s\"\nidle_timeout = \"3s\"\nwrite_timeout = \"1s\"\n[ingest]\nbody_timeout = \"1s\"\n";
+const BOUNDS: &str = "[connections]\nmax = 40\nmax_per_address = 20\nheader_timeout = \"2s\"\nidle_timeout = \"3s\"\nwrite_timeout = \"1s\"\n[ingest]\nbody_timeout = \"2s\"\n";
 
 fn batch() -> Vec<u8> {
     let header = Header {
@@ -150,12 +150,9 @@ async fn the_slow_the_silent_and_the_greedy_are_let_go_and_others_work() {
     let head = format!(
         "POST /event.EventService/dispatch HTTP/1.0\r\nContent-Type: application/grpc-web+proto\r\nContent-Length: {length}\r\n\r\n"
     );
-    other.write_all(head.as_bytes()).unwrap();
-    other.write_all(&[0]).unwrap();
-    other
-        .write_all(&(frame.len() as u32).to_be_bytes())
-        .unwrap();
-    other.write_all(&frame).unwrap();
+    let prefix = (frame.len() as u32).to_be_bytes();
+    let request = [head.as_bytes(), &[0], &prefix, &frame].concat();
+    other.write_all(&request).unwrap();
     let (answer, _) = rest(other);
     assert!(answer.contains("grpc-status:0"), "{answer}");
     drop(held);
@@ -197,8 +194,12 @@ async fn half_a_handshake_and_a_flood_of_bodies_hold_up_nobody() {
             .unwrap();
         stream.write_all(&part).unwrap();
     };
-    let mut held: Vec<_> = (0..4).map(|_| connect(collector.http)).collect();
-    held.iter_mut().for_each(open);
+    let fresh = |_| {
+        let mut stream = connect(collector.http);
+        open(&mut stream);
+        stream
+    };
+    let mut held: Vec<_> = (0..4).map(fresh).collect();
     let line = br#"{"header":{"deviceId":"d"},"events":[]}"#;
     let send = || crate::support::collector::send(collector.http, "POST", "/events", line);
     assert_eq!(send().unwrap().0, 200, "others have their turn");
@@ -208,8 +209,7 @@ async fn half_a_handshake_and_a_flood_of_bodies_hold_up_nobody() {
     })
     .await;
     // Four fill what one address may have: more find no room, are told so, and may come again.
-    let mut more: Vec<_> = (0..3).map(|_| connect(collector.http)).collect();
-    more.iter_mut().for_each(open);
+    let mut more: Vec<_> = (0..3).map(fresh).collect();
     let read = |stream: &mut TcpStream, limit| {
         stream.set_read_timeout(Some(limit)).unwrap();
         let mut answer = [0; 4096];

@@ -70,10 +70,14 @@ impl PostgresTest {
 }
 
 pub fn sink(url: &str, schema: &str) -> Postgres {
+    sink_with(url, schema, 2)
+}
+
+fn sink_with(url: &str, schema: &str, pool_max: u32) -> Postgres {
     Postgres::new(Options {
         url: url.into(),
         schema: schema.into(),
-        pool_max: 2,
+        pool_max,
         trust: TrustFiles::default(),
     })
     .unwrap()
@@ -87,7 +91,8 @@ async fn postgres_takes_a_batch_in_one_round_trip() {
     let tap = Tap::new(pg.server).await;
     let url = pg.server.postgres_url();
     let url = url.replace(&format!(":{}/", pg.server.port), &format!(":{}/", tap.port));
-    let sink = sink(&url, "turns");
+    // One connection: with room for two, a second is opened where the first is not back yet.
+    let sink = sink_with(&url, "turns", 1);
     for count in [1, 3000, 2] {
         let batch = events(count, &ERROR_EVENTS);
         let is_first = count == 1;

@@ -3,8 +3,11 @@
 use super::guarded::Guarded;
 use super::{Scratch, eventually, free_port};
 use holdfast::event::proto::event_service_client::EventServiceClient;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -30,7 +33,10 @@ pub fn binary() -> &'static Path {
 }
 
 impl Collector {
-    /// Writes the configuration; `more` is TOML after the listen addresses.
+    /// Writes the configuration; `more` is TOML after the listen addresses. Where it says
+    /// nothing else, the journal may take longer than by default to acknowledge: the disk
+    /// of a test machine is shared with the servers that the tests start, and may stall for
+    /// a second.
     pub fn new(scratch: &Scratch, more: &str) -> Self {
         let dir = scratch.0.join("collector");
         std::fs::create_dir_all(&dir).unwrap();
@@ -39,7 +45,15 @@ impl Collector {
             .map(|(door, port)| format!("[{door}]\nlisten = \"127.0.0.1:{port}\"\n"))
             .concat();
         let data = dir.join("data");
-        let config = format!("[data]\ndir = \"{}\"\n{listen}{more}", data.display());
+        let mut config = format!("[data]\ndir = \"{}\"\n{listen}{more}", data.display());
+        if !config.contains("ack_deadline") {
+            const PATIENT: &str = "[journal]\nack_deadline = \"4s\"\n";
+            if config.contains("[journal]\n") {
+                config = config.replacen("[journal]\n", PATIENT, 1);
+            } else {
+                config = format!("{config}\n{PATIENT}");
+            }
+        }
         std::fs::write(dir.join("holdfast.toml"), config).unwrap();
         Self {
             dir,
@@ -101,13 +115,24 @@ impl Collector {
         self.dir.join("data")
     }
 
-    /// Starts it and waits until its heartbeat says that it accepts.
+    /// Starts it and waits until its heartbeat says that it accepts, and it answers operators,
+    /// which it does a moment later.
     pub async fn start(&mut self) {
         self.launch();
         eventually("the collector accepts", Duration::from_secs(30), || async {
-            self.heartbeat() == Some(200)
+            self.heartbeat() == Some(200) && self.is_open_for_operators()
         })
         .await;
+    }
+
+    /// Whether somebody listens at its admin socket, or it has said that nobody will.
+    fn is_open_for_operators(&self) -> bool {
+        // Some have their data elsewhere. A socket's path may be too long by itself.
+        let Ok(dir) = File::open(self.data_dir()) else {
+            return true;
+        };
+        let socket = format!("/proc/self/fd/{}/admin.sock", dir.as_raw_fd());
+        UnixStream::connect(socket).is_ok() || self.log().contains("no admin socket")
     }
 
     /// Starts it without waiting.

@@ -20,6 +20,8 @@ impl Guarded {
     pub fn start(command: &[String], environment: &[(String, String)], log: &Path) -> Self {
         let output = File::options().create(true).append(true).open(log).unwrap();
         let pidfile = log.with_extension("pid");
+        // That of one that ran before.
+        drop(std::fs::remove_file(&pidfile));
         let child = Command::new(root().join("tests/equipment/guard.py"))
             .arg("--pidfile")
             .arg(&pidfile)
@@ -83,10 +85,17 @@ impl Guarded {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// The guarded process's id.
+    /// The guarded process's id, which the guard writes down a moment after its start.
     pub fn pid(&self) -> u32 {
-        let text = std::fs::read_to_string(&self.pidfile).unwrap();
-        text.trim().parse().unwrap()
+        let until = Instant::now() + PROMPT;
+        loop {
+            let text = std::fs::read_to_string(&self.pidfile).unwrap_or_default();
+            if let Ok(pid) = text.trim().parse() {
+                return pid;
+            }
+            assert!(Instant::now() < until, "no pid: {text:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits for its end.

@@ -164,6 +164,23 @@ impl Server {
         .await;
     }
 
+    /// Waits until it answers, and launches it again where it ended by itself.
+    pub async fn ready_again(&mut self) {
+        let what = format!("{:?} answers again", self.kind);
+        let (kind, port) = (self.kind, self.port);
+        eventually(&what, READY, || {
+            if self.has_ended() {
+                self.launch();
+            }
+            async move {
+                tokio::task::spawn_blocking(move || answers(kind, port))
+                    .await
+                    .unwrap()
+            }
+        })
+        .await;
+    }
+
     /// kill -9, with all its descendants.
     pub fn kill(&mut self) {
         self.process.take().expect("it runs").kill();
@@ -331,13 +348,10 @@ impl Stack {
         }
     }
 
-    /// The sections of a collector's configuration that name these servers. The
-    /// deadline is longer than the default: the disk of a test machine is shared
-    /// with the servers that the tests restart, and may stall for a second.
+    /// The sections of a collector's configuration that name these servers.
     pub fn config(&self) -> String {
         format!(
-            "[journal]\nack_deadline = \"4s\"\n\
-             [rabbitmq]\nurls = [\"{}\"]\n\
+            "[rabbitmq]\nurls = [\"{}\"]\n\
              {}\
              [postgres]\nurl = \"{}\"\n",
             self.rabbitmq.amqp_url(),
