@@ -115,7 +115,7 @@ impl Proof {
     }
 }
 
-/// Messages in the order of their confirms.
+/// Messages in the order of their confirms: not more than what `reading` lets be on its way.
 #[derive(Debug, Default)]
 struct Confirmed(VecDeque<(Instant, Vec<Seq>)>);
 

@@ -199,16 +199,13 @@ async fn what_is_incomplete_counts_as_well() {
     // What it may not send at all is not kept either.
     assert_eq!(send(incomplete(&[test()])).await, Code::PermissionDenied);
     let mut codes = std::collections::BTreeMap::new();
-    let began = std::time::Instant::now();
     for _ in 0..20 {
         *codes
             .entry(send(incomplete(&[launch()])).await as i32)
             .or_insert(0) += 1;
     }
     let kept = codes[&(Code::InvalidArgument as i32)];
-    // Two at once, and then one a second.
-    let most = 3 + began.elapsed().as_secs() as i32;
-    assert!(kept <= most && kept < 20, "{codes:?}");
+    assert!(kept <= 3, "{codes:?}");
     assert_eq!(codes[&(Code::ResourceExhausted as i32)], 20 - kept);
 }
 

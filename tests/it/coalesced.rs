@@ -112,9 +112,6 @@ async fn rows_are_the_same_whether_documents_share_messages_or_not() {
     }
 }
 
-/// How long the forwarder gathers what comes one by one.
-const GATHER_TIME: Duration = Duration::from_millis(50);
-
 /// However fast the forwarder is, what comes one by one shares messages; but the first, which
 /// found it idle.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -128,7 +125,6 @@ async fn what_comes_one_by_one_gathers() {
     collector.start().await;
     connected(&collector).await;
     let caller = Caller::connect(&collector.address()).await;
-    let began = Instant::now();
     for at in 0..EVENTS {
         let batch = Events {
             header: Some(Header {
@@ -151,15 +147,10 @@ async fn what_comes_one_by_one_gathers() {
         }
     }
     collector.delivered("rabbitmq", ARRIVAL).await;
-    let took = began.elapsed();
     let (messages, documents) = (confirmed(&collector), documents(&collector));
-    eprintln!("{documents} documents in {messages} messages, {took:?}");
+    eprintln!("{documents} documents in {messages} messages");
     assert_eq!(documents, EVENTS as f64);
-    // On a slow disk what comes within a time is little: then one message for each such time,
-    // and some for the ends.
-    let gathered = took.div_duration_f64(GATHER_TIME) + 4.0;
-    let most = (documents / 3.0).max(gathered).min(documents - 1.0);
-    assert!(messages <= most, "{messages} messages of {most}");
+    assert!(messages * 3.0 < documents, "{messages} messages");
     assert!(collector.terminate().success());
 }
 

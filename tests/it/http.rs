@@ -5,7 +5,7 @@ use crate::support::collector::Collector;
 use crate::support::small_disk::{passed_in_network, run};
 use crate::support::{Scratch, eventually};
 use reqwest::{Client, Method, StatusCode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn client() -> Client {
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -179,7 +179,6 @@ async fn the_heartbeat_is_switched_by_whom_the_configuration_lets() {
             usize::from(status == StatusCode::OK)
         );
         // The log has the last of a flood, how many they were, and few lines.
-        let began = Instant::now();
         for switch in 0..300 {
             put("127.0.0.1", switch % 2 == 1).await;
         }
@@ -194,8 +193,6 @@ async fn the_heartbeat_is_switched_by_whom_the_configuration_lets() {
             .log()
             .matches("the heartbeat was switched")
             .count();
-        // One a second, and those from before the flood.
-        let most = 10 + began.elapsed().as_secs() as usize;
-        assert!(lines <= most && lines < 150, "{lines} lines of {most}");
+        assert!(lines < 30, "{lines} lines");
     }
 }

@@ -17,9 +17,8 @@ use std::time::{Duration, Instant};
 /// Longer than a report needs on one machine.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
-/// How long the process may take to end: Sentry has two seconds of it. A Sentry that hangs does
-/// so for as long as the test lasts.
-const END_MAX: Duration = Duration::from_secs(8);
+/// How long the process may take to end: Sentry has two seconds of it.
+const END_MAX: Duration = Duration::from_secs(4);
 
 async fn sentry(answer: Answer) -> Server {
     Server::start([answer]).await

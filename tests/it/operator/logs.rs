@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const SOON: Duration = Duration::from_secs(90);
 
 /// How long a failure may take to be noticed.
-const SLACK: Duration = Duration::from_secs(3);
+const SLACK: Duration = Duration::from_secs(1);
 
 /// Lines that say one thing, at most: some are said at the start, too.
 const REPEATS_MAX: usize = 2;
