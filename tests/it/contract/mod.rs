@@ -12,6 +12,7 @@ use crate::support::collector::{Collector, get};
 use crate::support::scripts::Script;
 use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Stack};
 use crate::support::{Scratch, eventually, load_events, seed};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// How long a script may take; it ends by itself before that.
@@ -32,6 +33,9 @@ const CLICKS: &str =
 
 /// How long calls to partners may be under way that were begun already.
 const SETTLED: Duration = Duration::from_secs(60);
+
+/// How old the broker's figures of a queue may be: it takes them every 5 s.
+const COUNTED: Duration = Duration::from_secs(6);
 
 /// Servers, a collector with all sinks, and the producer's record.
 struct Site {
@@ -128,12 +132,17 @@ impl Site {
     async fn judge(&mut self, records: &str, state: &[&str], judged: Judged) {
         // What a killed collector had in work comes again, and may be in work again when all
         // rows are there.
+        let settled_since = Cell::new(None);
         eventually("every delivery is settled", SETTLED, || async {
+            let looked = Instant::now();
             let words = ["-q", "list_queues", "name", "messages_unacknowledged"];
             let queues = self.stack.rabbitmq.rabbitmqctl(&words);
             let count = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
             let mut counts = queues.lines().filter_map(count).peekable();
-            counts.peek().is_some() && counts.all(|count| count == 0)
+            let is_settled = counts.peek().is_some() && counts.all(|count| count == 0);
+            let since = is_settled.then(|| settled_since.get().unwrap_or(looked));
+            settled_since.set(since);
+            since.is_some_and(|since| looked - since > COUNTED)
         })
         .await;
         let status = self.collector.terminate();

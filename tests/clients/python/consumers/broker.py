@@ -12,8 +12,12 @@ import pika
 # Messages that may wait for their confirm: many, since the broker syncs them together.
 WINDOW = 1000
 PERSISTENT = 2
-# So long after the last message none more is there to look at.
+# So long after the last message one asks whether more are there.
 LOOK_S = 2
+# RabbitMQ asks a quorum queue for its counts and says 0 and 0 of one that takes this long.
+UNKNOWN_S = 0.25
+# How often one asks a broker that is too busy to know, and waits for messages that it has.
+PATIENCE = 40
 
 
 def publish(url, messages):
@@ -95,16 +99,21 @@ class Looker:
 
     def declared(self, queues):
         """What the broker says of each queue: messages that wait, and consumers."""
-        found = {}
-        for queue in queues:
-            channel = self.connection.channel()
+        return {queue: self.known(queue) for queue in queues}
+
+    def known(self, queue):
+        for _ in range(PATIENCE):
+            channel, began = self.connection.channel(), time.monotonic()
             try:
-                found[queue] = channel.queue_declare(queue, passive=True).method
-                channel.close()
+                said = channel.queue_declare(queue, passive=True).method
             except pika.exceptions.ChannelClosedByBroker:
                 # No such queue; the channel is gone with the question.
-                found[queue] = None
-        return found
+                return None
+            took_s = time.monotonic() - began
+            channel.close()
+            if said.message_count or said.consumer_count or took_s < UNKNOWN_S:
+                return said
+        sys.exit(f"the broker is too busy to say what is in {queue}")
 
     def waiting(self, queues):
         """How many messages wait in each queue; None where there is none."""
@@ -122,9 +131,13 @@ class Looker:
             return found
         channel = self.connection.channel()
         # Ends with the last one, or where another consumer takes some.
+        patience = PATIENCE
         for got in channel.consume(queue, inactivity_timeout=LOOK_S):
             if got[0] is None:
-                break
+                patience -= 1
+                if not patience or not self.waiting([queue])[queue]:
+                    break
+                continue
             found.append(got)
             if len(found) == count:
                 break
