@@ -10,6 +10,7 @@
     queues.py calls CALLS RECORDS [STATE] [--killed-to N] [--in-work N]
     queues.py repair RECORDS SHOWN MENDED
     queues.py held AMQP_URL RECORDS --window W --wait S
+    queues.py emptied AMQP_URL [--wait S]
     queues.py drained AMQP_URL [--wait S]
     queues.py retried AMQP_URL
 
@@ -28,6 +29,7 @@ repair   mends the letters of SHOWN, as `holdfast dlq show --json` prints them, 
          record, and writes them to MENDED.
 held     waits until each consumer of ClickHouse holds W messages of what was produced,
          and the other consumers are done.
+emptied  waits until nothing waits for the collector's consumers any more.
 drained  waits until the collector's consumers are gone; they have left nothing.
 retried  no message that waits anywhere has spent an attempt.
 STATE    --taken, --repaired, --then: see consumers/expected.py.
@@ -142,8 +144,18 @@ def held(arguments):
     print(f"{sum(most for _, most in waiting.values())} messages wait in the broker")
 
 
+def consumed():
+    return sorted(set(ROUTES) - set(error_queues()) - {ERRORS_ONLY})
+
+
+def emptied(arguments):
+    looker, nothing = Looker(arguments.amqp), dict.fromkeys(consumed(), (0, 0))
+    looker.until("waiting (found, expected)", arguments.wait, lambda: looker.holds(nothing))
+    looker.close()
+
+
 def drained(arguments):
-    looker, queues = Looker(arguments.amqp), sorted(set(ROUTES) - set(error_queues()) - {ERRORS_ONLY})
+    looker, queues = Looker(arguments.amqp), consumed()
     # A queue gives back what a consumer held in the same step as it forgets the consumer.
     looker.until("no consumer is left", arguments.wait, lambda: looker.consumed(queues))
     left = looker.holds(dict.fromkeys(queues, (0, 0)))
@@ -192,6 +204,7 @@ def main():
     verb(calls, "calls", "records", killed_to=0, in_work=0)
     verb(repair, "records", "shown", "mended")
     verb(held, "amqp", "records", window=0, wait=0.0)
+    verb(emptied, "amqp", wait=60.0)
     verb(drained, "amqp", wait=20.0)
     verb(retried, "amqp")
     arguments = parser.parse_args()

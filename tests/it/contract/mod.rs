@@ -131,7 +131,8 @@ impl Site {
     /// and has the judges look at everything.
     async fn judge(&mut self, records: &str, state: &[&str], judged: Judged) {
         // What a killed collector had in work comes again, and may be in work again when all
-        // rows are there.
+        // rows are there; a consumer that lost its connection is back only after a while.
+        self.verb("emptied", &["@broker"]).await;
         let settled_since = Cell::new(None);
         eventually("every delivery is settled", SETTLED, || async {
             let looked = Instant::now();

@@ -27,6 +27,31 @@ pub struct Collector {
     process: Option<Guarded>,
 }
 
+/// Of a failed test's collector, so many of its last complaints are shown, each so long: more
+/// would push the failure itself out of what is kept of the output.
+const SHOWN_LINES: usize = 12;
+const SHOWN_CHARS: usize = 240;
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        let log = std::fs::read_to_string(self.dir.join("collector.log"));
+        let (true, Ok(log)) = (std::thread::panicking(), log) else {
+            return;
+        };
+        let complaints: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains(" WARN ") || line.contains(" ERROR "))
+            .collect();
+        let first = complaints.len().saturating_sub(SHOWN_LINES);
+        for line in &complaints[first..] {
+            eprintln!(
+                "collector: {}",
+                line.chars().take(SHOWN_CHARS).collect::<String>()
+            );
+        }
+    }
+}
+
 /// The binary that cargo built for this test run.
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_holdfast"))

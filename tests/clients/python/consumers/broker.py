@@ -12,11 +12,11 @@ import pika
 # Messages that may wait for their confirm: many, since the broker syncs them together.
 WINDOW = 1000
 PERSISTENT = 2
-# So long after the last message one asks whether more are there.
+# So long after the last message one asks who else takes some.
 LOOK_S = 2
 # RabbitMQ asks a quorum queue for its counts and says 0 and 0 of one that takes this long.
 UNKNOWN_S = 0.25
-# How often one asks a broker that is too busy to know, and waits for messages that it has.
+# How often one asks a broker that is too busy to know, and waits for a message that it has.
 PATIENCE = 40
 
 
@@ -131,15 +131,17 @@ class Looker:
             return found
         channel = self.connection.channel()
         # Ends with the last one, or where another consumer takes some.
-        patience = PATIENCE
+        silences = 0
         for got in channel.consume(queue, inactivity_timeout=LOOK_S):
-            if got[0] is None:
-                patience -= 1
-                if not patience or not self.waiting([queue])[queue]:
+            if got[0] is not None:
+                found.append(got)
+                if len(found) == count:
                     break
                 continue
-            found.append(got)
-            if len(found) == count:
+            silences += 1
+            said = self.known(queue)
+            # What is on its way to this look counts as taken, too.
+            if said is None or said.consumer_count > 1 or silences == PATIENCE:
                 break
         channel.close()
         return found
