@@ -62,6 +62,9 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     // Of each of two ports.
     port::make_room(config.connections.max.saturating_mul(2));
     // First, so that a port in use shows before any work.
+    if config.rabbitmq.is_some() {
+        crate::broker::prepare().context("prepare for RabbitMQ")?;
+    }
     let bound = doors::bind(&config).await?;
     // Then what may end the start again and again, until its files are there.
     let metrics = Metrics::new();

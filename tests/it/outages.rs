@@ -5,10 +5,11 @@ use crate::support::collector::{Collector, send};
 use crate::support::judge::{judge_clickhouse, judge_postgres};
 use crate::support::load::{self, Acked, Progress};
 use crate::support::raw::dispatch;
-use crate::support::servers::{Kind, Stack};
+use crate::support::servers::{Kind, Server, Stack};
 use crate::support::shop::Visitor;
 use crate::support::{Scratch, eventually, load_events, seed};
 use prost::Message as _;
+use std::process::Command;
 use std::time::Duration;
 
 /// How long everything may take to arrive once all servers are up.
@@ -64,6 +65,49 @@ async fn nothing_is_lost_when_rabbitmq_comes_only_after_the_load() {
     let memory = collector.peak_memory_kib();
     assert!(memory < MEMORY_MAX_KIB, "{memory} KiB");
     assert!(collector.terminate().success());
+}
+
+/// The soft limit of a process's descriptors: as many as it has, so that it gets no other; or as
+/// many as it wants.
+fn limit_descriptors(collector: &Collector, are_none_left: bool) {
+    let pid = collector.pid().to_string();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count();
+    let most = if are_none_left { open } else { 8192 };
+    let limited = Command::new("prlimit")
+        .args([&format!("--nofile={most}:"), "--pid", &pid])
+        .status();
+    assert!(limited.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn descriptors_that_run_out_end_no_connection_for_good() {
+    let scratch = Scratch::new("outages_descriptors");
+    let mut rabbitmq = Server::new(Kind::RabbitMq, &scratch);
+    rabbitmq.start().await;
+    let url = rabbitmq.amqp_url();
+    let more = format!("[rabbitmq]\nurls = [\"{url}\"]\n[sqlite]\n");
+    let mut collector = Collector::new(&scratch, &more);
+    collector.start().await;
+    connected(&collector).await;
+    // The first connections of this process end, while nothing can be opened.
+    limit_descriptors(&collector, true);
+    rabbitmq.kill();
+    let away = "the broker is away";
+    eventually(away, Duration::from_secs(60), || async {
+        collector.log().contains(away)
+    })
+    .await;
+    limit_descriptors(&collector, false);
+    rabbitmq.start().await;
+    connected(&collector).await;
+    let acked = load::run(&collector, seed(), 100, 2, Progress::default()).await;
+    assert_acked_throughout(&acked);
+    collector.delivered("rabbitmq", ARRIVAL).await;
+    assert!(collector.terminate().success());
+    let log = collector.log();
+    assert!(!log.contains("panicked"), "{log}");
 }
 
 fn assert_acked_throughout(acked: &Acked) {
