@@ -3,9 +3,12 @@
 use super::owner::become_owner;
 use crate::app::{consumers, sinks, tables, takers};
 use crate::config::{Config, SinkKind};
+use crate::journal::DATA_DIR_MODE;
 use anyhow::Context as _;
 use clap::Subcommand;
+use std::fs::DirBuilder;
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::process::ExitCode;
 
 /// What to do with the tables.
@@ -42,7 +45,10 @@ pub(super) async fn run(config: &Config, verb: &Verb) -> anyhow::Result<ExitCode
             }
             Verb::Apply => {
                 if kind == SinkKind::Sqlite {
-                    std::fs::create_dir_all(&config.data.dir)
+                    DirBuilder::new()
+                        .recursive(true)
+                        .mode(DATA_DIR_MODE)
+                        .create(&config.data.dir)
                         .with_context(|| format!("create {}", config.data.dir.display()))?;
                 }
                 sink.create_missing(&tables)

@@ -7,18 +7,23 @@
 //!   temporary file, fsync, rename, fsync of the directory.
 //! - A reader gets the old or the new content, or an error; never a mixture.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+
+/// The mode of a directory with events: for the service's user and group, as the unit's
+/// `StateDirectoryMode`, and where it runs without one for nobody else either.
+pub const DATA_DIR_MODE: u32 = 0o750;
 
 /// Syncs a directory, so that names made or removed in it survive.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Creates a directory and makes its name durable; fine when it exists.
+/// Creates a directory that is not for everybody, and makes its name durable; fine when it exists.
 pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
-    match fs::create_dir(dir) {
+    match DirBuilder::new().mode(DATA_DIR_MODE).create(dir) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
@@ -85,6 +90,21 @@ pub(super) fn dir_bytes(dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn directories_are_not_for_everybody() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = dir.path().join("made");
+        create_dir(&made).unwrap();
+        let mode = fs::metadata(&made).unwrap().permissions().mode();
+        assert_eq!(mode & 0o027, 0, "{mode:o}");
+        // One that somebody else has made stays as it is.
+        fs::set_permissions(&made, fs::Permissions::from_mode(0o755)).unwrap();
+        create_dir(&made).unwrap();
+        let mode = fs::metadata(&made).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+    }
 
     #[test]
     fn content_survives_and_damage_is_noticed() {

@@ -140,6 +140,7 @@ pub use capacity::Limits;
 pub use cursor::{Cursor, CursorStats};
 pub use cursor_info::CursorInfo;
 pub use directory::{Directory, Found, GenerationInfo};
+pub use durable_file::DATA_DIR_MODE;
 pub use error::{
     AppendError, CursorError, InspectError, OpenError, PurgeError, ReadError, SkipError,
 };
