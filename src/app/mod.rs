@@ -24,6 +24,7 @@ mod watchdog;
 
 pub use check::{check, check_start, warnings};
 pub use drain::{Drained, drain};
+pub use memory::leave_no_core;
 pub use reload::Source;
 pub use setup::{broker, consumers, error_queues, sinks, tables, takers, topology};
 

@@ -108,6 +108,10 @@ pub fn main() -> ExitCode {
         eprintln!("holdfast: a TLS provider was installed before");
     }
     let verb = cli.verb.unwrap_or(Verb::Run);
+    // The service sees to it by its configuration.
+    if !matches!(verb, Verb::Run) {
+        crate::app::leave_no_core();
+    }
     let file = cli.config.as_deref();
     let verb = match verb {
         Verb::Dispatch(args) => return finish(block_on(dispatch::run(args))),

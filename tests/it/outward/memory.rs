@@ -1,11 +1,12 @@
-//! No core dump of the process is written, and nobody looks into its memory.
+//! No core dump of the process is written, and nobody looks into its memory; nor is one of a
+//! command.
 
 use super::LIMIT;
 use crate::support::collector::{Collector, binary};
 use crate::support::guarded::Guarded;
 use crate::support::{Scratch, eventually};
 use std::os::unix::fs::MetadataExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The kernel's and Debian's number of the user `nobody`.
 const NOBODY: u32 = 65_534;
@@ -61,4 +62,32 @@ async fn core_dumps_are_for_those_who_ask_for_them() {
         let log = collector.log();
         assert!(!log.contains("cannot be"), "{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_leave_no_core_dumps() {
+    let scratch = Scratch::new("outward_command");
+    let mut command = Command::new(binary());
+    // It waits for the first line of its input.
+    command.args(["dispatch", "-", "--to", "http://127.0.0.1:9"]);
+    command.stdin(Stdio::piped()).stderr(Stdio::null());
+    let mut process = command.current_dir(&scratch.0).spawn().unwrap();
+    let limits = format!("/proc/{}/limits", process.id());
+    // One byte: neither a file, nor a pipe into a program (core(5)).
+    eventually("it has given up its core dumps", LIMIT, || async {
+        let limits = std::fs::read_to_string(&limits).unwrap();
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max core file size"));
+        let words: Vec<_> = line.unwrap().split_whitespace().skip(4).collect();
+        words[..2] == ["1", "1"]
+    })
+    .await;
+    // A shell's `<(...)` is a file that it finds below its own /proc.
+    assert_eq!(
+        owner(&format!("/proc/{}/environ", process.id())),
+        owner("/proc/self")
+    );
+    drop(process.stdin.take());
+    assert!(process.wait().is_ok());
 }
