@@ -2,13 +2,16 @@
 //! tables as the status has it, with the past of this process. It shows and changes nothing.
 //! Called by `serve`.
 //!
-//! It asks nobody who they are, so it listens on this host alone unless told otherwise.
+//! It asks nobody who they are, unless `admin.certificates` says who may read it: so it listens
+//! on this host alone unless told otherwise.
 //!
 //! # Invariants
 //! - Reading is all that can be done: other methods are refused (test
 //!   `the_page_only_shows`).
 //! - A name that this host does not go by is refused, so that a foreign site cannot point
 //!   its own name here and read (DNS rebinding; test `other_names_are_refused`).
+//! - Where certificates are named, nothing is shown to who has none of them (tests/it/ports,
+//!   `the_page_is_for_those_whose_certificates_are_named`).
 //! - What a browser loads comes from here, and no text of a server or client is run as
 //!   markup: the page puts text in as text, and the browser is told to take no script but
 //!   ours (test `hostile_words_stay_words`).
@@ -22,7 +25,8 @@ use super::history::Past;
 use super::serve::{broken, error};
 use super::status::Status;
 use crate::clock::now_ms;
-use crate::port::{self, Bounds, Encryption, Port};
+use crate::config::digest_of;
+use crate::port::{self, Bounds, Encryption, Peer, Port};
 use axum::Router;
 use axum::extract::{Json, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, Version, header};
@@ -89,6 +93,8 @@ pub struct PageOptions {
     pub listen: Option<SocketAddr>,
     /// `admin.names`
     pub names: Vec<String>,
+    /// `admin.certificates`
+    pub certificates: Vec<String>,
     /// `tls.admin`
     pub encryption: Option<Encryption>,
 }
@@ -98,7 +104,9 @@ pub(super) async fn serve(app: Arc<App>, options: PageOptions, stop: Cancellatio
     let Some(address) = options.listen else {
         return;
     };
-    let Some(listener) = stop.run_until_cancelled(bind(address)).await else {
+    let is_for_some = !options.certificates.is_empty();
+    let listener = stop.run_until_cancelled(bind(address, is_for_some)).await;
+    let Some(listener) = listener else {
         return;
     };
     let port = Port {
@@ -107,16 +115,39 @@ pub(super) async fn serve(app: Arc<App>, options: PageOptions, stop: Cancellatio
         metrics: app.options.metrics.clone(),
         encryption: options.encryption,
     };
-    port::serve(listener, routes(app, options.names.into()), port, stop).await;
+    let guests = Arc::new(Guests {
+        names: options.names,
+        certificates: options.certificates,
+    });
+    port::serve(listener, routes(app, guests), port, stop).await;
+}
+
+/// Who may read the page, and by which names of this host.
+struct Guests {
+    names: Vec<String>,
+    certificates: Vec<String>,
+}
+
+impl Guests {
+    fn may_read(&self, peer: Option<&Peer>) -> bool {
+        let shown = peer.and_then(|peer| peer.certificate.as_ref());
+        let is_shown = |wanted: &String| {
+            shown.is_some_and(|shown| match digest_of(wanted) {
+                Some(digest) => digest == shown.sha256_fingerprint,
+                None => shown.names.contains(wanted),
+            })
+        };
+        self.certificates.is_empty() || self.certificates.iter().any(is_shown)
+    }
 }
 
 /// Listens as soon as that is possible.
-async fn bind(address: SocketAddr) -> TcpListener {
+async fn bind(address: SocketAddr, is_for_some: bool) -> TcpListener {
     let mut is_said = false;
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
-                if !address.ip().is_loopback() {
+                if !address.ip().is_loopback() && !is_for_some {
                     tracing::warn!(
                         admin = %address,
                         "whoever reaches the page for operators can read it: it asks nobody who they are"
@@ -135,7 +166,7 @@ async fn bind(address: SocketAddr) -> TcpListener {
     }
 }
 
-fn routes(app: Arc<App>, names: Arc<[String]>) -> Router {
+fn routes(app: Arc<App>, guests: Arc<Guests>) -> Router {
     let mut routes = Router::new()
         .route("/look", get(look))
         .route("/status", get(status));
@@ -145,19 +176,22 @@ fn routes(app: Arc<App>, names: Arc<[String]>) -> Router {
     }
     routes
         .fallback(async || error(StatusCode::NOT_FOUND, "there is no such page"))
-        .layer(from_fn_with_state(names, guard))
+        .layer(from_fn_with_state(guests, guard))
         .with_state(app)
 }
 
 /// Whether a browser asks for this host, and what it may do with the answer.
-async fn guard(State(names): State<Arc<[String]>>, request: Request, next: Next) -> Response {
+async fn guard(State(guests): State<Arc<Guests>>, request: Request, next: Next) -> Response {
     let version = request.version();
-    let mut response = if is_ours(&request, &names) {
-        next.run(request).await
-    } else {
+    let mut response = if !guests.may_read(request.extensions().get()) {
+        let text = "the page is for those whose certificates admin.certificates names";
+        error(StatusCode::FORBIDDEN, text)
+    } else if !is_ours(&request, &guests.names) {
         let text =
             "this host does not go by that name: use its address, or list the name in admin.names";
         error(StatusCode::MISDIRECTED_REQUEST, text)
+    } else {
+        next.run(request).await
     };
     let headers = response.headers_mut();
     for (name, value) in [

@@ -194,6 +194,7 @@ fn page_options(section: &config::Admin, encryption: Option<Encryption>) -> admi
         },
         names: section.names.clone(),
         encryption,
+        certificates: section.certificates.clone(),
     }
 }
 

@@ -14,6 +14,9 @@ pub struct Admin {
     /// by another name is refused, or a foreign site could read it by a name of its own
     /// (DNS rebinding). Default: none.
     pub names: Vec<String>,
+    /// Certificates that may read the page: a name in one that `tls.client_ca` issued, or the
+    /// fingerprint of one (`sha256:…`). Default none: whoever reaches it reads it.
+    pub certificates: Vec<String>,
 }
 
 impl Default for Admin {
@@ -21,6 +24,7 @@ impl Default for Admin {
         Self {
             listen: Listen::At(SocketAddr::from(([127, 0, 0, 1], 8020))),
             names: Vec::new(),
+            certificates: Vec::new(),
         }
     }
 }
@@ -81,5 +85,18 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(errors.contains("admin.names"), "{errors}");
+        let tls =
+            "[tls]\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"i\"\nadmin = \"required\"\n";
+        for (certificates, tls, is_right) in [
+            ("[\"operator.example\"]", tls, true),
+            ("[\"operator.example\"]", "", false),
+            ("[\"\"]", tls, false),
+            ("[\"sha256:12\"]", tls, false),
+        ] {
+            let text = format!("{tls}[admin]\ncertificates = {certificates}\n");
+            let errors = listen(&text).map_err(|errors| errors.to_string());
+            let is_named = errors.is_err_and(|errors| errors.contains("admin.certificates"));
+            assert_eq!(is_named, !is_right, "{text}");
+        }
     }
 }

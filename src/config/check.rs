@@ -119,6 +119,18 @@ pub(super) fn check(config: &Config, errors: &mut Vec<String>) {
         config.admin.names.iter().all(is_name),
         "admin.names: each must be the name of a host, without a port",
     );
+    let readers = &config.admin.certificates;
+    let asks = config.tls.as_ref().is_some_and(|tls| tls.admin.asks());
+    expect(
+        readers
+            .iter()
+            .all(|reader| super::clients::is_certificate(reader)),
+        "admin.certificates: each must be a name or a fingerprint (sha256:…)",
+    );
+    expect(
+        readers.is_empty() || asks,
+        "admin.certificates: the page asks for none (tls.client_ca, tls.admin)",
+    );
     if let Some(rabbitmq) = &config.rabbitmq {
         expect(
             !rabbitmq.urls.is_empty(),

@@ -52,6 +52,12 @@ pub fn digest_of(text: &str) -> Option<[u8; 32]> {
     Some(digest)
 }
 
+/// Whether this names a certificate, by a name in it or by its fingerprint.
+pub(super) fn is_certificate(text: &str) -> bool {
+    let is_digest = text.starts_with(SHA256_PREFIX);
+    !text.is_empty() && (!is_digest || digest_of(text).is_some())
+}
+
 /// Adds what is wrong with the clients; event types are `ingest`'s to know. `asks_certificates`: whether any port does.
 pub(super) fn check(clients: &[Client], asks_certificates: bool, errors: &mut Vec<String>) {
     if clients.len() > CLIENTS_MAX {
@@ -82,8 +88,7 @@ pub(super) fn check(clients: &[Client], asks_certificates: bool, errors: &mut Ve
             wrong("tokens: must be hashes (sha256:…), which `holdfast token` prints".to_owned());
         }
         for certificate in &client.certificates {
-            let is_digest = certificate.starts_with(SHA256_PREFIX);
-            if certificate.is_empty() || is_digest && digest_of(certificate).is_none() {
+            if !is_certificate(certificate) {
                 wrong(format!(
                     "certificates: {certificate:?} is no name and no fingerprint"
                 ));

@@ -37,6 +37,14 @@ pub enum PortTls {
     Required,
 }
 
+impl PortTls {
+    /// Whether clients may show a certificate, or must.
+    #[must_use]
+    pub fn asks(self) -> bool {
+        matches!(self, Self::Optional | Self::Required)
+    }
+}
+
 impl Default for Tls {
     fn default() -> Self {
         Self {
@@ -54,8 +62,7 @@ impl Tls {
     /// Whether a door asks its clients for certificates.
     #[must_use]
     pub fn asks_certificates(&self) -> bool {
-        let asks = |port| matches!(port, PortTls::Optional | PortTls::Required);
-        asks(self.grpc) || asks(self.http)
+        self.grpc.asks() || self.http.asks()
     }
 }
 

@@ -109,7 +109,20 @@ pub fn shown(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
 /// Asks on a connection that stays, and reads the head and the body of the answer.
 pub async fn ask(stream: &mut TlsStream<TcpStream>, path: &str) -> io::Result<String> {
     let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
+    exchange(stream, head.as_bytes()).await
+}
+
+/// Posts JSON on a connection that stays, and reads the head and the body of the answer.
+pub async fn post(stream: &mut TlsStream<TcpStream>, path: &str, json: &str) -> io::Result<String> {
+    let length = json.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{json}"
+    );
+    exchange(stream, request.as_bytes()).await
+}
+
+async fn exchange(stream: &mut TlsStream<TcpStream>, request: &[u8]) -> io::Result<String> {
+    stream.write_all(request).await?;
     let mut answer = Vec::new();
     loop {
         let mut bytes = [0; 4096];

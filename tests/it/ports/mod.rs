@@ -1,6 +1,7 @@
 //! The ports of the real process: what it lets in and for how long, and how it is encrypted.
 
 mod bounds;
+mod certificates;
 mod encryption;
 pub mod identities;
 mod messages;
