@@ -10,7 +10,7 @@
 
 use super::setup::{broker, is_declared, sinks};
 use super::{outward, ports};
-use crate::config::{Config, Errors};
+use crate::config::{Config, Errors, Verify};
 use crate::ingest;
 use crate::port::Validity;
 use crate::telemetry::log::Filter;
@@ -69,21 +69,57 @@ fn none_of(wrong: Vec<String>) -> Result<(), Errors> {
     }
 }
 
-/// What is allowed, and most likely a mistake.
+/// What is allowed, and most likely a mistake (test `what_is_half_proved_is_warned_of`).
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
-    let Some(rabbitmq) = &config.rabbitmq else {
-        return Vec::new();
-    };
+    let of_shopify = half_proved(config);
+    unbound_exchange(config)
+        .into_iter()
+        .chain(of_shopify)
+        .collect()
+}
+
+/// Events that no queue of this host takes.
+fn unbound_exchange(config: &Config) -> Option<String> {
+    let rabbitmq = config.rabbitmq.as_ref()?;
     let exchange = &rabbitmq.exchange;
     let consumers = config.consumers();
     let is_bound = consumers
         .iter()
         .any(|consumer| is_declared(config, consumer) && consumer.exchange == *exchange);
-    if is_bound {
-        return Vec::new();
+    (!is_bound).then(|| {
+        format!(
+            "rabbitmq.exchange: no queue of this host is bound to {exchange:?}; events that no other queue takes go to error_events"
+        )
+    })
+}
+
+/// A route on which one kind of request is signed and the other is not: who leaves out the headers
+/// of the first is taken for the second.
+fn half_proved(config: &Config) -> Option<String> {
+    let shopify = &config.webhooks.shopify;
+    let is_half = !shopify.client_secrets.is_empty() && shopify.verify == Verify::None;
+    is_half.then(|| {
+        "webhooks.shopify: client_secrets prove Shopify's own webhooks, and nothing proves the envelope that the same route takes; set verify and secrets to take nothing unsigned".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_half_proved_is_warned_of() {
+        let warned = |text: &str| {
+            let config = crate::config::load_from(text, std::iter::empty()).unwrap();
+            warnings(&config)
+        };
+        let native = "[webhooks.shopify]\nclient_secrets = [\"a\"]\n";
+        let texts = warned(native);
+        assert_eq!(texts.len(), 1);
+        assert!(texts[0].starts_with("webhooks.shopify: "), "{texts:?}");
+        assert!(warned("").is_empty());
+        let whole = format!("{native}verify = \"secret\"\nsecrets = [\"b\"]\n");
+        assert!(warned(&whole).is_empty());
     }
-    vec![format!(
-        "rabbitmq.exchange: no queue of this host is bound to {exchange:?}; events that no other queue takes go to error_events"
-    )]
 }

@@ -4,7 +4,7 @@ use super::ports::{Encryptions, bounds};
 use crate::config::{Config, Secret, Verify};
 use crate::dead_letters::DeadLetters;
 use crate::event::webhook::Source;
-use crate::ingest::webhooks::{Bounds, Lane, Verifier};
+use crate::ingest::webhooks::{Bounds, Lane, Proofs, Verifier};
 use crate::ingest::{Bodies, Callers, Door, DoorLimits, Figures, GrpcRoutes, Health, http_routes};
 use crate::journal::Journal;
 use crate::port::{self, Encryption, Port};
@@ -41,8 +41,20 @@ pub(super) async fn bind(config: &Config) -> anyhow::Result<Bound> {
     })
 }
 
-/// The lane of a source's webhooks.
-fn lane(config: &Config, source: Source, door: Door) -> Lane {
+/// What the webhooks of each source must show.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Partners(Vec<(Source, Proofs)>);
+
+impl Partners {
+    /// From now on they must show what this configuration says.
+    pub(super) fn replace(&self, config: &Config) {
+        for (source, proofs) in &self.0 {
+            proofs.replace(verifier(config, *source));
+        }
+    }
+}
+
+fn verifier(config: &Config, source: Source) -> Verifier {
     let partner = super::setup::partner(source);
     let section = config.webhooks.of(partner);
     let expose = |secrets: &[Secret]| -> Vec<String> {
@@ -56,14 +68,19 @@ fn lane(config: &Config, source: Source, door: Door) -> Lane {
         Verify::Secret => Verifier::secret(section.header(), expose(&section.secrets)),
         Verify::Hmac => Verifier::hmac(section.header(), &config.webhooks.hmac_keys(partner)),
     };
+    verifier.with_native(&expose(&section.client_secrets))
+}
+
+/// The lane of a source's webhooks.
+fn lane(config: &Config, source: Source, proofs: Proofs, door: Door) -> Lane {
+    let partner = super::setup::partner(source);
     let (body, waiting) = config.webhook_bytes(partner);
     let bounds = Bounds {
-        in_flight_max: section.max_in_flight,
+        in_flight_max: config.webhooks.of(partner).max_in_flight,
         body_bytes_max: body.in_memory(),
         waiting_bytes_max: waiting.in_memory(),
     };
-    let verifier = verifier.with_native(&expose(&section.client_secrets));
-    Lane::new(source, door, verifier, bounds)
+    Lane::new(source, door, proofs, bounds)
 }
 
 /// The open doors.
@@ -74,6 +91,8 @@ pub(super) struct Doors {
     pub(super) keep_rejected: Arc<AtomicBool>,
     /// Who may send.
     pub(super) callers: Callers,
+    /// What partners' webhooks must show.
+    pub(super) partners: Partners,
     doors: Vec<Door>,
     servers: JoinSet<()>,
     stop: CancellationToken,
@@ -101,10 +120,13 @@ impl Doors {
         };
         let mut doors = vec![door("grpc"), door("http")];
         let mut lanes = Vec::new();
+        let mut partners = Partners::default();
         for source in Source::ALL {
             let door = door(source.name());
             doors.push(door.clone());
-            lanes.push(lane(config, source, door));
+            let proofs = Proofs::new(verifier(config, source));
+            partners.0.push((source, proofs.clone()));
+            lanes.push(lane(config, source, proofs, door));
         }
         let request_bytes_max = config.ingest.max_request_bytes.in_memory();
         let stop = CancellationToken::new();
@@ -155,6 +177,7 @@ impl Doors {
             http_address,
             keep_rejected: Arc::clone(&keep_rejected),
             callers,
+            partners,
             doors,
             servers,
             stop,

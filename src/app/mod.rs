@@ -62,10 +62,10 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
     let hangup = shutdown::hangup()?;
     // Of each of two ports.
     port::make_room(config.connections.max.saturating_mul(2));
-    // First, so that a port in use shows before any work.
     if config.rabbitmq.is_some() {
         crate::broker::prepare().context("prepare for RabbitMQ")?;
     }
+    // First, so that a port in use shows before any work.
     let bound = doors::bind(&config).await?;
     // Then what may end the start again and again, until its files are there.
     let metrics = Metrics::new();
@@ -98,6 +98,7 @@ pub async fn run(config: Config, source: Source) -> anyhow::Result<()> {
         coalescing,
         keep_rejected: Arc::clone(&doors.keep_rejected),
         callers: doors.callers.clone(),
+        partners: doors.partners.clone(),
     };
     let reloader = Arc::new(Reloader::new(source, config.clone(), live));
     let parts = Parts {
@@ -193,8 +194,8 @@ fn page_options(section: &config::Admin, encryption: Option<Encryption>) -> admi
             Listen::At(address) => Some(address),
         },
         names: section.names.clone(),
-        encryption,
         certificates: section.certificates.clone(),
+        encryption,
     }
 }
 

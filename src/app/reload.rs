@@ -11,6 +11,7 @@
 //! - Once a stop has begun nothing is taken over any more (test
 //!   `a_stop_has_the_grace_of_the_last_reload_and_ends_them`).
 
+use super::doors::Partners;
 use super::pumps::coalescing;
 use super::shutdown::notify;
 use crate::admin::{ReloadError, Reloaded};
@@ -48,6 +49,8 @@ pub(super) struct Live {
     pub(super) keep_rejected: Arc<AtomicBool>,
     /// Who may send.
     pub(super) callers: Callers,
+    /// What partners' webhooks must show.
+    pub(super) partners: Partners,
 }
 
 /// Loads anew.
@@ -80,6 +83,7 @@ fn take_over(in_force: &mut Config, new: &Config) {
     in_force.forward = new.forward.clone();
     in_force.ingest.keep_rejected = new.ingest.keep_rejected;
     in_force.client.clone_from(&new.client);
+    in_force.webhooks.take_proofs(&new.webhooks);
     in_force.shutdown.grace = new.shutdown.grace;
 }
 
@@ -184,6 +188,7 @@ impl Reloader {
             .keep_rejected
             .store(keep_rejected, Ordering::Relaxed);
         self.live.callers.replace(&after.client);
+        self.live.partners.replace(&after);
         state.in_force = after;
         Ok(reloaded)
     }

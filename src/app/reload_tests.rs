@@ -13,7 +13,7 @@ const STARTED: &str = "[log]\nlevel = \"info\"\n[forward]\nmax_rate = 500\n";
 
 /// Another value for every key that can change while the service runs, and for two that
 /// cannot.
-const OTHER: &str = "[log]\nlevel = \"warn\"\n[forward]\nmax_rate = 7\nbacklog_share = 0.5\ndocuments_per_message = 200\nmessage_bytes = \"16KiB\"\n[ingest]\nkeep_rejected = false\nmax_in_flight = 3\n[shutdown]\ngrace = \"3s\"\n[[consumer]]\nqueue = \"trace_log\"\nworkers = 5\n";
+const OTHER: &str = "[log]\nlevel = \"warn\"\n[forward]\nmax_rate = 7\nbacklog_share = 0.5\ndocuments_per_message = 200\nmessage_bytes = \"16KiB\"\n[ingest]\nkeep_rejected = false\nmax_in_flight = 3\n[shutdown]\ngrace = \"3s\"\n[webhooks.branch]\nverify = \"secret\"\nsecrets = [\"s\"]\n[[consumer]]\nqueue = \"trace_log\"\nworkers = 5\n";
 
 const WAITING: [&str; 2] = ["ingest.max_in_flight", "consumer[trace_log].workers"];
 
@@ -40,6 +40,7 @@ impl Fixture {
             coalescing: coalescing.clone(),
             keep_rejected: Arc::clone(&keep_rejected),
             callers: crate::ingest::Callers::default(),
+            partners: Partners::default(),
         };
         let source = Source {
             file: Some(file.clone()),
@@ -110,6 +111,8 @@ fn what_waits_is_named_until_it_is_taken_back() {
         "forward.backlog_share",
         "forward.documents_per_message",
         "forward.message_bytes",
+        "webhooks.branch.verify",
+        "webhooks.branch.secrets",
         "log.level",
         "shutdown.grace",
     ];

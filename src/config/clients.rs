@@ -29,7 +29,7 @@ pub struct Client {
     /// The event types that it may send; absent: all.
     pub events: Option<Vec<String>>,
     /// Events a second that are taken of it on this host, over the seconds; 0: as many as
-    /// come.
+    /// come. Of an anonymous one, one address has half of them.
     pub max_rate: u64,
 }
 

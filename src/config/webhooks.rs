@@ -153,6 +153,25 @@ impl Webhooks {
         }
     }
 
+    /// Takes over how partners prove who they are.
+    pub fn take_proofs(&mut self, new: &Self) {
+        self.hmac_secret.clone_from(&new.hmac_secret);
+        for partner in Partner::ALL {
+            let new = new.of(partner);
+            let own = match partner {
+                Partner::Vidooly => &mut self.vidooly,
+                Partner::Branch => &mut self.branch,
+                Partner::Graphy => &mut self.graphy,
+                Partner::WebEngage => &mut self.webengage,
+                Partner::Shopify => &mut self.shopify,
+            };
+            own.verify = new.verify;
+            own.header.clone_from(&new.header);
+            own.secrets.clone_from(&new.secrets);
+            own.client_secrets.clone_from(&new.client_secrets);
+        }
+    }
+
     /// The exchange of a partner.
     #[must_use]
     pub fn exchange(&self, partner: Partner) -> &str {

@@ -6,8 +6,8 @@
 //! - Nothing is read of who may not send (`callers`).
 //! - A body that is not whole in time is refused as `Slow`, however it trickles (tests/it/ports,
 //!   `the_slow_the_silent_and_the_greedy_are_let_go_and_others_work`).
-//! - Bodies are counted as they come, decompressed ones as they are then, and heads as they are
-//!   in memory: no more than the room is ever held, no peer's address has more than half of it,
+//! - Bodies are counted as they come, decompressed ones as they are then and with their decoder
+//!   (`encoded`), and heads as they are in memory: no more than the room is ever held, no peer's address has more than half of it,
 //!   and it comes back (there, `half_a_handshake_and_a_flood_of_bodies_hold_up_nobody`, and
 //!   tests/it/ports/messages.rs).
 //! - What brings no events takes no room of what does (there,
@@ -15,6 +15,7 @@
 
 use super::callers::{Caller, Callers};
 use super::door::Door;
+use super::encoded::{Encoded, decoder_bytes};
 use super::refusal::Refusal;
 use crate::port::{Peer, Place, Places, Short};
 use axum::body::{Body, Bytes, HttpBody};
@@ -102,7 +103,8 @@ impl Bodies {
             Ok(caller) => caller,
             Err(refusal) => return answer(&door.refused(refusal)),
         };
-        let bytes = request_bytes(request.headers());
+        let encoded = request.extensions().get::<Encoded>().cloned();
+        let bytes = request_bytes(request.headers()) + decoder_bytes(encoded.as_ref());
         let Ok(place) = self.places.take(caller.whose(), bytes) else {
             return answer(&door.refused(Refusal::NoRoom));
         };
@@ -113,6 +115,7 @@ impl Bodies {
             Watched {
                 body,
                 charge,
+                encoded,
                 end,
                 timer: None,
             }
@@ -240,6 +243,7 @@ impl Charge {
 pub(super) struct Watched {
     body: Body,
     charge: Charge,
+    encoded: Option<Encoded>,
     end: Instant,
     /// Made when the body lets us wait, which most never do.
     timer: Option<Pin<Box<Sleep>>>,
@@ -259,6 +263,12 @@ impl HttpBody for Watched {
                 && let Some(data) = frame.data_ref()
                 && let Err(why) = watched.charge.came(data.len())
             {
+                return Poll::Ready(Some(Err(axum::Error::new(why))));
+            }
+            if let Some(Err(_)) = &frame
+                && let Some(why) = watched.encoded.as_ref().and_then(Encoded::refusal)
+            {
+                let why = watched.charge.cut_off(why);
                 return Poll::Ready(Some(Err(axum::Error::new(why))));
             }
             // One that always has a byte ready would never wait for its timer.

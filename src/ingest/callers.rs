@@ -8,12 +8,13 @@
 //! - Tokens are compared by their hashes, so that neither the configuration nor the time that
 //!   an answer takes tells one (there).
 //! - A rate is a client's on this host, whatever it connects from: what one takes too much is
-//!   missing to nobody else (test `a_rate_is_kept_over_the_seconds`), be it incomplete or not
-//!   (tests/it/clients.rs, `what_is_incomplete_counts_as_well`).
+//!   missing to nobody else (`rate`), be it incomplete or not (tests/it/clients.rs,
+//!   `what_is_incomplete_counts_as_well`).
 //! - A rate takes a request whole or not at all (test `a_request_of_batches_is_not_cut`).
 //! - A reload neither gives nor takes of a rate (tests `a_rate_is_kept_over_the_seconds`,
 //!   `a_reload_takes_nothing_of_a_rate`).
 
+use super::rate::Rate;
 use super::refusal::Refusal;
 use crate::config::{Client, digest_of};
 use crate::event::descriptor::{NO_TYPE_NAME, event_names};
@@ -25,16 +26,10 @@ use ring::digest::{SHA256, digest};
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Bytes of a token that are looked at: ours have 46.
-const TOKEN_BYTES_MAX: usize = 1024;
-
-/// How much of a second's rate may be saved up, so that batches need not be even.
-const BURST: Duration = Duration::from_secs(1);
-
-/// The longest wait that a client is told after it sent too much.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(super) const TOKEN_BYTES_MAX: usize = 1024;
 
 /// All clients; clones share them.
 #[derive(Debug, Clone, Default)]
@@ -59,16 +54,9 @@ struct Rights {
     whose: Whose,
     /// `None`: all types.
     events: Option<BTreeSet<TypeKey>>,
-    bucket: Option<Mutex<Bucket>>,
+    rate: Option<Mutex<Rate>>,
     max_rate: u64,
-}
-
-/// Events that may still be taken; below zero they were taken in advance.
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    left: f64,
-    /// When it was so.
-    at: Instant,
+    is_anonymous: bool,
 }
 
 /// Who sent a request.
@@ -94,10 +82,10 @@ impl Callers {
         let before = self.known();
         let mut known = Known::default();
         for (at, client) in clients.iter().enumerate() {
-            let kept = before
-                .all
-                .iter()
-                .find(|rights| rights.name == client.name && rights.max_rate == client.max_rate);
+            let kept = before.all.iter().find(|rights| {
+                rights.name == client.name
+                    && (rights.max_rate, rights.is_anonymous) == (client.max_rate, client.anonymous)
+            });
             let rights = Arc::new(Rights::of(client, at, kept));
             for token in client.tokens.iter().filter_map(|token| digest_of(token)) {
                 known.tokens.insert(token, Arc::clone(&rights));
@@ -193,28 +181,27 @@ pub fn unknown_events(clients: &[Client]) -> Vec<String> {
 
 impl Rights {
     fn of(client: &Client, at: usize, kept: Option<&Arc<Self>>) -> Self {
-        let bucket = (client.max_rate > 0).then(|| {
-            let kept = kept.and_then(|rights| rights.bucket.as_ref());
+        let rate = (client.max_rate > 0).then(|| {
+            let kept = kept.and_then(|rights| rights.rate.as_ref());
             // With its time: what has come in since is not lost either.
-            let kept = kept.map(|bucket| *lock(bucket));
-            Mutex::new(kept.unwrap_or_else(|| Bucket {
-                left: client.max_rate as f64 * BURST.as_secs_f64(),
-                at: Instant::now(),
-            }))
+            let kept = kept.map(|rate| lock(rate).clone());
+            let new = || Rate::new(client.max_rate, client.anonymous, Instant::now());
+            Mutex::new(kept.unwrap_or_else(new))
         });
         let events = client.events.as_ref();
         Self {
             name: client.name.clone(),
             whose: Whose::Client(at),
             events: events.map(|names| names.iter().map(|name| TypeKey::of_name(name)).collect()),
-            bucket,
+            rate,
             max_rate: client.max_rate,
+            is_anonymous: client.anonymous,
         }
     }
 }
 
-fn lock(bucket: &Mutex<Bucket>) -> MutexGuard<'_, Bucket> {
-    bucket.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(rate: &Mutex<Rate>) -> MutexGuard<'_, Rate> {
+    rate.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whose places the peer of a connection takes.
@@ -272,36 +259,47 @@ impl Caller {
                 return Err(Refusal::Forbidden(key.name()));
             }
         }
-        let Some(bucket) = &rights.bucket else {
+        let Some(rate) = &rights.rate else {
             return Ok(());
         };
-        let rate = rights.max_rate as f64;
-        let mut bucket = lock(bucket);
-        let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
-        bucket.left = (bucket.left + passed * rate).min(rate * BURST.as_secs_f64());
-        bucket.at = now;
+        let mut rate = lock(rate);
+        let left = rate.left(self.whose, now);
         // A request is taken whole, and what it took in advance is waited for; or it is refused
         // whole, though the rate may have caught up before its last batch asks.
-        let is_left = bucket.left > 0.0;
-        let whole = self.whole.as_deref();
-        if !whole.map_or(is_left, |whole| *whole.get_or_init(|| is_left)) {
-            let wait_s = (-bucket.left / rate).clamp(0.0, WAIT_MAX.as_secs_f64());
-            return Err(Refusal::TooFast(Duration::from_secs_f64(wait_s)));
+        let is_taken = match self.whole.as_deref() {
+            Some(whole) => *whole.get_or_init(|| left.is_ok()),
+            None => left.is_ok(),
+        };
+        if !is_taken {
+            return Err(Refusal::TooFast(left.err().unwrap_or_default()));
         }
         // A batch without events is kept, too, where it is incomplete.
-        bucket.left -= events.total().max(1) as f64;
+        rate.take(self.whose, events.total().max(1), now);
         Ok(())
+    }
+
+    /// Whether something of its rate is left, so that a request may be taken.
+    ///
+    /// # Errors
+    /// [`Refusal::TooFast`] until its rate has caught up.
+    pub(super) fn is_within_rate(&self) -> Result<(), Refusal> {
+        let rate = self.rights.as_ref().and_then(|rights| rights.rate.as_ref());
+        let left = rate.map(|rate| lock(rate).left(self.whose, Instant::now()));
+        left.unwrap_or(Ok(())).map_err(Refusal::TooFast)
     }
 }
 
 /// What stands in the `authorization` header.
-enum Shown<'a> {
+pub(super) enum Shown<'a> {
+    /// There is none.
     Nothing,
+    /// A token, whoever's it is.
     Token(&'a [u8]),
+    /// Something else.
     Unreadable,
 }
 
-fn bearer(headers: &HeaderMap) -> Shown<'_> {
+pub(super) fn bearer(headers: &HeaderMap) -> Shown<'_> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return match headers.contains_key(AUTHORIZATION) {

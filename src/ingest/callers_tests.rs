@@ -3,6 +3,7 @@
 use super::*;
 use crate::port::ClientCertificate;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The hash of a token as the configuration has it.
 fn hashed(token: &str) -> String {
@@ -135,6 +136,57 @@ fn the_nameless_are_one_client_and_each_address_has_its_own_places() {
         Err("unauthenticated".to_owned()),
         "it is no nameless one"
     );
+}
+
+#[test]
+fn one_address_leaves_half_of_the_nameless_one_s_rate() {
+    let mut web = client("web");
+    web.anonymous = true;
+    web.max_rate = 100;
+    let callers = Callers::new(std::slice::from_ref(&web));
+    let from = |host: u8| Peer {
+        address: SocketAddr::from(([10, 0, 0, host], 1234)),
+        certificate: None,
+    };
+    let start = Instant::now();
+    let one = events(&["LaunchEvent"]);
+    let send = |host: u8, ms: u64| {
+        let caller = callers.identify(&headers(&[]), Some(&from(host))).unwrap();
+        let at = start + Duration::from_millis(ms);
+        u32::from(caller.admit_at(&one, at).is_ok())
+    };
+    // One floods, and what it is refused is there for another, through ten seconds.
+    let (mut flood, mut other) = (0, 0);
+    for ms in 0..10_000 {
+        flood += send(1, ms);
+        if ms % 25 == 0 {
+            other += send(2, ms);
+        }
+    }
+    assert!((500..=552).contains(&flood), "{flood}");
+    assert_eq!(other, 400);
+    // Many that flood share what all have.
+    let all: u32 = (20_000_u64..30_000)
+        .map(|ms| send(ms.to_le_bytes()[0], ms))
+        .sum();
+    assert!((1000..=1101).contains(&all), "{all}");
+    // One request in advance is its address's to wait for, and no other's.
+    let caller = |host: u8| callers.identify(&headers(&[]), Some(&from(host))).unwrap();
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let many = events(&["LaunchEvent"; 1000]);
+    assert!(caller(7).admit_at(&many, at(40_000)).is_ok());
+    assert!(caller(8).admit_at(&one, at(40_000)).is_err());
+    assert!(caller(8).admit_at(&one, at(40_600)).is_ok());
+    // A reload forgives nothing.
+    callers.replace(std::slice::from_ref(&web));
+    assert!(caller(7).admit_at(&one, at(58_000)).is_err());
+    assert!(caller(7).admit_at(&one, at(60_000)).is_ok());
+    // A token is no address.
+    let named = headers(&["Bearer token of web"]);
+    let callers = Callers::new(std::slice::from_ref(&web));
+    let named = callers.identify(&named, Some(&from(1))).unwrap();
+    let taken = (0..1000).filter(|_| named.admit_at(&one, start).is_ok());
+    assert_eq!(taken.count(), 100);
 }
 
 #[test]

@@ -175,7 +175,7 @@ async fn dispatch(door: &Door, request: Request<Bytes>) -> Result<Response<Answe
 
 /// The client's own deadline, from `grpc-timeout` (gRPC over HTTP/2: up to eight
 /// digits and a unit).
-fn client_deadline(metadata: &MetadataMap) -> Option<Duration> {
+pub(super) fn client_deadline(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let count: u32 = digits.parse().ok().filter(|_| digits.len() <= 8)?;

@@ -6,6 +6,8 @@
 //!   bounds (`event::scan`).
 //! - A host that is drained takes nothing, and what was on its way in counts as in work
 //!   until it is durable or refused: with none in work and none pending all is delivered.
+//! - Of the requests in work one caller has no more than half (test
+//!   `one_caller_leaves_half_of_the_places`).
 //! - Bytes that are not an `Events` are never kept; an incomplete batch is kept as
 //!   `Rejected` (where configured) and refused all the same.
 
@@ -21,7 +23,7 @@ use crate::event::tally::Tally;
 use crate::event::validate;
 use crate::event::webhook::{Receipt, Source, Stored};
 use crate::journal::{AppendError, Journal, Kind, NewRecord};
-use crate::port::{Place, Places, Short};
+use crate::port::{Place, Places, Short, Whose};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -190,8 +192,8 @@ impl Door {
         self.0.metrics.request(self.0.name, "too_large");
     }
 
-    /// Takes a webhook, whose body has so many bytes and is read when its turn comes: returns
-    /// once it is durable, or says why not. Counts what it takes; refusals are the lane's to
+    /// Takes a webhook, whose body is somebody's, has so many bytes and is read when its turn
+    /// comes: returns once it is durable, or says why not. Counts what it takes; refusals are the lane's to
     /// count.
     ///
     /// # Errors
@@ -199,7 +201,7 @@ impl Door {
     pub(super) async fn accept_webhook(
         &self,
         source: Source,
-        (readers, body_bytes): (&Readers, usize),
+        (readers, body): (&Readers, (Whose, usize)),
         read: impl FnOnce() -> Result<Stored, Refusal> + Send + 'static,
     ) -> Result<(), Refusal> {
         let started = Instant::now();
@@ -220,7 +222,7 @@ impl Door {
                 .map_err(|reason| Refusal::BadWebhook(limits::reason(&reason)))?;
             Ok(stored.encode())
         };
-        let content = readers.read(body_bytes, Refusal::BadWebhook, made).await?;
+        let content = readers.read(body, Refusal::BadWebhook, made).await?;
         let record = NewRecord {
             kind: Kind::Webhook(source),
             received_at_ms,
@@ -235,7 +237,7 @@ impl Door {
     }
 
     /// Whether anything is taken at all. Looked at after the request counts as in work.
-    fn open(&self) -> Result<(), Refusal> {
+    pub(super) fn open(&self) -> Result<(), Refusal> {
         if self.0.health.is_draining() {
             Err(Refusal::Draining)
         } else {
@@ -308,5 +310,101 @@ fn record(kind: Kind, reason: Option<String>, events: Tally, content: Bytes) -> 
         reason,
         events,
         content,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::proto::{Event, Events, Header};
+    use crate::ingest::Callers;
+    use crate::journal::{Limits, Options, ReceiptLimits};
+    use crate::port::Peer;
+    use http::HeaderMap;
+    use prost::Message as _;
+    use std::net::SocketAddr;
+
+    fn door(dir: &std::path::Path, in_flight_max: usize) -> Door {
+        let journal = Journal::open(&Options {
+            data_dir: dir.to_owned(),
+            limits: Limits {
+                max_bytes: 1 << 30,
+                min_free_bytes: 1 << 20,
+                reserve_bytes: 1 << 20,
+                record_bytes_max: 1 << 20,
+                generation_bytes: 4 << 20,
+                generation_age: Duration::from_secs(600),
+                queue_bytes_max: 4 << 20,
+            },
+            ack_deadline: Duration::from_secs(20),
+            receipts: ReceiptLimits {
+                keep: Duration::from_secs(60),
+                max_bytes: 1 << 20,
+            },
+        });
+        let journal = journal.unwrap();
+        let health = Health::new(journal.clone());
+        let limits = DoorLimits {
+            in_flight_max,
+            request_events_max: 10,
+        };
+        let keep_rejected = Arc::new(AtomicBool::new(true));
+        Door::new(
+            "grpc",
+            journal,
+            Metrics::new(),
+            keep_rejected,
+            health,
+            limits,
+        )
+    }
+
+    fn caller(host: u8) -> Caller {
+        let peer = Peer {
+            address: SocketAddr::from(([10, 0, 0, host], 1)),
+            certificate: None,
+        };
+        Callers::default()
+            .identify(&HeaderMap::new(), Some(&peer))
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_caller_leaves_half_of_the_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let door = door(dir.path(), 4);
+        let batch = Events {
+            header: Some(Header {
+                device_id: "d".to_owned(),
+                ..Header::default()
+            }),
+            events: vec![Event::default()],
+        };
+        let bytes = Bytes::from(batch.encode_to_vec());
+        let send = async |host: u8, deadline: Option<Duration>| {
+            let sent = door.accept(&caller(host), bytes.clone(), deadline).await;
+            sent.map(drop).map_err(|refusal| refusal.outcome())
+        };
+        let (one, other) = (caller(1), caller(2));
+        let held = [
+            door.place(&one, None).await.unwrap(),
+            door.place(&one, None).await.unwrap(),
+        ];
+        assert_eq!(send(1, None).await, Err("busy"), "it has its half");
+        assert_eq!(send(2, None).await, Ok(()));
+        // With all places taken the third waits, for as long as it wants to.
+        let rest = [
+            door.place(&other, None).await.unwrap(),
+            door.place(&other, None).await.unwrap(),
+        ];
+        assert_eq!(
+            send(3, Some(Duration::from_millis(20))).await,
+            Err("unavailable")
+        );
+        drop(rest);
+        assert_eq!(send(3, Some(Duration::from_secs(20))).await, Ok(()));
+        drop(held);
+        assert_eq!(send(1, None).await, Ok(()));
+        assert_eq!(door.in_work(), 0);
     }
 }

@@ -15,6 +15,7 @@
 use super::bodies::{Bodies, Charge, Who, holding};
 use super::callers::Caller;
 use super::door::Door;
+use super::encoded;
 use super::figures::Figures;
 use super::health::Health;
 use super::readers::Readers;
@@ -30,7 +31,7 @@ use crate::port::{Peer, Places};
 use axum::body::Body;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -53,6 +54,17 @@ const APPENDS_AT_ONCE: usize = 64;
 /// Pages of metrics on their way out, all together; one address may have half. A page is some
 /// hundred KiB, and a reader is slow to be found slow.
 const METRICS_PAGES_MAX: usize = 16;
+
+/// What proxies (RFC 7239, RFC 9110 7.6.3, and their older custom) and browsers add to a request
+/// that somebody else wants.
+const OF_ANOTHER: [&str; 6] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-real-ip",
+    "via",
+    "origin",
+];
 
 #[derive(Clone)]
 struct App {
@@ -91,6 +103,7 @@ pub fn routes(
         .merge(webhooks::routes(lanes))
         .layer(DefaultBodyLimit::max(request_bytes_max))
         .layer(RequestDecompressionLayer::new())
+        .layer(from_fn_with_state(request_bytes_max, encoded::bound))
         .layer(super::grpc::cors())
         .layer(from_fn(stamp))
         .with_state(App {
@@ -141,11 +154,15 @@ async fn read_beat(State(app): State<App>) -> StatusCode {
 async fn set_beat(
     State(app): State<App>,
     peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
     Query(query): Query<HashMap<String, String>>,
 ) -> StatusCode {
     // A listener for both kinds of address has the older ones in the newer form.
     let from = peer.map(|Extension(peer)| peer.address.ip().to_canonical());
-    let is_this_host = from.is_some_and(|from| from.is_loopback());
+    let is_loopback = from.is_some_and(|from| from.is_loopback());
+    // A proxy on this host, and a browser on it that shows somebody's page, speak for others.
+    let is_for_another = OF_ANOTHER.iter().any(|name| headers.contains_key(*name));
+    let is_this_host = is_loopback && !is_for_another;
     if app.heartbeat_from == HeartbeatFrom::ThisHost && !is_this_host {
         return StatusCode::FORBIDDEN;
     }
@@ -192,13 +209,18 @@ async fn take_events(
             return rejection.into_response();
         }
     };
-    let (bytes, events_max) = (body.len(), app.door.request_events_max());
+    // Who has sent more than its rate has nothing parsed, which takes longer than anything else.
+    let may_send = app.door.open().and_then(|()| caller.is_within_rate());
+    if let Err(refusal) = may_send {
+        return refuse(&app.door.refused(refusal), 0);
+    }
+    let (of, events_max) = ((caller.whose(), body.len()), app.door.request_events_max());
     let parsing = move || {
         // The body's room is taken until it is read.
         let _until_read = charge;
         parse(&body, events_max)
     };
-    let batches = match app.readers.read(bytes, Refusal::Malformed, parsing).await {
+    let batches = match app.readers.read(of, Refusal::Malformed, parsing).await {
         Ok(batches) => batches,
         Err(refusal) => return refuse(&app.door.refused(refusal), 0),
     };

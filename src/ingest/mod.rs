@@ -15,14 +15,17 @@ mod callers;
 mod calls;
 mod codec;
 mod door;
+mod encoded;
 mod figures;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod grpc;
 mod health;
 mod http;
+mod rate;
 mod readers;
 mod refusal;
+mod turns;
 pub mod webhooks;
 
 pub use bodies::Bodies;

@@ -4,14 +4,15 @@
 //! # Invariants
 //! - A body that is parsed takes many times its bytes: so many at a time and no more, also where
 //!   a client hangs up meanwhile (test `only_so_many_bodies_are_parsed_at_a_time`).
+//! - However many one sender brings, those of others come in between (`turns`).
 //! - A panic over one body refuses that one (test `a_body_that_cannot_be_read_is_refused`).
 
 use super::refusal::Refusal;
+use super::turns::Turns;
 use crate::journal::AppendError;
+use crate::port::Whose;
 use crate::telemetry::FOLLOWS_PANIC;
-use std::sync::Arc;
 use std::thread::available_parallelism;
-use tokio::sync::Semaphore;
 
 /// Bytes of JSON that are read at once: a millisecond or two. Larger bodies go to a thread of
 /// their own, as others wait for their answers meanwhile.
@@ -24,12 +25,12 @@ const PARSED_AT_ONCE_MAX: usize = 4;
 
 /// Turns to parse a large body; clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct Readers(Arc<Semaphore>);
+pub(super) struct Readers(Turns);
 
 impl Readers {
     /// So many at the same time.
     pub(super) fn new(at_once_max: usize) -> Self {
-        Self(Arc::new(Semaphore::new(at_once_max)))
+        Self(Turns::new(at_once_max))
     }
 
     /// As many as there are cores, up to [`PARSED_AT_ONCE_MAX`]: more than cores would be ready no
@@ -38,22 +39,22 @@ impl Readers {
         Self::new(available_parallelism().map_or(1, |cores| cores.get().min(PARSED_AT_ONCE_MAX)))
     }
 
-    /// What `parse` makes of a body of so many bytes. What it holds is held until it has ended,
-    /// also when its client hangs up; `broken` is said where it does not end well.
+    /// What `parse` makes of a body of so many bytes, which is somebody's. What it holds is held
+    /// until it has ended, also when its client hangs up; `broken` is said where it does not end
+    /// well.
     ///
     /// # Errors
     /// What `parse` says, and `broken`.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        bytes: usize,
+        (whose, bytes): (Whose, usize),
         broken: fn(String) -> Refusal,
         parse: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         if bytes <= PARSED_AT_ONCE_BYTES {
             return parse();
         }
-        let turn = Arc::clone(&self.0).acquire_owned().await;
-        let turn = turn.map_err(|_| AppendError::Closed)?;
+        let turn = self.0.take(whose).await.ok_or(AppendError::Closed)?;
         let parsing = tokio::task::spawn_blocking(move || {
             let _until_read = turn;
             parse()
@@ -69,10 +70,10 @@ impl Readers {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
     use std::time::Duration;
 
-    const LARGE_BYTES: usize = PARSED_AT_ONCE_BYTES + 1;
+    const LARGE: (Whose, usize) = (Whose::Client(0), PARSED_AT_ONCE_BYTES + 1);
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn only_so_many_bodies_are_parsed_at_a_time() {
@@ -87,7 +88,7 @@ mod tests {
                     for () in &ended {}
                     Ok(())
                 };
-                readers.read(LARGE_BYTES, Refusal::Malformed, parse).await
+                readers.read(LARGE, Refusal::Malformed, parse).await
             });
             (task, end)
         };
@@ -110,7 +111,9 @@ mod tests {
         drop(end_first);
         have_begun(3).await;
         // A small one waits for none of them.
-        let small = readers.read(PARSED_AT_ONCE_BYTES, Refusal::Malformed, || Ok(7));
+        let small = readers.read((LARGE.0, PARSED_AT_ONCE_BYTES), Refusal::Malformed, || {
+            Ok(7)
+        });
         assert_eq!(small.await.unwrap(), 7);
         drop((end_second, end_third));
         second.await.unwrap().unwrap();
@@ -122,7 +125,7 @@ mod tests {
         let readers = Readers::new(1);
         for _ in 0..2 {
             let parse = || -> Result<(), Refusal> { panic!("on purpose") };
-            let read = readers.read(LARGE_BYTES, Refusal::Malformed, parse).await;
+            let read = readers.read(LARGE, Refusal::Malformed, parse).await;
             assert_eq!(read.unwrap_err().outcome(), "malformed");
         }
     }

@@ -225,3 +225,24 @@ async fn a_body_of_many_batches_is_taken_whole() {
     let (status, text) = send_with(collector.http, "/events", &header, LINE).unwrap();
     assert_eq!(status, 429, "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_parsed_of_who_has_sent_more_than_its_rate() {
+    let scratch = Scratch::new("clients_ahead");
+    let (app, lines) = token("app");
+    let config = format!("{lines}max_rate = 1\n[sqlite]\n");
+    let mut collector = Collector::new(&scratch, &config);
+    collector.start().await;
+    let header = format!("Authorization: {app}\r\n");
+    let post = |body: &[u8]| send_with(collector.http, "/events", &header, body).unwrap();
+    assert_eq!(post(b"{").0, 400);
+    let body = [LINE, b"\n"].concat().repeat(100);
+    let (status, text) = post(&body);
+    assert_eq!(status, 200, "{text}");
+    // A hundred seconds in advance: what is wrong with the next is not looked at.
+    let (status, text) = post(b"{");
+    assert_eq!(status, 429, "{text}");
+    let refused = "holdfast_ingest_requests_total{door=\"http\",outcome=\"too_fast\"}";
+    assert_eq!(collector.metric(refused), 1.0);
+    assert!(collector.terminate().success());
+}

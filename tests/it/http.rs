@@ -170,6 +170,19 @@ async fn the_heartbeat_is_switched_by_whom_the_configuration_lets() {
         assert_eq!(collector.heartbeat(), Some(410));
         assert_eq!(put("127.0.0.1", true).await, StatusCode::OK);
         assert_eq!(collector.heartbeat(), Some(200));
+        // A proxy on this host asks for others, and so does a browser for somebody's page.
+        for (name, value) in [
+            ("Forwarded", "for=192.0.2.1"),
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("X-Forwarded-Host", "edge.example.org"),
+            ("X-Real-IP", "192.0.2.1"),
+            ("Via", "1.1 proxy"),
+            ("Origin", "https://evil.example"),
+        ] {
+            let url = format!("http://127.0.0.1:{}/heartbeat/?beat=true", collector.http);
+            let put = client().put(url).header(name, value).send().await;
+            assert_eq!(put.unwrap().status(), status, "{name}");
+        }
         eventually("the log has it", limit, || async {
             switched(true, "127.0.0.1") == 1
         })

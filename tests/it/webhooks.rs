@@ -3,6 +3,7 @@
 
 use crate::brokerless::sqlite3;
 use crate::support::Scratch;
+use crate::support::cli::holdfast;
 use crate::support::collector::Collector;
 use crate::support::load::{self, Progress};
 use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
@@ -259,6 +260,58 @@ async fn webhooks_are_refused_with_the_status_that_says_why() {
         ),
         (2.0, 2.0, 2.0)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_replaced_without_a_restart() {
+    let scratch = Scratch::new("webhooks_rotation");
+    let mut collector = Collector::new(&scratch, VERIFIED);
+    collector.start().await;
+    let file = collector.dir.join("holdfast.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let body = r#"{"id":"b1","name":"OPEN","timestamp":1700000000001}"#;
+    let branch = async |secret: &str| {
+        let headers = [("x-webhook-secret", secret)];
+        post(&collector, "/branch/event/", &headers, body)
+            .await
+            .status()
+    };
+    let order = r#"{"id":1}"#;
+    let shopify = async |secret: &str| {
+        let signed = sign(secret, order);
+        let native = [
+            ("X-Shopify-Topic", "orders/create"),
+            ("X-Shopify-Hmac-Sha256", signed.as_str()),
+            ("X-Shopify-Event-Id", "e1"),
+            ("X-Shopify-Triggered-At", "2023-11-14T22:13:20.001Z"),
+        ];
+        post(&collector, "/shopify/event/", &native, order)
+            .await
+            .status()
+    };
+    let (ok, no) = (StatusCode::OK, StatusCode::UNAUTHORIZED);
+    assert_eq!((branch("old").await, branch("next").await), (ok, no));
+    assert_eq!((shopify("app").await, shopify("next app").await), (ok, no));
+    let reload = format!("reload --config {}", file.display());
+    let next = text
+        .replace("['old', 'new']", "['new', 'next']")
+        .replace("['app']", "['next app']");
+    assert_ne!(next, text);
+    std::fs::write(&file, &next).unwrap();
+    let said = holdfast(&reload);
+    assert_eq!(said.code, 0, "{said:?}");
+    for key in ["webhooks.branch.secrets", "webhooks.shopify.client_secrets"] {
+        assert!(said.text().contains(key), "{said:?}");
+    }
+    assert!(!said.text().contains("restart"), "{said:?}");
+    assert!(!said.text().contains("next app") && !collector.log().contains("next app"));
+    assert_eq!((branch("old").await, branch("next").await), (no, ok));
+    assert_eq!((shopify("app").await, shopify("next app").await), (no, ok));
+    // A mistake changes nothing.
+    std::fs::write(&file, next.replace("['new', 'next']", "[]")).unwrap();
+    assert_eq!(holdfast(&reload).code, 1);
+    assert_eq!((branch("old").await, branch("next").await), (no, ok));
+    assert!(collector.terminate().success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

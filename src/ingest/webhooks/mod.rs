@@ -14,17 +14,18 @@
 
 mod verify;
 
-pub use verify::Verifier;
+pub use verify::{Proofs, Verifier};
 
 use super::bodies::{request_bytes, whole};
 use super::callers::Caller;
 use super::door::Door;
+use super::encoded::{DECODER_BYTES_MAX, Encoded, decoder_bytes};
 use super::readers::Readers;
 use super::refusal::Refusal;
 use crate::event::scan::{FIELDS_MAX, ScanError};
 use crate::event::shape::{self, Excess};
 use crate::event::webhook::{Source, Stored};
-use crate::port::{Peer, Place, Places, Short, Whose};
+use crate::port::{Peer, Places, Short};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -58,25 +59,29 @@ pub struct Bounds {
 pub struct Lane {
     source: Source,
     door: Door,
-    verifier: Verifier,
+    proofs: Proofs,
     body_bytes_max: usize,
     requests: Places,
     bytes: Places,
+    /// Bytes of what decompresses their bodies.
+    decoders: Places,
     readers: Readers,
 }
 
 impl Lane {
     /// A lane with nothing in it.
     #[must_use]
-    pub fn new(source: Source, door: Door, verifier: Verifier, bounds: Bounds) -> Self {
+    pub fn new(source: Source, door: Door, proofs: Proofs, bounds: Bounds) -> Self {
+        let decoders_bytes = bounds.in_flight_max.saturating_mul(DECODER_BYTES_MAX);
         Self {
             source,
             door,
-            verifier,
+            proofs,
             body_bytes_max: bounds.body_bytes_max,
             requests: halved(bounds.in_flight_max, 1),
             // At least one body that is as large as one may be.
             bytes: halved(bounds.waiting_bytes_max, bounds.body_bytes_max),
+            decoders: halved(decoders_bytes, DECODER_BYTES_MAX),
             readers: Readers::new(READ_AT_ONCE_MAX),
         }
     }
@@ -84,7 +89,18 @@ impl Lane {
     async fn take(self: &Arc<Self>, request: Request) -> Result<(), Refusal> {
         let (parts, body) = request.into_parts();
         let whose = Caller::nobody(parts.extensions.get::<Peer>()).whose();
-        let mut room = self.room(&parts.headers, whose)?;
+        let encoded = parts.extensions.get::<Encoded>();
+        let verifier = self.proofs.now();
+        if !self.says_it_fits(&parts.headers) {
+            return Err(Refusal::TooLarge(self.body_bytes_max));
+        }
+        if !verifier.may_be_genuine(self.source, &parts.headers) {
+            return Err(Refusal::Unverified);
+        }
+        let decoder = self.decoders.take(whose, decoder_bytes(encoded));
+        let decoder = decoder.map_err(|_: Short| Refusal::Busy)?;
+        let room = self.bytes.take(whose, request_bytes(&parts.headers));
+        let mut room = room.map_err(|_: Short| Refusal::Busy)?;
         let mut body_bytes = 0;
         let grow = |bytes: usize| {
             body_bytes += bytes;
@@ -96,25 +112,30 @@ impl Lane {
             room.grow(more).map_err(|_: Short| Refusal::Busy)
         };
         let read = whole(body, grow, |_| {
-            Refusal::BadWebhook("the body broke off".to_owned())
+            if encoded.is_some_and(Encoded::is_too_large) {
+                Refusal::TooLarge(self.body_bytes_max)
+            } else {
+                Refusal::BadWebhook("the body broke off".to_owned())
+            }
         });
         let read = tokio::time::timeout(BODY_TIMEOUT, read).await;
         let body = read.map_err(|_| Refusal::Slow)??;
-        if !self.verifier.is_genuine(self.source, &parts.headers, &body) {
+        drop(decoder);
+        if !verifier.is_genuine(self.source, &parts.headers, &body) {
             return Err(Refusal::Unverified);
         }
         let turn = self.requests.take(whose, 1);
         let turn = turn.map_err(|_: Short| Refusal::Busy)?;
         let held = Arc::new((room, turn));
         let (lane, until_read) = (Arc::clone(self), Arc::clone(&held));
-        let reading = (&self.readers, body.len());
+        let reading = (&self.readers, (whose, body.len()));
         let read = move || {
             let _until_read = until_read;
             shape::bounded(&body, FIELDS_MAX).map_err(|excess| match excess {
                 Excess::Values(max) => ScanError::TooManyFields(max).into(),
                 Excess::Depth => Refusal::BadWebhook(excess.to_string()),
             })?;
-            let stored = lane.stored(&parts.headers, body);
+            let stored = lane.stored(&parts.headers, verifier.header(), body);
             stored.map_err(Refusal::BadWebhook)
         };
         let taken = self.door.accept_webhook(self.source, reading, read).await;
@@ -122,26 +143,23 @@ impl Lane {
         taken
     }
 
-    /// Room for a request whose body comes, unless it says that it is too large, or shows that it
-    /// is not who it should be.
-    fn room(&self, headers: &HeaderMap, whose: Whose) -> Result<Place, Refusal> {
+    /// Whether a body is no larger than one may be, as far as its head tells.
+    fn says_it_fits(&self, headers: &HeaderMap) -> bool {
         let told = headers.get(header::CONTENT_LENGTH);
         let told = told.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if told.is_some_and(|length| length > self.body_bytes_max) {
-            return Err(Refusal::TooLarge(self.body_bytes_max));
-        }
-        if !self.verifier.may_be_genuine(self.source, headers) {
-            return Err(Refusal::Unverified);
-        }
-        let room = self.bytes.take(whose, request_bytes(headers));
-        room.map_err(|_: Short| Refusal::Busy)
+        told.is_none_or(|length| length <= self.body_bytes_max)
     }
 
-    fn stored(&self, headers: &HeaderMap, body: Bytes) -> Result<Stored, String> {
+    fn stored(
+        &self,
+        headers: &HeaderMap,
+        proof: Option<&str>,
+        body: Bytes,
+    ) -> Result<Stored, String> {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()));
-        Stored::of(self.source, headers, self.verifier.header(), body)
+        Stored::of(self.source, headers, proof, body)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whether a webhook comes from whom it says: a shared secret, an HMAC of the body, or
-//! Shopify's signature. Called by `mod` with the body as it came.
+//! Shopify's signature. Called by `mod` with the body as it came; a reload replaces what it must
+//! show.
 //!
 //! # Invariants
 //! - Comparisons take the same time wherever texts differ.
@@ -13,6 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 use subtle::ConstantTimeEq as _;
 
 /// Shopify's signature.
@@ -22,6 +24,28 @@ enum Proof {
     None,
     Secret(Vec<String>),
     Hmac(Vec<hmac::Key>),
+}
+
+/// What a source's requests must show from now on; clones share it.
+#[derive(Debug, Clone)]
+pub struct Proofs(Arc<RwLock<Arc<Verifier>>>);
+
+impl Proofs {
+    /// This, until it is replaced.
+    #[must_use]
+    pub fn new(verifier: Verifier) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(verifier))))
+    }
+
+    /// Requests that come from now on must show this.
+    pub fn replace(&self, verifier: Verifier) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(verifier);
+    }
+
+    /// What one request must show, from its head to its end.
+    pub(super) fn now(&self) -> Arc<Verifier> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What a source's requests must show.

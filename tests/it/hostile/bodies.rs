@@ -55,6 +55,11 @@ pub fn cases() -> Vec<Case> {
     );
     add("a text of 1.2 MB", long.into_bytes(), LARGE);
     cases.extend(coded(whole));
+    let coding =
+        "Content-Type: application/json\r\nX-Webhook-Secret: hunter2\r\nContent-Encoding: zstd\r\n";
+    let bytes = request("POST", "/branch/event/", coding, &skipped());
+    let name = "body: a webhook of zstd's frames to skip";
+    cases.push(Case::new(name, Port::Http, bytes, LARGE));
     cases
 }
 
@@ -94,6 +99,15 @@ fn coded(whole: &[u8]) -> Vec<Case> {
     add("gzip that is none", "gzip", whole, BAD);
     add("zstd that is none", "zstd", whole, BAD);
     add("gzip said to be zstd", "zstd", &gzip(whole), BAD);
+    // Nothing becomes of what comes, however much it is.
+    let endless_name = [GZIP_HEAD_WITH_NAME, &[b'n'; 1_200_000][..]].concat();
+    add(
+        "a name in gzip that does not end",
+        "gzip",
+        &endless_name,
+        LARGE,
+    );
+    add("zstd's frames to skip", "zstd", &skipped(), LARGE);
     add(
         "a coding that nobody knows",
         "rot13",
@@ -107,6 +121,15 @@ fn coded(whole: &[u8]) -> Vec<Case> {
         Want::Status(&[400, 415]),
     );
     cases
+}
+
+/// The head of gzip (RFC 1952, 2.3) with a name after it.
+const GZIP_HEAD_WITH_NAME: &[u8] = b"\x1f\x8b\x08\x08\0\0\0\0\0\xff";
+
+/// More than a MiB of frames that are to be skipped (RFC 8878, 3.1.2).
+fn skipped() -> Vec<u8> {
+    let frame = [&b"\x50\x2a\x4d\x18\0\0\x01\0"[..], &[0; 65_536]].concat();
+    frame.repeat(19)
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

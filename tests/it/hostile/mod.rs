@@ -4,6 +4,7 @@
 mod bodies;
 mod calls;
 mod heads;
+mod http2;
 mod proofs;
 mod slow;
 mod wire;

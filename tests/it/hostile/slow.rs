@@ -15,7 +15,8 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn opening() -> Vec<u8> {
+/// What a client of HTTP/2 sends first.
+pub fn opening() -> Vec<u8> {
     [PREFACE, &frame(4, 0, 0, &[])].concat()
 }
 

@@ -6,6 +6,7 @@ use crate::support::collector::Collector;
 use crate::support::raw::dispatch;
 use crate::support::{Scratch, eventually};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::future::join_all;
 use holdfast::event::proto::{Events, Header};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame, Incoming};
@@ -15,6 +16,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
 use std::convert::Infallible;
 use std::io::Write as _;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -233,4 +236,53 @@ async fn who_watches_takes_no_room_of_events() {
     };
     let answer = dispatch(&collector.address(), batch.encode_to_vec()).await;
     assert_eq!(answer.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decoders_take_room_of_bodies() {
+    const REQUESTS: usize = 40;
+    let scratch = Scratch::new("port_decoders");
+    let mut collector = Collector::new(&scratch, ROOM);
+    collector.start().await;
+    // Half of 8 MiB for one address: so many decoders of 256 KiB, with their heads. Of a lane's 64
+    // requests half may have one.
+    for (path, coding, fit, status) in [
+        ("/events", "zstd", 15, "503"),
+        ("/events", "identity", REQUESTS, ""),
+        ("/vidooly/event/", "zstd", 32, "429"),
+        ("/vidooly/event/", "identity", REQUESTS, ""),
+    ] {
+        let mut open = Vec::new();
+        for _ in 0..REQUESTS {
+            let mut stream = TcpStream::connect(("127.0.0.1", collector.http))
+                .await
+                .unwrap();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nContent-Encoding: {coding}\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            open.push(stream);
+        }
+        // Those for which there is room wait for their bodies.
+        let answers = open.iter_mut().map(async |stream| {
+            let mut answer = [0; 12];
+            let read = stream.read_exact(&mut answer);
+            let read = tokio::time::timeout(Duration::from_secs(1), read).await;
+            read.ok().map(|read| {
+                read.unwrap();
+                assert_eq!(answer, format!("HTTP/1.1 {status}").as_bytes());
+            })
+        });
+        let refused = join_all(answers).await.into_iter().flatten().count();
+        assert_eq!(REQUESTS - refused, fit, "{path} {coding}");
+        if status == "503" {
+            let held = collector.metric(HELD) as usize;
+            assert!((fit * (256 << 10)..4 << 20).contains(&held), "{held}");
+        }
+        drop(open);
+        eventually("the room is free", LIMIT, || async {
+            collector.metric(HELD) == 0.0
+        })
+        .await;
+    }
 }
