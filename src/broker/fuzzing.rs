@@ -11,6 +11,7 @@ use lapin::types::parsing::parse_field_table;
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::message::Message;
+use super::refusals::{DEFAULT_EXCHANGE, place_in, size_in};
 use super::shallow::{DEPTH_MAX, Shallow, flatten};
 
 /// A connection that gives so many bytes at a time.
@@ -131,4 +132,18 @@ pub(crate) fn received(table: &[u8], kind: Option<&str>, body: &[u8]) -> Option<
     let letter = Message::of_parcel(read, kind.unwrap_or_default(), Bytes::copy_from_slice(body));
     assert_eq!(letter.to_parcel().headers, parcel.headers);
     Some(message)
+}
+
+/// What is read in the words of a broker that refuses.
+pub(crate) fn refusal(text: &str) {
+    if let Some(most) = size_in(text) {
+        assert!(
+            text.contains(&most.to_string()),
+            "{most} does not stand there"
+        );
+    }
+    if let Some((exchange, key)) = place_in(text) {
+        assert!(text.contains(&exchange) || text.contains(DEFAULT_EXCHANGE));
+        assert!(key.is_none_or(|key| text.contains(&key)));
+    }
 }

@@ -34,7 +34,7 @@ const SIZE_HOLDS: Duration = Duration::from_hours(1);
 const PLACE_HOLDS: Duration = Duration::from_mins(1);
 
 /// What the broker calls the default exchange.
-const DEFAULT_EXCHANGE: &str = "amq.default";
+pub(super) const DEFAULT_EXCHANGE: &str = "amq.default";
 
 /// What one broker refused.
 #[derive(Debug, Default)]
@@ -138,7 +138,7 @@ impl Refusals {
 }
 
 /// The limit in `message size 2097152 is larger than configured max size 1048576`.
-fn size_in(text: &str) -> Option<usize> {
+pub(super) fn size_in(text: &str) -> Option<usize> {
     let (is, most) = text
         .split_once("message size ")?
         .1
@@ -151,7 +151,7 @@ fn size_in(text: &str) -> Option<usize> {
 
 /// The exchange in `no exchange 'x' in vhost '/'` and `access to exchange 'x' in vhost '/' refused
 /// …`, and the key in `access to topic 'k' in exchange 'x' in vhost '/' refused …`.
-fn place_in(text: &str) -> Option<(String, Option<String>)> {
+pub(super) fn place_in(text: &str) -> Option<(String, Option<String>)> {
     let (before, name) = text.split_once("exchange '")?;
     let (name, _) = name.rsplit_once("' in vhost '")?;
     let name = if name == DEFAULT_EXCHANGE { "" } else { name };

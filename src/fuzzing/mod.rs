@@ -40,10 +40,11 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 15] = [
     target("admin_api", crate::admin::fuzzing::api),
     target("amqp_message", messages::message),
     target("amqp_shallow", crate::broker::fuzzing::shallow),
+    target("answers", answers),
     target("config", crate::config::fuzzing::config),
     target("dotenv", crate::config::fuzzing::dotenv),
     target("envelope", envelope::envelope),
@@ -52,6 +53,7 @@ pub const TARGETS: [Target; 13] = [
     target("journal_files", crate::journal::fuzzing::files),
     target("journal_record", crate::journal::fuzzing::record),
     target("json_events", envelope::json_events),
+    target("proofs", proofs),
     target("webhook_signatures", webhooks::signatures),
     target("webhooks", webhooks::webhooks),
 ];
@@ -63,6 +65,22 @@ pub const TARGETS: [Target; 13] = [
 pub fn run(name: &str, data: &[u8]) {
     let target = TARGETS.iter().find(|target| target.name == name);
     (target.expect("a target has the name of its binary").run)(data);
+}
+
+/// What servers say: brokers that refuse, databases, partners' APIs.
+fn answers(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    crate::broker::fuzzing::refusal(&text);
+    crate::sink::clickhouse::fuzzing::answer(&text);
+    crate::sink::clickhouse::fuzzing::rows(&text);
+    crate::sink::api::fuzzing::answer(&text);
+}
+
+/// What a sender shows of itself: in the head of a request, and as a certificate, the body here.
+fn proofs(data: &[u8]) {
+    let request = Request::read(data);
+    crate::ingest::fuzzing::headers(&request.headers);
+    crate::port::fuzzing::client_certificate(request.body);
 }
 
 /// A time at which requests are received: epoch milliseconds.

@@ -25,6 +25,8 @@ pub(super) fn all() -> Vec<Seed> {
     seeds.extend(webhooks());
     seeds.extend(messages());
     seeds.extend(operators());
+    seeds.extend(answers());
+    seeds.extend(proofs());
     seeds.extend(crate::journal::fuzzing::seeds());
     seeds
 }
@@ -320,3 +322,59 @@ table = "visits"
 columns = { id = "text", at = "time", count = "int?" }
 row_key = ["id"]
 "#;
+
+fn answers() -> Vec<Seed> {
+    let texts = [
+        (
+            "too_large",
+            "PRECONDITION_FAILED - message size 2097152 is larger than configured max size 1048576",
+        ),
+        ("no_exchange", "NOT_FOUND - no exchange 'a.tx' in vhost '/'"),
+        (
+            "topic",
+            "ACCESS_REFUSED - access to topic 'k' in exchange 'c.tx' in vhost '/' refused for user 'u'",
+        ),
+        (
+            "cannot_parse",
+            "Code: 27. DB::Exception: Cannot parse input: expected '\"' before: 'x': (at row 1)",
+        ),
+        (
+            "too_many_parts",
+            "Code: 252. DB::Exception: Too many partitions for single INSERT block (more than 100)",
+        ),
+        (
+            "of_a_view",
+            "Code: 27. DB::Exception: x: while pushing to view db.v",
+        ),
+        (
+            "of_a_proxy",
+            "<html><head><title>413 Request Entity Too Large</title>",
+        ),
+        (
+            "launches",
+            "[\"d\",\"7\",\"3\",\"first\",\"y\",\"z\",\"0\",\"b\"]\n[\"d\",\"\",\"2\",\"second\",\"y\",\"\",\"1\",\"c\"]",
+        ),
+        ("seconds", "120"),
+        ("date", "Wed, 21 Oct 2026 07:28:00 GMT"),
+        (
+            "error",
+            "{\"response\":{\"status\":\"error\",\"message\":\"bad user\"}}",
+        ),
+    ];
+    let seeds = texts.map(|(name, text)| seed("answers", name, text));
+    seeds.to_vec()
+}
+
+fn proofs() -> Vec<Seed> {
+    let texts = [
+        ("token", "\nauthorization: Bearer hf_0123456789\n\n"),
+        (
+            "two_tokens",
+            "\nauthorization: Bearer a\nauthorization: Bearer b\n\n",
+        ),
+        ("basic", "\nauthorization: Basic YTpi\ngrpc-timeout: 5S\n\n"),
+        ("timeout", "\ngrpc-timeout: 99999999H\n\n"),
+    ];
+    let seeds = texts.map(|(name, text)| seed("proofs", name, text));
+    seeds.to_vec()
+}

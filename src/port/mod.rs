@@ -14,6 +14,8 @@ mod answer;
 mod bounds;
 mod certificate;
 mod descriptors;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod io;
 mod peer;
 mod places;

@@ -69,6 +69,13 @@ fn the_list_of_what_the_binary_is_made_of_is_whole() {
     let there: BTreeSet<_> = components.keys().copied().chain([own]).collect();
     assert_eq!(told, there);
     assert_eq!(needed, there);
+    let properties = &bom["metadata"]["properties"];
+    let by: BTreeMap<_, _> = texts(properties, "name")
+        .into_iter()
+        .zip(texts(properties, "value"))
+        .collect();
+    assert!(by["build:rustc"].starts_with("rustc 1."), "{by:?}");
+    assert!(!by["build:cc"].is_empty(), "{by:?}");
     assert!(!text.contains(root().to_str().unwrap()), "names a place");
     assert_eq!(sbom().0, text, "another each time");
 }

@@ -10,6 +10,8 @@
 //!
 //! Tests: `outcome`, `rate`, tests/it/calls.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod identity;
 mod outcome;
 mod rate;

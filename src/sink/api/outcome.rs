@@ -11,7 +11,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::time::Duration;
 
 /// Longest wait that an API may ask for: it is asked again then.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// Characters of an answer that reasons carry.
 const BODY_CHARS_MAX: usize = 300;
@@ -61,7 +61,7 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     )
 }
 
-fn wait_of(text: &str, now_ms: i64) -> Option<Duration> {
+pub(super) fn wait_of(text: &str, now_ms: i64) -> Option<Duration> {
     let wait = if let Ok(seconds) = text.trim().parse() {
         Duration::from_secs(seconds)
     } else {

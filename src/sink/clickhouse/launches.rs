@@ -71,7 +71,7 @@ fn query(database: &str, devices: &[Device]) -> Option<String> {
     ))
 }
 
-fn first(rows: &[Vec<String>], device: &Device) -> Option<Launch> {
+pub(super) fn first(rows: &[Vec<String>], device: &Device) -> Option<Launch> {
     let is = |asked: &String, cell: Option<&String>| !asked.is_empty() && cell == Some(asked);
     let row = rows
         .iter()

@@ -23,6 +23,8 @@
 mod binary;
 mod ddl;
 mod encode;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inspect;
 mod known;
 mod launches;

@@ -82,8 +82,11 @@ async fn a_wrong_authority_delivers_nothing() {
         certificate.display(),
         key.display()
     );
-    let mut collector = Collector::new(&scratch, &config(&ca, &own));
+    // Authorities that are replaced while it runs are those of the next connections.
+    let mut collector = Collector::new(&scratch, &config(&wrong, &own));
     collector.start().await;
+    troubled(&collector, &["invalid peer certificate: BadSignature"]).await;
+    std::fs::write(&wrong, issuer.pem()).unwrap();
     judge_postgres(&postgres, &acked.rows, LIMIT)
         .await
         .assert_complete("Postgres");
