@@ -144,6 +144,20 @@ fn rust_files(folders: &[&str]) -> Vec<(PathBuf, String)> {
     files
 }
 
+/// What would be run by `cargo test --doc`, which nobody waits for: there is nothing for it.
+#[test]
+fn no_documentation_has_code_that_nothing_runs() {
+    for (path, text) in sources() {
+        let comments = text.lines().map(str::trim_start);
+        let comments = comments.filter(|line| line.starts_with("//!") || line.starts_with("///"));
+        let mut fences = comments.filter_map(|line| line[3..].trim().strip_prefix("```"));
+        while let Some(kind) = fences.next() {
+            assert_eq!(kind, "text", "{}: put it into a test", path.display());
+            assert_eq!(fences.next(), Some(""), "{}", path.display());
+        }
+    }
+}
+
 #[test]
 fn unsafe_is_forbidden() {
     // Nothing within a crate can undo `forbid`; but it is the manifest that says it.
