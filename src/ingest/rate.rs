@@ -79,7 +79,6 @@ impl Rate {
         let Some(by) = self.by.as_mut().filter(|_| is_address(whose)) else {
             return;
         };
-        self.all.left = self.all.left.max(-part * BURST.as_secs_f64());
         if by.len() >= ADDRESSES_MAX && !by.contains_key(&whose) {
             // Not for each request: it looks at all of them, and sooner there are hardly others.
             if now.saturating_duration_since(self.forgotten_at) < BURST {
@@ -99,6 +98,8 @@ impl Rate {
         let bucket = by.entry(whose).or_insert_with(|| Bucket::full(part, now));
         bucket.refill(part, now);
         bucket.left -= events as f64;
+        // Its debt stands there, and the others' half is theirs.
+        self.all.left = self.all.left.max(-part * BURST.as_secs_f64());
     }
 }
 
@@ -143,7 +144,8 @@ mod tests {
         }
         assert_eq!(known(&rate), ADDRESSES_MAX);
         // One that is not remembered is bounded by what all have.
-        assert!(rate.left(host(ADDRESSES_MAX + 500), start).is_err());
+        let forgotten = host(ADDRESSES_MAX + 500);
+        assert_eq!(rate.left(forgotten, start), Err(WAIT_MAX));
         // What one took of its five is made good in six fifths of a second.
         let new = host(ADDRESSES_MAX + 1000);
         for (ms, expected) in [
