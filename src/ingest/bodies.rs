@@ -7,8 +7,8 @@
 //! - A body that is not whole in time is refused as `Slow`, however it trickles (tests/it/ports,
 //!   `the_slow_the_silent_and_the_greedy_are_let_go_and_others_work`).
 //! - Bodies are counted as they come, decompressed ones as they are then and with their decoder
-//!   (`encoded`), and heads as they are in memory: no more than the room is ever held, no peer's address has more than half of it,
-//!   and it comes back (there, `half_a_handshake_and_a_flood_of_bodies_hold_up_nobody`, and
+//!   (`encoded`, which says what is not), and heads as they are in memory: no more than the room
+//!   is ever held, no peer's address has more than half of it, and it comes back (there, `half_a_handshake_and_a_flood_of_bodies_hold_up_nobody`, and
 //!   tests/it/ports/messages.rs).
 //! - What brings no events takes no room of what does (there,
 //!   `who_watches_takes_no_room_of_events`).

@@ -193,8 +193,8 @@ impl Door {
     }
 
     /// Takes a webhook, whose body is somebody's, has so many bytes and is read when its turn
-    /// comes: returns once it is durable, or says why not. Counts what it takes; refusals are the lane's to
-    /// count.
+    /// comes: returns once it is durable, or says why not. Counts what it takes; refusals are the
+    /// lane's to count.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -236,7 +236,8 @@ impl Door {
         Ok(())
     }
 
-    /// Whether anything is taken at all. Looked at after the request counts as in work.
+    /// Whether anything is taken at all. Looked at after the request counts as in work, and before
+    /// by who would spare itself the work.
     pub(super) fn open(&self) -> Result<(), Refusal> {
         if self.0.health.is_draining() {
             Err(Refusal::Draining)

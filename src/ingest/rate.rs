@@ -74,8 +74,10 @@ impl Rate {
     /// Takes so many of it, if need be in advance.
     pub(super) fn take(&mut self, whose: Whose, events: u64, now: Instant) {
         self.all.refill(self.rate, now);
-        self.all.left -= events as f64;
         let part = self.rate * PART;
+        // What others took in advance stays.
+        let least = self.all.left.min(-part * BURST.as_secs_f64());
+        self.all.left -= events as f64;
         let Some(by) = self.by.as_mut().filter(|_| is_address(whose)) else {
             return;
         };
@@ -99,7 +101,7 @@ impl Rate {
         bucket.refill(part, now);
         bucket.left -= events as f64;
         // Its debt stands there, and the others' half is theirs.
-        self.all.left = self.all.left.max(-part * BURST.as_secs_f64());
+        self.all.left = self.all.left.max(least);
     }
 }
 
@@ -132,6 +134,15 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_address_takes_forgives_no_other_s_debt() {
+        let start = Instant::now();
+        let mut rate = Rate::new(10, true, start);
+        rate.take(Whose::Client(0), 10_000, start);
+        rate.take(Whose::V6(1), 7, start);
+        assert_eq!(rate.left(Whose::Client(0), start), Err(WAIT_MAX));
+    }
 
     #[test]
     fn addresses_are_forgotten_in_time() {
