@@ -11,6 +11,15 @@ use std::io;
 use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity as Own};
 
+/// `[tls]` of a host with an identity of this issuer, whose clients it takes.
+fn tls(scratch: &Scratch, issuer: &Issuer, ports: &str) -> String {
+    issuer.issue("localhost").install(&scratch.0);
+    let ca = scratch.0.join("ca.pem");
+    std::fs::write(&ca, issuer.pem()).unwrap();
+    let more = format!("client_ca = \"{}\"\n{ports}", ca.display());
+    section(&scratch.0, &more)
+}
+
 /// The status of the answer over HTTP/1; an error where there is none.
 async fn asks(
     port: u16,
@@ -35,15 +44,10 @@ async fn asks(
 async fn a_client_is_who_its_certificate_says() {
     let scratch = Scratch::new("tls_who");
     let (issuer, stranger) = (Issuer::new(), Issuer::new());
-    issuer.issue("localhost").install(&scratch.0);
-    let ca = scratch.0.join("ca.pem");
-    std::fs::write(&ca, issuer.pem()).unwrap();
-    let tls = section(
-        &scratch.0,
-        &format!(
-            "client_ca = \"{}\"\ngrpc = \"required\"\nhttp = \"required\"\nadmin = \"required\"\n",
-            ca.display()
-        ),
+    let tls = tls(
+        &scratch,
+        &issuer,
+        "grpc = \"required\"\nhttp = \"required\"\nadmin = \"required\"\n",
     );
     let more = format!(
         "{tls}[[client]]\nname = \"edge\"\ncertificates = [\"edge.example\"]\nevents = [\"LaunchEvent\"]\n"
@@ -106,16 +110,12 @@ async fn new_files_are_for_all_ports_and_for_their_clients() {
     let scratch = Scratch::new("tls_all_ports");
     let (issuer, next) = (Issuer::new(), Issuer::new());
     let (first, second) = (issuer.issue("localhost"), issuer.issue("localhost"));
-    first.install(&scratch.0);
-    let ca = scratch.0.join("ca.pem");
-    std::fs::write(&ca, issuer.pem()).unwrap();
-    let tls = section(
-        &scratch.0,
-        &format!(
-            "client_ca = \"{}\"\ngrpc = \"optional\"\nhttp = \"optional\"\nadmin = \"optional\"\n",
-            ca.display()
-        ),
+    let tls = tls(
+        &scratch,
+        &issuer,
+        "grpc = \"optional\"\nhttp = \"optional\"\nadmin = \"optional\"\n",
     );
+    first.install(&scratch.0);
     let mut collector = Collector::new(&scratch, &tls);
     collector.launch();
     let (old, new) = (issuer.issue("edge.example"), next.issue("edge.example"));
@@ -132,7 +132,7 @@ async fn new_files_are_for_all_ports_and_for_their_clients() {
         assert!(lets_in(port, &old).await && !lets_in(port, &new).await);
     }
     second.install(&scratch.0);
-    std::fs::write(&ca, next.pem()).unwrap();
+    std::fs::write(scratch.0.join("ca.pem"), next.pem()).unwrap();
     for port in ports {
         eventually("the new one is shown", LIMIT, || async {
             shows(port, &second).await
@@ -154,9 +154,6 @@ async fn new_files_are_for_all_ports_and_for_their_clients() {
 async fn the_page_is_for_those_whose_certificates_are_named() {
     let scratch = Scratch::new("tls_page");
     let issuer = Issuer::new();
-    issuer.issue("localhost").install(&scratch.0);
-    let ca = scratch.0.join("ca.pem");
-    std::fs::write(&ca, issuer.pem()).unwrap();
     let (named, printed) = (
         issuer.issue("operator.example"),
         issuer.issue("laptop.example"),
@@ -167,13 +164,7 @@ async fn the_page_is_for_those_whose_certificates_are_named() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let tls = section(
-        &scratch.0,
-        &format!(
-            "client_ca = \"{}\"\nhttp = \"off\"\nadmin = \"optional\"\n",
-            ca.display()
-        ),
-    );
+    let tls = tls(&scratch, &issuer, "http = \"off\"\nadmin = \"optional\"\n");
     let mut collector = Collector::new(&scratch, &tls);
     let file = collector.dir.join("holdfast.toml");
     let text = std::fs::read_to_string(&file).unwrap();

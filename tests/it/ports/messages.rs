@@ -263,6 +263,18 @@ async fn decoders_take_room_of_bodies() {
             stream.write_all(head.as_bytes()).await.unwrap();
             open.push(stream);
         }
+        let (door, outcome) = match status {
+            "503" => ("http", "no_room"),
+            _ => ("vidooly", "busy"),
+        };
+        let series =
+            format!("holdfast_ingest_requests_total{{door=\"{door}\",outcome=\"{outcome}\"}}");
+        if !status.is_empty() {
+            eventually("the others are refused", LIMIT, || async {
+                collector.metric(&series) >= (REQUESTS - fit) as f64
+            })
+            .await;
+        }
         // Those for which there is room wait for their bodies.
         let answers = open.iter_mut().map(async |stream| {
             let mut answer = [0; 12];

@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
+/// How long any part of a load may take: the longest campaign's takes ten minutes and more.
+const REACHED_MAX: Duration = Duration::from_secs(3600);
+
 /// A client sends again for this long before the test fails.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -32,9 +35,13 @@ impl Progress {
 
     /// Waits until so many events are acknowledged.
     pub async fn reached(&self, events: usize) {
-        while self.acked() < events {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let reached = async {
+            while self.acked() < events {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let reached = tokio::time::timeout(REACHED_MAX, reached).await;
+        reached.unwrap_or_else(|_| panic!("not within {REACHED_MAX:?}: {events} acknowledged"));
     }
 }
 
