@@ -7,8 +7,9 @@
 //! - A body that is not whole in time is refused as `Slow`, however it trickles (tests/it/ports,
 //!   `the_slow_the_silent_and_the_greedy_are_let_go_and_others_work`).
 //! - Bodies are counted as they come, decompressed ones as they are then and with their decoder
-//!   (`encoded`, which says what is not), and heads as they are in memory: no more than the room
-//!   is ever held, no peer's address has more than half of it, and it comes back (there, `half_a_handshake_and_a_flood_of_bodies_hold_up_nobody`, and
+//!   while they come (`encoded`, which says what is not; test
+//!   `a_decoder_takes_room_while_a_body_comes` in `http`), and heads as they are in memory: no
+//!   more than the room is ever held, no peer's address has more than half of it, and it comes back (there, `half_a_handshake_and_a_flood_of_bodies_hold_up_nobody`, and
 //!   tests/it/ports/messages.rs).
 //! - What brings no events takes no room of what does (there,
 //!   `who_watches_takes_no_room_of_events`).
@@ -104,8 +105,11 @@ impl Bodies {
             Err(refusal) => return answer(&door.refused(refusal)),
         };
         let encoded = request.extensions().get::<Encoded>().cloned();
-        let bytes = request_bytes(request.headers()) + decoder_bytes(encoded.as_ref());
-        let Ok(place) = self.places.take(caller.whose(), bytes) else {
+        let take = |bytes| self.places.take(caller.whose(), bytes);
+        let (Ok(place), Ok(decoder)) = (
+            take(request_bytes(request.headers())),
+            take(decoder_bytes(encoded.as_ref())),
+        ) else {
             return answer(&door.refused(Refusal::NoRoom));
         };
         let charge = Charge(Arc::new(Mutex::new(Held { place, cut: None })));
@@ -118,6 +122,7 @@ impl Bodies {
                 encoded,
                 end,
                 timer: None,
+                _decoder: decoder,
             }
         });
         request.extensions_mut().insert(charge.clone());
@@ -247,6 +252,8 @@ pub(super) struct Watched {
     end: Instant,
     /// Made when the body lets us wait, which most never do.
     timer: Option<Pin<Box<Sleep>>>,
+    /// What decompresses it goes with it, and not with what it has become.
+    _decoder: Place,
 }
 
 impl HttpBody for Watched {

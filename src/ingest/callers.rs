@@ -262,8 +262,10 @@ impl Caller {
         let Some(rate) = &rights.rate else {
             return Ok(());
         };
+        // A batch without events is kept, too, where it is incomplete.
+        let events = events.total().max(1);
         let mut rate = lock(rate);
-        let left = rate.left(self.whose, now);
+        let left = rate.left(self.whose, events, now);
         // A request is taken whole, and what it took in advance is waited for; or it is refused
         // whole, though the rate may have caught up before its last batch asks.
         let is_taken = match self.whole.as_deref() {
@@ -273,8 +275,7 @@ impl Caller {
         if !is_taken {
             return Err(Refusal::TooFast(left.err().unwrap_or_default()));
         }
-        // A batch without events is kept, too, where it is incomplete.
-        rate.take(self.whose, events.total().max(1), now);
+        rate.take(self.whose, events, now);
         Ok(())
     }
 
@@ -284,7 +285,7 @@ impl Caller {
     /// [`Refusal::TooFast`] until its rate has caught up.
     pub(super) fn is_within_rate(&self) -> Result<(), Refusal> {
         let rate = self.rights.as_ref().and_then(|rights| rights.rate.as_ref());
-        let left = rate.map(|rate| lock(rate).left(self.whose, Instant::now()));
+        let left = rate.map(|rate| lock(rate).left(self.whose, 0, Instant::now()));
         left.unwrap_or(Ok(())).map_err(Refusal::TooFast)
     }
 }

@@ -315,7 +315,7 @@ fn record(kind: Kind, reason: Option<String>, events: Tally, content: Bytes) -> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::event::proto::{Event, Events, Header};
     use crate::ingest::Callers;
@@ -325,7 +325,8 @@ mod tests {
     use prost::Message as _;
     use std::net::SocketAddr;
 
-    fn door(dir: &std::path::Path, in_flight_max: usize) -> Door {
+    /// One before a journal of its own.
+    pub(in crate::ingest) fn door(dir: &std::path::Path, in_flight_max: usize) -> Door {
         let journal = Journal::open(&Options {
             data_dir: dir.to_owned(),
             limits: Limits {

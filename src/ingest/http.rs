@@ -304,6 +304,10 @@ fn refuse(refusal: &Refusal, accepted: usize) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::Callers;
+    use std::task::Poll;
+    use std::time::Duration;
+    use tower::Service as _;
 
     fn outcome(body: &str) -> Result<usize, (&'static str, String)> {
         parse(body.as_bytes(), 3)
@@ -320,6 +324,37 @@ mod tests {
         assert_eq!(outcome(&many).unwrap_err().0, "too_large");
         let deep = "[".repeat(shape::DEPTH_MAX + 1);
         assert_eq!(outcome(&deep).unwrap_err().0, "malformed");
+    }
+
+    #[tokio::test]
+    async fn a_decoder_takes_room_while_a_body_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let door = crate::ingest::door::tests::door(dir.path(), 4);
+        let bodies = Bodies::new(8 << 20, Duration::from_secs(20), Callers::default());
+        let held = bodies.clone();
+        let read = async move |body: BytesMut| format!("{body:?} {}", held.held_bytes());
+        let mut app = Router::new()
+            .route("/", post(read))
+            .layer(from_fn_with_state((bodies.clone(), door), watch))
+            .layer(RequestDecompressionLayer::new())
+            .layer(from_fn_with_state(1 << 20, encoded::bound));
+        let body = zstd::encode_all(&b"text"[..], 0).unwrap();
+        let mut pieces = vec![body];
+        let came = bodies.clone();
+        let body = Body::from_stream(stream::poll_fn(move |_| {
+            let piece = pieces.pop();
+            assert!(came.held_bytes() > 256 << 10, "its decoder is there");
+            Poll::Ready(piece.map(Ok::<_, std::io::Error>))
+        }));
+        let request = Request::post("/").header("content-encoding", "zstd");
+        let answer = app.call(request.body(body).unwrap()).await.unwrap();
+        let answer = axum::body::to_bytes(answer.into_body(), 1 << 10)
+            .await
+            .unwrap();
+        let answer = String::from_utf8(answer.to_vec()).unwrap();
+        let bytes = answer.strip_prefix("b\"text\" ").unwrap();
+        assert!(bytes.parse::<usize>().unwrap() < 64 << 10, "{answer}");
+        assert_eq!(bodies.held_bytes(), 0);
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! - No more turns are had at a time than there are, and one that is given up by a waiter that
 //!   has gone goes to the next (test `a_turn_of_one_who_has_gone_is_the_next_one_s`).
 //! - Whoever waits is behind one turn of each other, not behind all that others bring (test
-//!   `turns_go_round`).
+//!   `turns_go_round`), and not behind what the same one has given up (test
+//!   `who_has_gone_takes_no_turn_of_who_is_behind`).
 //! - Nothing is remembered of who waits no longer, but for a few of each (test
 //!   `who_has_gone_is_forgotten`).
 
@@ -94,15 +95,23 @@ impl State {
     }
 
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let whose = self.round.pop_front()?;
-        let queue = self.waiting.get_mut(&whose)?;
-        let next = queue.pop_front();
-        if queue.is_empty() {
-            self.waiting.remove(&whose);
-        } else {
-            self.round.push_back(whose);
+        loop {
+            let whose = self.round.pop_front()?;
+            let queue = self.waiting.get_mut(&whose)?;
+            // Of those who have gone none is a turn of this one in the round.
+            let mut next = queue.pop_front();
+            while next.as_ref().is_some_and(oneshot::Sender::is_closed) {
+                next = queue.pop_front();
+            }
+            if queue.is_empty() {
+                self.waiting.remove(&whose);
+            } else {
+                self.round.push_back(whose);
+            }
+            if next.is_some() {
+                return next;
+            }
         }
-        next
     }
 }
 
@@ -174,6 +183,22 @@ mod tests {
         drop(other);
         assert_eq!(turns.lock().free, 2);
         assert!(turns.lock().waiting.is_empty() && turns.lock().round.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_takes_no_turn_of_who_is_behind() {
+        let turns = Turns::new(1);
+        let turn = turns.take(host(1)).await.unwrap();
+        let mut gone: Vec<_> = (0..10).map(|_| Box::pin(turns.take(host(1)))).collect();
+        let mut stays = Box::pin(turns.take(host(1)));
+        let mut others: Vec<_> = (0..3).map(|_| Box::pin(turns.take(host(2)))).collect();
+        for waits in gone.iter_mut().chain([&mut stays]).chain(&mut others) {
+            assert!(waits.now_or_never().is_none());
+        }
+        drop(gone);
+        drop(turn);
+        let turn = stays.now_or_never().flatten();
+        assert!(turn.is_some(), "the first that is there is the next one");
     }
 
     #[tokio::test]
