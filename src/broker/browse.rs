@@ -8,6 +8,8 @@
 //! - A queue that has messages is never taken for an empty one: RabbitMQ says 0 messages and
 //!   0 consumers of a quorum queue whose leader does not answer within 250 ms
 //!   (rabbit_quorum_queue, `stat`), so that answer is not believed without a look.
+//! - Nor is one for missing whose node is down, with its messages (tests/it/closed_channels.rs,
+//!   `what_is_for_a_queue_whose_node_is_down_waits_for_it`).
 //! - A message is seen once in one look: it is held until the look is over.
 //! - When a look was closed, the next one sees what it gave back: a quorum queue takes a
 //!   moment for that (the same test).
@@ -22,6 +24,7 @@ use lapin::types::{FieldTable, ShortString};
 
 use super::message::{Message, short};
 use super::session::{Session, answer};
+use super::topology::queue_is_away;
 use super::{CLOSE_LIMIT, NOT_FOUND, broker_reply};
 
 /// How often a look that is being closed asks whether the queue has its messages again.
@@ -35,6 +38,8 @@ pub struct BrowseError {
     pub queue: String,
     /// The broker's words, or the connection's.
     pub reason: String,
+    /// Whether it is there, with its messages, on a node that is down.
+    pub is_away: bool,
 }
 
 /// What is in a queue.
@@ -50,7 +55,7 @@ pub struct Depth {
 /// a quorum queue that has messages.
 ///
 /// # Errors
-/// When the session is lost, or the broker does not answer.
+/// When the session is lost, the broker does not answer, or the queue's node is down.
 pub async fn depth(session: &Session, queue: &str) -> Result<Option<Depth>, BrowseError> {
     let Some((channel, depth)) = enter(session, queue).await? else {
         return Ok(None);
@@ -67,6 +72,7 @@ async fn enter(session: &Session, queue: &str) -> Result<Option<(Channel, Depth)
     let failed = |reason: String| BrowseError {
         queue: queue.to_owned(),
         reason,
+        is_away: false,
     };
     let channel = session.channel().await;
     let channel = channel.map_err(|error| failed(error.to_string()))?;
@@ -74,6 +80,10 @@ async fn enter(session: &Session, queue: &str) -> Result<Option<(Channel, Depth)
     match ask(&channel, name).await {
         Ok(depth) => Ok(Some((channel, depth))),
         Err(error) => match broker_reply(&error) {
+            Some((NOT_FOUND, text)) if queue_is_away(&text) => Err(BrowseError {
+                is_away: true,
+                ..failed(text)
+            }),
             Some((NOT_FOUND, _)) => Ok(None),
             _ => Err(failed(error.to_string())),
         },
@@ -133,6 +143,7 @@ impl Browser {
         short("the queue", &self.queue).map_err(|reason| BrowseError {
             queue: self.queue.clone(),
             reason,
+            is_away: false,
         })
     }
 
@@ -146,6 +157,7 @@ impl Browser {
         BrowseError {
             queue: self.queue.clone(),
             reason: error.to_string(),
+            is_away: false,
         }
     }
 
@@ -207,6 +219,7 @@ impl Browser {
             Err(_) => Err(BrowseError {
                 queue: self.queue.clone(),
                 reason: "the broker did not answer the farewell".to_owned(),
+                is_away: false,
             }),
         }
     }

@@ -230,6 +230,11 @@ impl Session {
     }
 }
 
+/// Whether nothing was answered.
+pub(super) fn is_silence(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::IOError(error) if error.kind() == std::io::ErrorKind::TimedOut)
+}
+
 /// Waits for one answer of the broker, for at most [`ANSWER_LIMIT`]; a lapin call may otherwise
 /// wait for ever on a connection that is closing under it (lapin#409).
 pub(super) async fn answer<T>(

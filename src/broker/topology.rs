@@ -8,7 +8,8 @@
 //!   words about the difference (`a_classic_queue_where_quorum_is_wanted_is_used_with_a_warning`).
 //! - Trouble with one object leaves the others alone (`one_refused_object_does_not_stop_the_others`);
 //!   only the loss of the session, or a question that is not answered, ends the whole
-//!   (`what_is_not_answered_is_not_taken_for_missing`).
+//!   (`what_is_not_answered_is_not_taken_for_missing`). A queue of which nothing is answered while
+//!   others are answered of is away (`a_queue_that_does_not_answer_is_away_and_the_others_are_declared`).
 //! - `Passive` and `Off` change nothing at the broker (`passive_names_what_is_missing`).
 
 use std::fmt;
@@ -18,14 +19,14 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::message::short;
-use super::session::{Session, SessionState, answer};
+use super::session::{Session, SessionState, answer, is_silence};
 use super::{NOT_FOUND, broker_reply};
 
 /// The broker's code for something that exists with other properties.
 const PRECONDITION_FAILED: u16 = 406;
 
-/// How RabbitMQ ends what it says of a queue whose node is down.
-const AWAY: &str = "' is down or inaccessible";
+/// What RabbitMQ says of a queue that is not there: "no queue 'q' in vhost '/'".
+const NO_QUEUE: &str = "no queue '";
 
 /// How an exchange routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,11 +226,18 @@ pub async fn declare(
     Ok(declarer.warnings)
 }
 
-/// Whether the broker's word on an object is that it is there, on a node that is not. The code is
-/// that of what does not exist; the text is `rabbit_amqqueue:absent` of RabbitMQ: "home node 'n'
-/// of durable queue 'q' in vhost '/' is down or inaccessible".
+/// Whether the broker's word on an object is that it is there, on a node that is not.
 fn is_away(object: &Object, text: &str) -> bool {
-    matches!(object, Object::Queue(_)) && text.contains("home node '") && text.ends_with(AWAY)
+    matches!(object, Object::Queue(_)) && queue_is_away(text)
+}
+
+/// Whether the broker's word on a queue that it does not find is that it is there, and cannot be
+/// had now: its node is down ("home node 'n' of durable queue 'q' in vhost '/' is down or
+/// inaccessible" up to RabbitMQ 3.10, later "queue 'q' in vhost '/' process is stopped by
+/// supervisor"), or its process does not answer or comes up (`rabbit_amqqueue:not_found`,
+/// `absent` and `with`). Of all those that is not there is but this one text.
+pub(super) fn queue_is_away(text: &str) -> bool {
+    !text.contains(NO_QUEUE)
 }
 
 struct Declarer<'a> {
@@ -290,6 +298,12 @@ impl Declarer<'_> {
                 Some((NOT_FOUND, text)) => (Trouble::Missing, text),
                 Some((PRECONDITION_FAILED, text)) if !passive => (Trouble::Differs, text),
                 Some((_, text)) => (Trouble::Failed, text),
+                // RabbitMQ waits for the process of a queue for longer than we do; one whose node
+                // was killed has none. All others are to be had meanwhile, where it answers at all.
+                None if is_silence(&error) && matches!(object, Object::Queue(_)) => {
+                    self.channel = Some(self.session.channel().await.map_err(lost)?);
+                    (Trouble::Away, error.to_string())
+                }
                 // Nor without an answer, and what is not asked again would be missing for as long
                 // as the session stands.
                 None => return Err(lost(error)),
@@ -367,7 +381,14 @@ mod tests {
     fn a_queue_whose_node_is_down_is_away_and_not_missing() {
         let queue = Object::Queue("q".to_owned());
         let text = "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible";
-        assert!(is_away(&queue, text));
+        for text in [
+            text,
+            "NOT_FOUND - queue 'q' in vhost '/' process is stopped by supervisor",
+            "NOT_FOUND - queue 'q' in vhost '/' has crashed and failed to restart",
+            "NOT_FOUND - failed to perform operation on queue 'q' in vhost '/' due to timeout",
+        ] {
+            assert!(is_away(&queue, text), "{text}");
+        }
         assert!(!is_away(&queue, "NOT_FOUND - no queue 'q' in vhost '/'"));
         assert!(!is_away(&Object::Exchange("q".to_owned()), text));
         let warning = Warning {

@@ -219,6 +219,8 @@ async fn gone(session: &Session, queue: &str) {
         match depth(session, queue).await {
             Ok(None) => return,
             Ok(Some(_)) => {}
+            // It comes back with its node, and without its consumers.
+            Err(error) if error.is_away => return,
             Err(error) => tracing::debug!(queue, %error, "cannot look for the queue"),
         }
     }

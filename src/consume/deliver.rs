@@ -5,6 +5,9 @@
 //! # Invariants
 //! - Returns a verdict for every row, or `Stopped` with none promised.
 //! - A retry sends the same rows in the same order with the same token.
+//! - A sink that is away is asked no oftener than the backoff has it, whatever it asks for (test
+//!   `a_sink_that_asks_for_no_pause_gets_one`).
+//! - A table is held also while a write of it hangs (test `a_write_that_hangs_holds_its_table`).
 //! - One log line when the sink goes away and one when it is back, of all who write to it and
 //!   not one a retry; its gauge says the same (tests `a_sink_that_is_away_shows`,
 //!   `an_outage_is_said_once_however_many_wait`).
@@ -16,9 +19,13 @@ use crate::sink::{Batch, Device, Launch, Row, Sink, WriteError, absence};
 use crate::telemetry::{Metrics, SinkAway};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+/// How long a write may take before its table counts as held: far more than one takes of a sink
+/// that works, and less than who looks for its rows grants it (`launches`).
+pub(super) const USUAL_WRITE: Duration = Duration::from_secs(5);
 
 /// The service stops; nothing is known of rows without a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +138,16 @@ impl Target {
         }
     }
 
+    /// Has the table count as held while its sink hangs with a write.
+    async fn shown<T>(&self, write: impl Future<Output = T>) -> T {
+        tokio::pin!(write);
+        if let Ok(written) = tokio::time::timeout(USUAL_WRITE, &mut write).await {
+            return written;
+        }
+        let _held = self.metrics.table_held(self.sink.name(), self.table.name);
+        write.await
+    }
+
     /// Writes one frozen batch, holding it for as long as the sink is away.
     async fn write_one(&self, batch: &Batch, stop: &CancellationToken) -> Result<Verdict, Stopped> {
         let mut backoff = Backoff::new();
@@ -139,7 +156,7 @@ impl Target {
         loop {
             let began = Instant::now();
             let written = tokio::select! {
-                written = self.sink.write(batch) => written,
+                written = self.shown(self.sink.write(batch)) => written,
                 () = stop.cancelled() => return Err(Stopped),
             };
             let (reason, retry_after, overloaded) = match written {
@@ -175,7 +192,8 @@ impl Target {
             } else {
                 tracing::debug!(who = self.who, sink, %reason, "the sink is still away");
             }
-            let wait = retry_after.unwrap_or_else(|| backoff.next());
+            // Whoever asks for no pause at all gets the usual one.
+            let wait = backoff.next().max(retry_after.unwrap_or_default());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => return Err(Stopped),

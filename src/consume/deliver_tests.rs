@@ -14,6 +14,10 @@ struct Scripted {
     bad: BTreeSet<i64>,
     away: Mutex<usize>,
     stored: Mutex<Vec<i64>>,
+    /// What it says about another attempt.
+    retry_after: Option<Duration>,
+    /// How long a write takes.
+    takes: Duration,
     tokens: Mutex<Vec<String>>,
 }
 
@@ -32,12 +36,13 @@ impl Sink for Scripted {
 
     async fn write(&self, batch: &Batch) -> Result<(), WriteError> {
         self.tokens.lock().unwrap().push(batch.token.clone());
+        tokio::time::sleep(self.takes).await;
         let mut away = self.away.lock().unwrap();
         if *away > 0 {
             *away -= 1;
             return Err(WriteError::Unavailable {
                 reason: "away".into(),
-                retry_after: None,
+                retry_after: self.retry_after,
                 overloaded: false,
             });
         }
@@ -140,6 +145,54 @@ async fn a_sink_that_is_away_shows() {
     *sink.away.lock().unwrap() = 0;
     assert_eq!(writing.await.unwrap(), Ok(vec![Verdict::Written]));
     assert!(shown(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_asks_for_no_pause_gets_one() {
+    let pause = Duration::from_secs(40);
+    for (retry_after, fewest, most) in [(Duration::ZERO, 2, 100), (pause, 2, 3)] {
+        let sink = Arc::new(Scripted {
+            away: Mutex::new(usize::MAX),
+            retry_after: Some(retry_after),
+            takes: Duration::from_millis(10),
+            ..Scripted::default()
+        });
+        let (target, (rows, ids)) = (target(Arc::clone(&sink)), rows(1));
+        let (time, stop) = (Duration::from_secs(100), CancellationToken::new());
+        let writing = tokio::time::timeout(time, target.write(rows, &ids, &stop));
+        assert!(writing.await.is_err(), "it is away");
+        let asked = sink.tokens.lock().unwrap().len();
+        assert!((fewest..=most).contains(&asked), "{retry_after:?}: {asked}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_hangs_holds_its_table() {
+    let sink = Arc::new(Scripted {
+        takes: USUAL_WRITE * 4,
+        ..Scripted::default()
+    });
+    let target = target(sink);
+    let (stop, (rows, ids)) = (CancellationToken::new(), rows(1));
+    // Whether it ends by itself, or is given up.
+    for is_stopped in [false, true] {
+        let writing = target.write(Arc::clone(&rows), &ids, &stop);
+        tokio::pin!(writing);
+        let until = |part: u32| tokio::time::sleep(USUAL_WRITE * part / 2);
+        for (part, is_held) in [(1, false), (2, true), (4, true)] {
+            tokio::select! {
+                written = &mut writing => panic!("{written:?}"),
+                () = until(part) => {}
+            }
+            assert_eq!(target.metrics.is_held("scripted", EVENTS.name), is_held);
+            assert!(!target.metrics.is_held("scripted", LAUNCH_REFER_EVENTS.name));
+        }
+        if is_stopped {
+            stop.cancel();
+        }
+        assert_eq!(writing.await.is_err(), is_stopped);
+        assert!(!target.metrics.is_held("scripted", EVENTS.name));
+    }
 }
 
 /// Lines of this thread at INFO and above.

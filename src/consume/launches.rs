@@ -9,14 +9,16 @@
 //!   arrived; until then the rows wait (tests
 //!   `no_launch_is_believed_only_once_launches_have_arrived` and
 //!   tests/it/contract/clickhouse_away.rs).
+//! - What a queue holds whose node is down is on its way (test
+//!   `only_a_queue_that_is_not_there_is_empty_without_a_reader`).
 //! - They wait for a queue that gets shorter for as long as that takes, and for one that does not
 //!   for [`PATIENCE`] (test `a_queue_that_nobody_drains_holds_accounts_for_a_while_only`).
 //! - With the loss of the broker the wait ends, and the messages come again.
 
-use super::deliver::{Stopped, Target};
+use super::deliver::{Stopped, Target, USUAL_WRITE};
 use super::handlers::referral;
 use super::worker::End;
-use crate::broker::{Session, depth};
+use crate::broker::{BrowseError, Depth, Session, depth};
 use crate::retry::LONGEST;
 use crate::sink::schema::{LAUNCH_REFER_EVENTS, Table};
 use crate::sink::{Launch, Row};
@@ -30,8 +32,9 @@ use tokio_util::sync::CancellationToken;
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
 
 /// How long a launch may be in some consumer's hands after its queue was empty and the sink was
-/// there: the longest wait between two tries, here or on another host, and the write.
-const IN_HAND: Duration = LONGEST.saturating_add(Duration::from_secs(5));
+/// there: the longest wait between two tries, here or on another host, and the write. One that
+/// takes longer counts as held, on the host that does it.
+const IN_HAND: Duration = LONGEST.saturating_add(USUAL_WRITE);
 
 /// A queue under steady traffic is empty at times; one without such a time for this long has a
 /// backlog.
@@ -61,9 +64,9 @@ impl Looks {
         }
     }
 
-    /// One look: how many messages wait, `None` when the broker did not say, and whether some launches
-    /// are held because the sink is away. Returns whether all launches published before [`IN_HAND`] ago are in their table,
-    /// as far as anyone can know.
+    /// One look: how many messages wait, `None` when the broker did not say, and whether some
+    /// launches are held because the sink or their queue's node is away. Returns whether all
+    /// launches published before [`IN_HAND`] ago are in their table, as far as anyone can know.
     fn see(&mut self, now: Instant, waiting: Option<u32>, are_held: bool) -> bool {
         if are_held {
             *self = Self::new(now);
@@ -96,15 +99,12 @@ pub(super) async fn watch(
 ) {
     let mut looks = Looks::new(Instant::now());
     while session.is_connected() {
-        let waiting = tokio::select! {
+        let (waiting, are_held) = tokio::select! {
             waiting = waiting(session, queues) => waiting,
             () = session.closed() => return,
         };
-        let has_arrived = looks.see(
-            Instant::now(),
-            waiting,
-            metrics.is_held(sink, LAUNCH_REFER_EVENTS.name),
-        );
+        let are_held = are_held || metrics.is_held(sink, LAUNCH_REFER_EVENTS.name);
+        let has_arrived = looks.see(Instant::now(), waiting, are_held);
         arrived.send_if_modified(|before| std::mem::replace(before, has_arrived) != has_arrived);
         tokio::select! {
             () = tokio::time::sleep(LOOK_PERIOD) => {}
@@ -113,23 +113,33 @@ pub(super) async fn watch(
     }
 }
 
-/// How many messages wait in the queues; `None` when the broker does not say for sure.
-async fn waiting(session: &Session, queues: &[String]) -> Option<u32> {
-    let mut sum = 0_u32;
+/// How many messages wait in the queues, `None` when the broker does not say for sure; and
+/// whether some are held, in a queue whose node is down.
+async fn waiting(session: &Session, queues: &[String]) -> (Option<u32>, bool) {
+    let (mut sum, mut are_held) = (Some(0_u32), false);
     for queue in queues {
-        match depth(session, queue).await {
-            // A busy broker says 0 and 0 of a queue that has messages.
-            Ok(Some(depth)) if depth.messages == 0 && depth.consumers == 0 => return None,
-            Ok(Some(depth)) => sum = sum.saturating_add(depth.messages),
-            // No launch can be in a queue that is not there.
-            Ok(None) => {}
-            Err(error) => {
-                tracing::debug!(queue, %error, "cannot look how many launches wait");
-                return None;
-            }
+        let (messages, is_away) = told(depth(session, queue).await);
+        sum = sum
+            .zip(messages)
+            .map(|(sum, more)| sum.saturating_add(more));
+        are_held |= is_away;
+    }
+    (sum, are_held)
+}
+
+/// What the broker says of one of them.
+fn told(answer: Result<Option<Depth>, BrowseError>) -> (Option<u32>, bool) {
+    match answer {
+        // A busy broker says 0 and 0 of a queue that has messages.
+        Ok(Some(depth)) if depth.messages == 0 && depth.consumers == 0 => (None, false),
+        Ok(Some(depth)) => (Some(depth.messages), false),
+        // No launch can be in a queue that is not there.
+        Ok(None) => (Some(0), false),
+        Err(error) => {
+            tracing::debug!(%error, "cannot look how many launches wait");
+            (None, error.is_away)
         }
     }
-    Some(sum)
 }
 
 /// The launch of each row's device, for as long as it takes to know.
@@ -254,6 +264,33 @@ mod tests {
             all(&looks(&mut seen, &mut now, IN_HAND, Some(0), false), false);
             all(&looks(&mut seen, &mut now, IN_HAND, Some(0), false), true);
         }
+    }
+
+    #[test]
+    fn only_a_queue_that_is_not_there_is_empty_without_a_reader() {
+        let of = |messages, consumers| {
+            Ok(Some(Depth {
+                messages,
+                consumers,
+            }))
+        };
+        let failed = |is_away| {
+            Err(BrowseError {
+                queue: "q".to_owned(),
+                reason: "r".to_owned(),
+                is_away,
+            })
+        };
+        assert_eq!(told(of(7, 0)), (Some(7), false));
+        assert_eq!(told(of(0, 1)), (Some(0), false));
+        assert_eq!(told(of(0, 0)), (None, false));
+        assert_eq!(told(Ok(None)), (Some(0), false));
+        assert_eq!(told(failed(false)), (None, false));
+        assert_eq!(
+            told(failed(true)),
+            (None, true),
+            "it comes back with its launches"
+        );
     }
 
     #[test]

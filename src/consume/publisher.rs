@@ -4,14 +4,16 @@
 //!
 //! # Invariants
 //! - Returns after the confirm, or after the dead-letter store has it (when no
-//!   queue takes it, and not because the queue's node is down), or with `Stopped`.
+//!   queue takes it, and not because the queue's node is down), or with `Stopped`. What another
+//!   queue is confirmed for does not count while the node of its own is down
+//!   (tests/it/closed_channels.rs, `what_is_for_a_queue_whose_node_is_down_waits_for_it`).
 //! - What keeps messages from the broker is said once for all that wait for it: its absence
 //!   by `Broker`, all else here.
 
 use super::deliver::Stopped;
 use crate::broker::{
-    Broker, DeclareMode, Message, Outcome, PublishOptions, Publisher, Queue, QueueType, Session,
-    Topology, Trouble, declare,
+    Broker, DeclareMode, Message, Outcome, PublishError, PublishOptions, Publisher, Queue,
+    QueueType, Session, Topology, Trouble, declare,
 };
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::event::envelope::{HOST_HEADER, INDEXES_HEADER, ROUTING_KEY_HEADER, SEQ_HEADER};
@@ -75,29 +77,27 @@ impl SafePublisher {
         let mut troubled: Option<Waiter> = None;
         // While the broker is away.
         let mut waiting = None;
+        let mut went_elsewhere = false;
         loop {
             let publisher = Box::pin(self.publisher(stop)).await?;
             drop(waiting.take());
             let began = Instant::now();
-            let outcome = match publisher.publish(message).await {
-                Ok(confirm) => confirm.await,
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Ok(Outcome::Confirmed) => {
-                    self.trouble.worked();
-                    return Ok(());
-                }
-                Ok(Outcome::Unroutable { .. }) if self.is_away(queue).await => {
+            let attempt = self.attempt(&publisher, (message, queue), &mut went_elsewhere);
+            match attempt.await {
+                Ok(None) => {
                     let reason = format!("the node of queue {queue:?} is down");
                     self.say(&mut troubled, way_out, &reason, began);
                 }
-                Ok(Outcome::Unroutable { text, .. }) => {
+                Ok(Some(Outcome::Confirmed)) => {
+                    self.trouble.worked();
+                    return Ok(());
+                }
+                Ok(Some(Outcome::Unroutable { text, .. })) => {
                     self.trouble.worked();
                     let reason = format!("{reason}; and its error queue is not there: {text}");
                     return self.set_aside(way_out, message, &reason, stop).await;
                 }
-                Ok(Outcome::Nacked) => {
+                Ok(Some(Outcome::Nacked)) => {
                     let reason = "it refused to store a message";
                     self.say(&mut troubled, way_out, reason, began);
                 }
@@ -120,6 +120,32 @@ impl SafePublisher {
                 () = stop.cancelled() => return Err(Stopped),
             }
         }
+    }
+
+    /// Publishes once; `None` where it did not come into its queue, whose node is down.
+    async fn attempt(
+        &self,
+        publisher: &Publisher,
+        (message, queue): (&Message, &str),
+        went_elsewhere: &mut bool,
+    ) -> Result<Option<Outcome>, PublishError> {
+        // Whoever else has it gets it once more, and not at each attempt.
+        if *went_elsewhere && self.is_away(queue).await {
+            return Ok(None);
+        }
+        let outcome = publisher.publish(message).await?.await?;
+        let may_lack_it = match &outcome {
+            // By the queue's own name it goes there or nowhere; by an exchange the broker confirms
+            // it for any other queue that takes it.
+            Outcome::Confirmed => !message.exchange.is_empty(),
+            Outcome::Unroutable { .. } => true,
+            Outcome::Nacked => false,
+        };
+        if may_lack_it && self.is_away(queue).await {
+            *went_elsewhere = matches!(outcome, Outcome::Confirmed);
+            return Ok(None);
+        }
+        Ok(Some(outcome))
     }
 
     /// Whether a queue is there, on a node that is not. What is not answered is no: the message

@@ -13,5 +13,5 @@ pub mod vitals;
 pub use metrics::Metrics;
 pub use news::{Absence, Board, News, Waiter};
 pub use sentry::FOLLOWS_PANIC;
-pub use sink_away::SinkAway;
+pub use sink_away::{SinkAway, TableHeld};
 pub use vitals::{Trouble, Vital};

@@ -24,15 +24,42 @@ impl Held {
     }
 }
 
+/// A table of a sink is waited for, until this is dropped.
+#[derive(Debug)]
+pub struct TableHeld {
+    metrics: Metrics,
+    place: Place,
+}
+
+impl Drop for TableHeld {
+    fn drop(&mut self) {
+        let mut held = self.metrics.held.lock();
+        if let Some(waiting) = held.get_mut(&self.place) {
+            *waiting = waiting.saturating_sub(1);
+            if *waiting == 0 {
+                held.remove(&self.place);
+            }
+        }
+    }
+}
+
 impl Metrics {
+    /// A table of a sink is waited for, though nobody knows yet that the sink is away.
+    #[must_use]
+    pub fn table_held(&self, sink: &str, table: &'static str) -> TableHeld {
+        let place = (sink.to_owned(), table);
+        *self.held.lock().entry(place.clone()).or_default() += 1;
+        TableHeld {
+            metrics: self.clone(),
+            place,
+        }
+    }
+
     /// A table of a sink is waited for, until the guard is dropped.
     #[must_use]
     pub fn sink_away(&self, sink: &str, table: &'static str) -> SinkAway {
-        let place = (sink.to_owned(), table);
-        *self.held.lock().entry(place.clone()).or_default() += 1;
         SinkAway {
-            metrics: self.clone(),
-            place,
+            table: self.table_held(sink, table),
             waiter: Some(self.at_sink(sink, |away| away.wait())),
         }
     }
@@ -47,8 +74,7 @@ impl Metrics {
 /// Somebody waits for a table of a sink.
 #[derive(Debug)]
 pub struct SinkAway {
-    metrics: Metrics,
-    place: Place,
+    table: TableHeld,
     /// Until it is dropped.
     waiter: Option<Waiter>,
 }
@@ -63,20 +89,15 @@ impl SinkAway {
 
     /// The sink answered.
     pub fn back(self) {
-        self.metrics.at_sink(&self.place.0, Absence::worked);
+        let TableHeld { metrics, place } = &self.table;
+        metrics.at_sink(&place.0, Absence::worked);
     }
 }
 
 impl Drop for SinkAway {
     fn drop(&mut self) {
         let waiter = self.waiter.take();
-        self.metrics.at_sink(&self.place.0, |_| drop(waiter));
-        let mut held = self.metrics.held.lock();
-        if let Some(waiting) = held.get_mut(&self.place) {
-            *waiting = waiting.saturating_sub(1);
-            if *waiting == 0 {
-                held.remove(&self.place);
-            }
-        }
+        let TableHeld { metrics, place } = &self.table;
+        metrics.at_sink(&place.0, |_| drop(waiter));
     }
 }

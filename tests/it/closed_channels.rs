@@ -305,10 +305,20 @@ async fn what_is_for_a_queue_whose_node_is_down_waits_for_it() {
         unbound.await.unwrap();
     }
 
-    // So does what a consumer refuses.
+    // So does what a consumer refuses, be there another queue that takes all refusals.
     let errors = "grpc_postgres_event_q_error";
     let (_connection, channel) = site.channel().await;
+    let (exchange, key) = ("grpc_event_error.dx", "error.grpc_postgres_event_q");
+    let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+    let bound = spying.queue_bind("spy_q".into(), exchange.into(), key.into(), options, none);
+    bound.await.unwrap();
     take_away(errors);
+    // And whoever looks into it is not told that nothing was refused.
+    let config = collector.dir.join("holdfast.toml");
+    let listed = holdfast(&format!("dlq ls --config {}", config.display()));
+    assert_eq!(listed.code, 1, "{listed:?}");
+    let down = format!("queue '{errors}' in vhost '/' is down or inaccessible");
+    assert!(listed.err.replace('\n', " ").contains(&down), "{listed:?}");
     let publishing = channel.basic_publish(
         "".into(),
         queue.into(),

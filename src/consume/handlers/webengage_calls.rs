@@ -3,12 +3,14 @@
 //! # Invariants
 //! - Values keep the sender's own words and digits; only keys that are null are left out
 //!   of `eventData` and `attributes`.
-//! - The idempotency key is the message's: the same at each attempt and redelivery.
+//! - The idempotency key is the event's, where the door has told it, and the message's else: the
+//!   same at each attempt and redelivery (test `an_event_that_came_twice_has_one_key`).
 
 use super::cells::{Cells, json};
 use super::fields::{Fields, UTC};
 use super::graphy::NO_EVENT_NAME;
 use super::{Input, NewRow};
+use crate::event::envelope::BODY_ID_HEADER;
 use crate::sink::schema::{GRAPHY_CALLS, Table, WEBENGAGE_EVENT_CALLS, WEBENGAGE_USER_CALLS};
 
 /// The account for brands.
@@ -72,6 +74,8 @@ fn call(
 
 /// What every call begins with.
 fn start(table: &'static Table, input: &Input<'_>) -> Cells {
+    // An event's: the sender may have missed our answer and sent it again.
+    let key = input.headers.get(BODY_ID_HEADER).cloned();
     // Users' own credentials are no business of a partner's.
     let headers = input
         .headers
@@ -81,7 +85,7 @@ fn start(table: &'static Table, input: &Input<'_>) -> Cells {
         .map(|(name, text)| ((*name).to_owned(), text.as_str().into()))
         .collect();
     Cells::new(table)
-        .put("idempotency_key", input.derived_id())
+        .put("idempotency_key", key.unwrap_or_else(|| input.derived_id()))
         .put(
             "headers",
             json(serde_json::Value::Object(headers).to_string()),
@@ -188,6 +192,23 @@ mod tests {
         row.json_has("body", r#""attributes":{"x":1.10}"#);
         row.has("headers", json(r#"{"x-bb-os":"android"}"#));
         row.has("idempotency_key", input.derived_id());
+    }
+
+    #[test]
+    fn an_event_that_came_twice_has_one_key() {
+        let text = r#"{"appType":"USER","userId":"u","eventName":"n"}"#;
+        let key = |message, told: Option<&str>| {
+            let mut input = body(text);
+            input.message_id = Some(message);
+            if let Some(told) = told {
+                input.headers.insert(BODY_ID_HEADER, told.to_owned());
+            }
+            let row = Named::of(&WEBENGAGE_EVENT_CALLS, event(&input).unwrap());
+            format!("{:?}", row.get("idempotency_key"))
+        };
+        assert_eq!(key("one", Some("body")), key("other", Some("body")));
+        assert_ne!(key("one", Some("body")), key("one", Some("another")));
+        assert_ne!(key("one", None), key("other", None), "nobody knows");
     }
 
     #[test]

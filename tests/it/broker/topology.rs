@@ -1,7 +1,7 @@
 //! Declaring: what exists is used as it is, what is missing or refused is named, and
 //! one object's trouble is not the others'.
 
-use super::nodes::{healthy, session};
+use super::nodes::{healthy, session, troubled};
 use super::{confirmed, make, plain_queue};
 use holdfast::broker::{
     Binding, Broker, ConsumeError, DeclareMode, Exchange, ExchangeKind, Message, Object, Options,
@@ -9,6 +9,7 @@ use holdfast::broker::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::block_in_place;
 
 fn exchange(name: &str, kind: ExchangeKind) -> Exchange {
     Exchange {
@@ -184,5 +185,53 @@ async fn what_is_not_answered_is_not_taken_for_missing() {
         .unwrap_err();
     assert!(error.reason.contains("no answer"), "{error}");
     assert!(error.object.contains("unanswered"), "{error}");
+    session.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_does_not_answer_is_away_and_the_others_are_declared() {
+    let node = troubled().await;
+    let session = session(&node).await;
+    let topology = |names: &[&str]| Topology {
+        exchanges: vec![],
+        queues: names
+            .iter()
+            .map(|name| Queue {
+                name: (*name).into(),
+                bindings: vec![],
+            })
+            .collect(),
+    };
+    let active = async |names: &[&str]| {
+        let topology = topology(names);
+        let declared = declare(&session, &topology, DeclareMode::Active, QueueType::Classic);
+        declared.await.unwrap()
+    };
+    assert_eq!(active(&["silent"]).await, vec![]);
+    // As a queue is whose node was killed, in RabbitMQ from 3.11 on: the broker asks a process
+    // that is not there any more, for a minute.
+    let name = "rabbit_misc:r(<<\"/\">>, queue, <<\"silent\">>)";
+    let eval = |expression: &str| block_in_place(|| node.rabbitmqctl(&["eval", expression]));
+    eval(&format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup({name}), \
+         mnesia:dirty_write(rabbit_queue, amqqueue:set_pid(Q, spawn(fun() -> ok end)))."
+    ));
+    let warnings = active(&["silent", "behind"]).await;
+    let told: Vec<_> = warnings
+        .iter()
+        .map(|w| (w.object.to_string(), w.trouble))
+        .collect();
+    assert_eq!(told.len(), 1, "{warnings:?}");
+    assert!(
+        told[0].0.contains("silent") && told[0].1 == Trouble::Away,
+        "{told:?}"
+    );
+    let behind = topology(&["behind"]);
+    let passive = declare(&session, &behind, DeclareMode::Passive, QueueType::Classic);
+    assert_eq!(passive.await.unwrap(), vec![], "it was made");
+    eval(&format!(
+        "[Q] = mnesia:dirty_read(rabbit_durable_queue, {name}), mnesia:dirty_write(rabbit_queue, Q)."
+    ));
+    assert_eq!(active(&["silent"]).await, vec![]);
     session.close().await;
 }
