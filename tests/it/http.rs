@@ -3,14 +3,9 @@
 
 use crate::support::collector::Collector;
 use crate::support::small_disk::{passed_in_network, run};
-use crate::support::{Scratch, eventually};
-use reqwest::{Client, Method, StatusCode};
+use crate::support::{Scratch, eventually, http_client};
+use reqwest::{Method, StatusCode};
 use std::time::Duration;
-
-fn client() -> Client {
-    drop(rustls::crypto::ring::default_provider().install_default());
-    Client::new()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_origin_may_call_and_every_answer_has_its_id() {
@@ -25,7 +20,7 @@ async fn any_origin_may_call_and_every_answer_has_its_id() {
         .iter()
         .flat_map(|path| methods.map(|method| (path, method)))
     {
-        let asked = client()
+        let asked = http_client()
             .request(Method::OPTIONS, url(path))
             .header("origin", origin)
             .header("access-control-request-method", method)
@@ -59,7 +54,7 @@ async fn any_origin_may_call_and_every_answer_has_its_id() {
         (Method::POST, "/events", StatusCode::BAD_REQUEST),
         (Method::POST, "/shopify/event/", StatusCode::BAD_REQUEST),
     ] {
-        let request = client()
+        let request = http_client()
             .request(method.clone(), url(path))
             .header("origin", origin)
             .header("x-bb-requestid", "mine");
@@ -100,7 +95,7 @@ async fn neither_bodies_nor_credentials_are_logged() {
             r#"{"header":{"deviceId":"person@mail.example"},"no":1}"#,
         ),
     ] {
-        let answer = client()
+        let answer = http_client()
             .post(format!("http://127.0.0.1:{}{path}", collector.http))
             .header("authorization", "Bearer hunter2")
             .header("cookie", "session=hunter2")
@@ -147,7 +142,7 @@ async fn the_heartbeat_is_switched_by_whom_the_configuration_lets() {
         collector.start().await;
         let put = async |host: &str, beat: bool| {
             let url = format!("http://{host}:{}/heartbeat/?beat={beat}", collector.http);
-            client().put(url).send().await.unwrap().status()
+            http_client().put(url).send().await.unwrap().status()
         };
         let switched = |beat: bool, from: &str| {
             let log = collector.log();
@@ -180,7 +175,7 @@ async fn the_heartbeat_is_switched_by_whom_the_configuration_lets() {
             ("Origin", "https://evil.example"),
         ] {
             let url = format!("http://127.0.0.1:{}/heartbeat/?beat=true", collector.http);
-            let put = client().put(url).header(name, value).send().await;
+            let put = http_client().put(url).header(name, value).send().await;
             assert_eq!(put.unwrap().status(), status, "{name}");
         }
         eventually("the log has it", limit, || async {

@@ -2,15 +2,14 @@
 //! without a broker and in their queues with one, and in lanes of their own.
 
 use crate::brokerless::sqlite3;
-use crate::support::Scratch;
 use crate::support::cli::holdfast;
 use crate::support::collector::Collector;
 use crate::support::load::{self, Progress};
 use crate::support::servers::{CLICKHOUSE_PASSWORD, CLICKHOUSE_USER, Kind, Server};
-use crate::support::{eventually, load_events, seed};
+use crate::support::{Scratch, eventually, http_client, load_events, seed};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Response, StatusCode};
 use ring::hmac;
 use std::time::{Duration, Instant};
 
@@ -32,11 +31,6 @@ secrets = ['key']
 client_secrets = ['app']
 ";
 
-fn client() -> Client {
-    drop(rustls::crypto::ring::default_provider().install_default());
-    Client::new()
-}
-
 async fn post(
     collector: &Collector,
     path: &str,
@@ -44,7 +38,7 @@ async fn post(
     body: impl Into<String>,
 ) -> Response {
     let url = format!("http://127.0.0.1:{}{path}", collector.http);
-    let request = client().post(url).body(body.into());
+    let request = http_client().post(url).body(body.into());
     let request = headers.iter().fold(request, |request, (name, value)| {
         request.header(*name, *value)
     });
@@ -236,7 +230,7 @@ async fn webhooks_are_refused_with_the_status_that_says_why() {
     }
     let chunked = reqwest::Body::wrap(http_body_util::Full::new(bytes::Bytes::from(large.clone())));
     let url = format!("http://127.0.0.1:{}/branch/event/", collector.http);
-    let request = client()
+    let request = http_client()
         .post(url)
         .header("x-webhook-secret", "old")
         .body(chunked);

@@ -8,6 +8,10 @@
 use super::encode::{Layout, full_name, identifier, literal};
 use crate::sink::schema::{Column, ColumnType, Partition, Table};
 
+/// Has the server answer an insert when its disk has the rows, and not its memory alone, which is
+/// gone with the machine: the events are deleted from the log then.
+pub(super) const DURABLE: &str = "fsync_after_insert = 1, fsync_part_directory = 1";
+
 pub(super) fn create_database(database: &str) -> String {
     format!("CREATE DATABASE IF NOT EXISTS {}", identifier(database))
 }
@@ -28,7 +32,7 @@ pub(super) fn create_table(database: &str, table: &Table, native_json: bool) -> 
     let version = version.map_or_else(String::new, |column| format!("({column})"));
     format!(
         "CREATE TABLE IF NOT EXISTS {} (\n{}\n)\nENGINE = ReplacingMergeTree{version}\n{partition}ORDER BY ({})\n\
-         SETTINGS index_granularity = 8192\nCOMMENT {}",
+         SETTINGS index_granularity = 8192, {DURABLE}\nCOMMENT {}",
         full_name(database, table),
         columns.join(",\n"),
         order.join(", "),
@@ -121,7 +125,7 @@ mod tests {
             sql.contains(
                 "ENGINE = ReplacingMergeTree\nPARTITION BY toYYYYMM(`event_timestamp`)\n\
                  ORDER BY (`event_name`, `event_timestamp`, `event_id`)\n\
-                 SETTINGS index_granularity = 8192\n"
+                 SETTINGS index_granularity = 8192, fsync_after_insert = 1, fsync_part_directory = 1\n"
             ),
             "{sql}"
         );

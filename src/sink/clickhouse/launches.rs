@@ -3,6 +3,8 @@
 //!
 //! # Invariants
 //! - The first by id wins, whatever order the server answers in; empty ids match nothing.
+//! - The answer has no more rows than there were ids in the question (test
+//!   `ids_that_many_share_are_looked_up_all_the_same` in tests/it/sinks).
 //! - Without FINAL, so that tables of any engine can be read: equal launches have equal
 //!   ids, and either will do.
 //! - An id of any length is asked for: ids are foreign, and one that the server never answered
@@ -50,25 +52,26 @@ fn fitting(devices: &[Device]) -> usize {
 }
 
 fn query(database: &str, devices: &[Device]) -> Option<String> {
-    let any = |column: &str, of: fn(&Device) -> &String| {
+    // One by one: of the pairs that an id is in there may be as many as there are launches.
+    let first_of = |column: &str, of: fn(&Device) -> &String| {
         let ids = devices.iter().map(of).filter(|id| !id.is_empty());
         let ids: Vec<_> = ids.map(|id| literal(id)).collect();
-        (!ids.is_empty()).then(|| format!("{column} IN ({})", ids.join(", ")))
+        (!ids.is_empty()).then(|| {
+            format!(
+                "SELECT device_id, bb_device_id, \
+                 toUnixTimestamp64Milli(toDateTime64(event_timestamp, 3)), referral_identifier, \
+                 dynamic_link, ifNull(deep_link, ''), isNull(deep_link), id \
+                 FROM `{}`.`launch_refer_events` WHERE {column} IN ({}) \
+                 ORDER BY id LIMIT 1 BY {column}",
+                database.replace('`', "``"),
+                ids.join(", ")
+            )
+        })
     };
-    let by_device = any("device_id", |device| &device.device_id);
-    let by_bb_device = any("bb_device_id", |device| &device.bb_device_id);
-    let conditions: Vec<_> = [by_device, by_bb_device].into_iter().flatten().collect();
-    if conditions.is_empty() {
-        return None;
-    }
-    Some(format!(
-        "SELECT device_id, bb_device_id, \
-         toUnixTimestamp64Milli(toDateTime64(event_timestamp, 3)), referral_identifier, \
-         dynamic_link, ifNull(deep_link, ''), isNull(deep_link), id \
-         FROM `{}`.`launch_refer_events` WHERE {} ORDER BY id LIMIT 1 BY device_id, bb_device_id",
-        database.replace('`', "``"),
-        conditions.join(" OR ")
-    ))
+    let by_device = first_of("device_id", |device| &device.device_id);
+    let by_bb_device = first_of("bb_device_id", |device| &device.bb_device_id);
+    let parts: Vec<_> = [by_device, by_bb_device].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(" UNION ALL "))
 }
 
 pub(super) fn first(rows: &[Vec<String>], device: &Device) -> Option<Launch> {
@@ -114,7 +117,13 @@ mod tests {
         assert_eq!(query("d", &[device("", "")]), None);
         let sql = query("d", &[device("a'b", ""), device("", "7")]).unwrap();
         assert!(
-            sql.contains(r"device_id IN ('a\'b') OR bb_device_id IN ('7')"),
+            sql.contains(
+                r"WHERE device_id IN ('a\'b') ORDER BY id LIMIT 1 BY device_id UNION ALL "
+            ),
+            "{sql}"
+        );
+        assert!(
+            sql.ends_with(" WHERE bb_device_id IN ('7') ORDER BY id LIMIT 1 BY bb_device_id"),
             "{sql}"
         );
         let row = |cells: [&str; 8]| cells.map(str::to_owned).to_vec();

@@ -61,6 +61,15 @@ const SETTINGS: &[(&str, &str)] = &[
     ("input_format_parallel_parsing", "0"),
 ];
 
+/// Sent with every insert when the server knows them.
+const SETTINGS_IF_KNOWN: &[(&str, &str)] = &[
+    // Of a table that is distributed, it answers once the shards have the rows: otherwise once
+    // they are in a spool of its own, which may be lost with its disk. The second is the name
+    // until 23.10.
+    ("distributed_foreground_insert", "1"),
+    ("insert_distributed_sync", "1"),
+];
+
 /// Sent where the server parses JSON: rows, or the text of JSON columns.
 const SETTINGS_OF_JSON: &[(&str, &str)] = &[
     // Takes ISO times for both DateTime and DateTime64.
@@ -180,7 +189,12 @@ impl Server {
 
     /// Reads what a table looks like; without columns it does not exist.
     pub(super) async fn layout(&self, database: &str, table: &Table) -> Result<Layout, Error> {
-        let settings: Vec<_> = [SETTINGS_OF_JSON_IF_KNOWN, SETTINGS_OF_BINARY_IF_KNOWN]
+        let if_known = [
+            SETTINGS_IF_KNOWN,
+            SETTINGS_OF_JSON_IF_KNOWN,
+            SETTINGS_OF_BINARY_IF_KNOWN,
+        ];
+        let settings: Vec<_> = if_known
             .into_iter()
             .flatten()
             .map(|(name, _)| *name)
@@ -252,6 +266,7 @@ fn settings<'a>(
     };
     let only = |is: bool, settings: &'static [(&str, &str)]| if is { settings } else { &[] };
     let if_known = [
+        SETTINGS_IF_KNOWN,
         only(json, SETTINGS_OF_JSON_IF_KNOWN),
         only(binary, SETTINGS_OF_BINARY_IF_KNOWN),
     ];

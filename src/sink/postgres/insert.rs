@@ -7,7 +7,8 @@
 //!   has a version, a row of a later one takes the place of the earlier (test
 //!   `postgres_keeps_the_last_version_of_a_row`).
 //! - Where the table has no key, rows that are there are left out. Two writers at the same moment
-//!   do not see each other's.
+//!   do not see each other's. No day is read that no row is near to (test
+//!   `postgres_reads_no_days_between_those_of_a_batch`).
 //!   Tests: `tests` below, `postgres_*` in tests/it/sinks.
 
 use chrono::NaiveDateTime;
@@ -17,10 +18,13 @@ use sqlx::query::Query;
 
 use crate::sink::convert::{Place, quoted, quoted_list};
 use crate::sink::schema::{Column, ColumnType, Partition, Table};
-use crate::sink::{Batch, WriteError};
+use crate::sink::{Batch, Row, Value, WriteError};
 
 /// Years that chrono and Postgres can both hold (Postgres: 4713 BC to 294276 AD).
 const YEARS: std::ops::RangeInclusive<i32> = -4712..=262_142;
+
+/// Days are UTC's, as those of partitions are.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// One column of a batch.
 pub(super) enum Array<'a> {
@@ -83,6 +87,34 @@ fn array<'a>(batch: &'a Batch, index: usize, column: &Column) -> Result<Array<'a
                 .collect::<Result<_, _>>()?,
         ),
     })
+}
+
+/// The batch of a table without a key, in parts of neighbouring days; none where it is one. What is
+/// there already is looked for between the first and the last time of a statement's rows: for one
+/// late event all days since then would be read, for longer than a statement may take.
+pub(super) fn parts(batch: &Batch) -> Vec<Batch> {
+    let Partition::ByTime(column) = batch.table.partition else {
+        return Vec::new();
+    };
+    let Some(at) = batch.table.columns.iter().position(|c| c.name == column) else {
+        return Vec::new();
+    };
+    let day = |row: &Row| match row.values[at] {
+        Value::TimeMs(ms) => ms.div_euclid(DAY_MS),
+        _ => i64::MIN / DAY_MS,
+    };
+    let mut rows = batch.rows.to_vec();
+    // Of equal rows the first is still the first.
+    rows.sort_by_key(day);
+    let parts: Vec<_> = rows.chunk_by(|a, b| day(b) - day(a) <= 1).collect();
+    if parts.len() == 1 {
+        return Vec::new();
+    }
+    let part = |rows: &[Row]| Batch {
+        rows: rows.into(),
+        ..batch.clone()
+    };
+    parts.into_iter().map(part).collect()
 }
 
 /// The insert whose parameters are the batch's [`arrays`], in their order, for a table that has
@@ -244,6 +276,47 @@ mod tests {
              AND o.\"t\" BETWEEN (SELECT min(m) FROM UNNEST($3::timestamp[]) AS m) \
              AND (SELECT max(m) FROM UNNEST($3::timestamp[]) AS m)) \
              ORDER BY u.\"a\", u.\"n\", u.\"t\", u.\"#\" ON CONFLICT DO NOTHING"
+        );
+    }
+
+    #[test]
+    fn parts_are_of_neighbouring_days() {
+        static DAILY: Table = Table {
+            partition: Partition::ByTime("t"),
+            ..T
+        };
+        let row = |day: i64, name: &str| Row {
+            values: vec![
+                Value::Text(name.into()),
+                Value::UInt(0),
+                Value::TimeMs(day * DAY_MS + 5),
+                Value::Json("{}".into()),
+            ],
+        };
+        let parted = |table, days: &[i64]| {
+            let rows = days.iter().map(|day| row(*day, "a"));
+            let batch = Batch {
+                table,
+                namespace: Some("n".into()),
+                rows: rows.collect(),
+                token: "token".into(),
+            };
+            let parts = parts(&batch).into_iter();
+            let day = |row: &Row| match row.values[2] {
+                Value::TimeMs(ms) => ms.div_euclid(DAY_MS),
+                _ => panic!("no time"),
+            };
+            let days = |part: Batch| {
+                assert_eq!(part.namespace, batch.namespace);
+                part.rows.iter().map(day).collect::<Vec<_>>()
+            };
+            parts.map(days).collect::<Vec<_>>()
+        };
+        assert!(parted(&T, &[1, 100]).is_empty(), "it has no days");
+        assert!(parted(&DAILY, &[101, 100, 102, 100]).is_empty());
+        assert_eq!(
+            parted(&DAILY, &[100, -1, 101, 60, 100, -2]),
+            [vec![-2, -1], vec![60], vec![100, 100, 101]]
         );
     }
 

@@ -23,9 +23,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use chrono::Utc;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
+use self::insert::Array;
 use self::keys::Keys;
 use self::tables::Warned;
 use super::convert::{check_shape, unavailable};
@@ -38,8 +39,9 @@ use crate::trust::TrustFiles;
 /// pool knocks at a closed port again and again until then.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bound on the insert: a thousand rows take tens of milliseconds, so a server that
-/// has not answered by then is hanging.
+/// Bound on one question to the server, an insert as well: a thousand rows take tens of
+/// milliseconds, so a server that has not answered by then is hanging. A batch is one insert, and
+/// without a key one for each of its days that are no neighbours.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The server gives up on its own before we do, so that it does not go on writing
@@ -206,23 +208,32 @@ impl Sink for Postgres {
             .await
             .map_err(|e| unavailable(&verdict::text(&e)))?;
         let insert = async {
-            let keys = &self.keys;
-            let has_key = keys.has_key(&mut connection, schema, batch.table).await?;
-            let statement = AssertSqlSafe(insert::statement(schema, batch.table, has_key));
-            let query = sqlx::query(statement);
-            let query = arrays
-                .into_iter()
-                .fold(query, |query, array| array.bind(query));
-            query.execute(&mut *connection).await
+            let has_key = self.keys.has_key(&mut connection, schema, batch.table);
+            let has_key = in_time(has_key).await?;
+            let statement = insert::statement(schema, batch.table, has_key);
+            let parts = match has_key {
+                true => Vec::new(),
+                false => insert::parts(batch),
+            };
+            if parts.is_empty() {
+                return execute(&mut connection, &statement, arrays).await;
+            }
+            // One by one: what is there after a failure is left out the next time.
+            for part in &parts {
+                let arrays = insert::arrays(part).map_err(Failed::Rows)?;
+                execute(&mut connection, &statement, arrays).await?;
+            }
+            Ok(())
         };
-        let inserted = tokio::time::timeout(WRITE_TIMEOUT, insert).await;
-        if !matches!(inserted, Ok(Ok(_))) {
+        let inserted = insert.await;
+        if inserted.is_err() {
             self.keys.forget();
         }
         match inserted {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(verdict::of(&error)),
-            Err(_) => {
+            Ok(()) => Ok(()),
+            Err(Failed::Rows(error)) => Err(error),
+            Err(Failed::Server(error)) => Err(verdict::of(&error, batch.table)),
+            Err(Failed::Silent) => {
                 // Its answer is still to come, if ever: it is of no more use.
                 connection.close_on_drop();
                 Err(unavailable(&format!(
@@ -272,6 +283,34 @@ impl Sink for Postgres {
             pool.close().await;
         }
     }
+}
+
+/// Why a batch is not there.
+enum Failed {
+    /// Its rows cannot be sent.
+    Rows(WriteError),
+    Server(sqlx::Error),
+    /// Nothing was answered in time.
+    Silent,
+}
+
+async fn in_time<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Failed> {
+    match tokio::time::timeout(WRITE_TIMEOUT, asked).await {
+        Ok(answer) => answer.map_err(Failed::Server),
+        Err(_) => Err(Failed::Silent),
+    }
+}
+
+async fn execute(
+    connection: &mut PgConnection,
+    statement: &str,
+    arrays: Vec<Array<'_>>,
+) -> Result<(), Failed> {
+    let query = sqlx::query(AssertSqlSafe(statement.to_owned()));
+    let query = arrays
+        .into_iter()
+        .fold(query, |query, array| array.bind(query));
+    in_time(query.execute(connection)).await.map(drop)
 }
 
 /// The files, and a mode that needs them: with `prefer`, the default, a server that is asked for

@@ -4,7 +4,7 @@
 use super::LIMIT;
 use crate::support::collector::Collector;
 use crate::support::raw::dispatch;
-use crate::support::{Scratch, eventually};
+use crate::support::{Scratch, eventually, http_client};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::future::join_all;
 use holdfast::event::proto::{Events, Header};
@@ -177,10 +177,10 @@ async fn what_is_no_message_is_counted_once() {
         "3"
     );
     assert_eq!(counted("grpc", "malformed"), 4.0);
-    drop(rustls::crypto::ring::default_provider().install_default());
+    let client = http_client();
     let url = format!("http://127.0.0.1:{}/events", collector.http);
     let posted = async |encoding: &str, body: &'static str| {
-        let request = reqwest::Client::new().post(&url).body(body);
+        let request = client.post(&url).body(body);
         let request = request.header("content-encoding", encoding);
         request.send().await.unwrap().status().as_u16()
     };

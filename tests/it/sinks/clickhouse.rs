@@ -54,6 +54,10 @@ impl<'a> ClickHouseTest<'a> {
         }
     }
 
+    pub fn server(&self) -> &Server {
+        self.server
+    }
+
     /// What the sink was made with.
     pub fn options(&self) -> Options {
         options(self.server, self.database)

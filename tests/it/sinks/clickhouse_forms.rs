@@ -6,6 +6,7 @@ use super::clickhouse::options;
 use super::refused;
 use super::rows::batch;
 use super::tap::Tap;
+use crate::support::http_client;
 use crate::support::judge::query_clickhouse;
 use crate::support::servers::{Kind, Server};
 use crate::support::shared::Shared;
@@ -260,6 +261,15 @@ impl Tapped {
     /// The forms of the inserts since the last call.
     fn forms(&self) -> Vec<&'static str> {
         let turns = self.0.turns().into_iter();
+        let inserts = |turn: &String| turn.contains("insert_deduplication_token");
+        let turns = turns.inspect(move |turn| {
+            // Rows are where they belong when the server answers.
+            let mut settings = ["async_insert=0", "distributed_foreground_insert=1"].iter();
+            assert!(
+                !inserts(turn) || settings.all(|s| turn.contains(s)),
+                "{turn}"
+            );
+        });
         let form = |turn: String| [BINARY, JSON].into_iter().find(|form| turn.contains(form));
         turns.filter_map(form).collect()
     }
@@ -429,8 +439,7 @@ async fn clickhouse_that_takes_no_binary_rows_gets_json() {
     let tapped = Tapped::new(server).await;
     let sink = tapped.sink(server, "json_alone");
     make(server, "json_alone", "String").await;
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let client = reqwest::Client::new();
+    let client = http_client();
     let fault = async |mode: &str| {
         let url = format!(
             "{}/__fault?mode={mode}&only=insert&count=1",

@@ -205,6 +205,14 @@ async fn postgres_waits_for_what_is_not_the_rows_fault() {
     assert_eq!(error.constraint(), None, "{error:?}");
     pg.sink.create_missing(&[&KINDS]).await.unwrap();
     pg.sink.write(&rows).await.unwrap();
+    // A column that is not ours, for which no row has anything.
+    pg.execute("ALTER TABLE {s}.kinds ADD more text NOT NULL DEFAULT 'x'")
+        .await;
+    pg.execute("ALTER TABLE {s}.kinds ALTER more DROP DEFAULT")
+        .await;
+    let reason = unavailable(pg.sink.write(&one("b")).await);
+    assert!(reason.contains("23502"), "{reason}");
+    pg.execute("ALTER TABLE {s}.kinds DROP more").await;
     // A column of another type: the table's fault.
     pg.execute("ALTER TABLE {s}.kinds ALTER i TYPE date USING NULL")
         .await;

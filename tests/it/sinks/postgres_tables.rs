@@ -4,9 +4,11 @@
 use super::postgres::PostgresTest;
 use super::rows::{KINDS, OLD_KINDS, events, extremes};
 use super::unavailable;
+use crate::support::eventually;
 use futures::future::join_all;
 use holdfast::sink::schema::{ERROR_EVENTS, EVENT_TABLES, EVENTS};
-use holdfast::sink::{Batch, Sink};
+use holdfast::sink::{Batch, Sink, Value};
+use std::time::Duration;
 
 /// Partitions of the table `events`.
 const PARTS: &str = "pg_inherits WHERE inhparent = '{s}.events'::regclass";
@@ -19,6 +21,9 @@ const FIELD_COLUMNS: &str = "(event_id varchar(55) NOT NULL, event_name varchar(
      app_language varchar(20), app_version varchar(20), app_version_code varchar(20), current_url varchar, \
      merchant_id varchar(20), utm_referrer varchar, utm_platform varchar(50), utm_source varchar(80), \
      utm_medium varchar(80), utm_campaign varchar(80), event_params jsonb)";
+
+/// How long the server's counts may take to show.
+const PROMPT: Duration = Duration::from_secs(20);
 
 /// Nine days and the default.
 const ALL_PARTS: i64 = 10;
@@ -94,6 +99,56 @@ async fn postgres_makes_do_with_the_fields_tables() {
     let default = pg.count("{s}.mine").await;
     assert_eq!(default, 11, "today stays in the default");
     pg.sink.maintain().await.unwrap();
+}
+
+#[tokio::test]
+async fn postgres_reads_no_days_between_those_of_a_batch() {
+    const DAYS: i64 = 5;
+    let pg = PostgresTest::start("keyless_days").await;
+    pg.execute("CREATE SCHEMA {s}").await;
+    pg.execute(&format!(
+        "CREATE TABLE {{s}}.events {FIELD_COLUMNS} PARTITION BY RANGE (event_timestamp)"
+    ))
+    .await;
+    pg.sink.create_missing(&[&EVENTS]).await.unwrap();
+    // A batch of today with one event of a clock that is days ahead.
+    let mut batch = events(10, &EVENTS);
+    let mut rows = batch.rows.to_vec();
+    let at = EVENTS
+        .columns
+        .iter()
+        .position(|c| c.name == "event_timestamp");
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    for (n, row) in rows.iter_mut().enumerate() {
+        let day = if n == 3 { DAYS } else { 0 };
+        row.values[at.unwrap()] = Value::TimeMs(now + day * 86_400_000);
+    }
+    batch.rows = rows.into();
+    let sink = pg.another_sink();
+    for _ in 0..2 {
+        sink.write(&batch).await.unwrap();
+    }
+    // The server counts for a session when that ends.
+    sink.close().await;
+    let scans = async |day: i64| -> i64 {
+        let sql = format!(
+            "SELECT coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0)::bigint FROM pg_stat_user_tables \
+             WHERE schemaname = 'keyless_days' AND relname = 'events_' || \
+             to_char(now() AT TIME ZONE 'UTC' + interval '{day} days', 'YYYYMMDD')"
+        );
+        let sql = sqlx::query_scalar(pg.sql(&sql));
+        sql.fetch_one(&pg.pool).await.unwrap()
+    };
+    // As often as a day was read that is near to none of them: when it was made, if ever.
+    let before = scans(DAYS + 2).await;
+    eventually("the days of the rows were read", PROMPT, || async {
+        scans(0).await >= before + 2 && scans(DAYS).await >= before + 2
+    })
+    .await;
+    for day in 2..DAYS - 1 {
+        assert_eq!(scans(day).await, before, "in {day} days");
+    }
+    assert_eq!(pg.count("{s}.events").await, 10);
 }
 
 #[tokio::test]

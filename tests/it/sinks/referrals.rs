@@ -1,11 +1,13 @@
 //! The referral consumers on a real ClickHouse: launches written by their handler are
 //! found by device, and by no empty id.
 
-use super::clickhouse::ClickHouseTest;
+use super::clickhouse::{self, ClickHouseTest};
+use super::tap::Tap;
 use crate::support::Scratch;
 use crate::support::servers::{Kind, Server};
 use holdfast::config::Handler;
 use holdfast::consume::handlers::{self, Context, Input, referral};
+use holdfast::sink::clickhouse::{ClickHouse, Options};
 use holdfast::sink::schema::{LAUNCH_REFER_EVENTS, SIGNUP_REFERRAL_EVENTS, Table};
 use holdfast::sink::{Batch, Device, Launch, Row, Sink as _};
 
@@ -132,6 +134,49 @@ async fn long_device_ids_stop_nothing() {
         [referral(&found[0]), referral(&found[1])],
         ["of the longest", "of the one behind"]
     );
+}
+
+/// An id that many devices have, such as that of nobody, is in as many pairs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ids_that_many_share_are_looked_up_all_the_same() {
+    let ch = clickhouse::start("referrals_shared").await;
+    ch.sink
+        .create_missing(&[&LAUNCH_REFER_EVENTS])
+        .await
+        .unwrap();
+    let nobody = "00000000-0000-0000-0000-000000000000";
+    let rows = (0..10_000).map(|n| {
+        let (id, own) = (format!("l{n:05}"), format!("own {n}"));
+        launch(&id, nobody, &own, &format!("of {n}"))
+    });
+    ch.sink
+        .write(&batch(&LAUNCH_REFER_EVENTS, rows.collect()))
+        .await
+        .unwrap();
+    let tap = Tap::new(ch.server()).await;
+    let through = ClickHouse::new(Options {
+        url: format!("http://127.0.0.1:{}", tap.port),
+        ..ch.options()
+    })
+    .unwrap();
+    let device = |device_id: &str, own: &str| Device {
+        device_id: device_id.to_owned(),
+        bb_device_id: own.to_owned(),
+    };
+    let devices = [
+        device(nobody, ""),
+        device("", "own 7"),
+        device(nobody, "own 7"),
+    ];
+    let found = through.launches(None, &devices).await.unwrap();
+    let found: Vec<_> = found
+        .into_iter()
+        .flatten()
+        .map(|launch| launch.referral_identifier)
+        .collect();
+    assert_eq!(found, ["of 0", "of 7", "of 0"]);
+    let answered = tap.answered_bytes();
+    assert!(answered < 16 << 10, "{answered} bytes");
 }
 
 async fn ch_launches_fails(server: &Server, devices: &[Device]) -> bool {

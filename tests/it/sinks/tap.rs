@@ -2,6 +2,7 @@
 //! A turn ends with the server's answer, so that turns are round trips.
 
 use crate::support::servers::Server;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -9,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub struct Tap {
     pub port: u16,
     turns: Arc<Mutex<Vec<String>>>,
+    answered: Arc<AtomicUsize>,
 }
 
 impl Tap {
@@ -17,14 +19,25 @@ impl Tap {
         let port = listener.local_addr().unwrap().port();
         let turns: Arc<Mutex<Vec<String>>> = Arc::default();
         let (to, notes) = (server.port, Arc::clone(&turns));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&answered);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
-                let notes = Arc::clone(&notes);
+                let notes = (Arc::clone(&notes), Arc::clone(&counted));
                 tokio::spawn(pass(client, server, notes));
             }
         });
-        Self { port, turns }
+        Self {
+            port,
+            turns,
+            answered,
+        }
+    }
+
+    /// Bytes that the server has sent.
+    pub fn answered_bytes(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// How the turns since the last call began.
@@ -33,7 +46,9 @@ impl Tap {
     }
 }
 
-async fn pass(mut client: TcpStream, mut server: TcpStream, turns: Arc<Mutex<Vec<String>>>) {
+type Notes = (Arc<Mutex<Vec<String>>>, Arc<AtomicUsize>);
+
+async fn pass(mut client: TcpStream, mut server: TcpStream, (turns, counted): Notes) {
     let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut is_answered = true;
     loop {
@@ -50,6 +65,7 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, turns: Arc<Mutex<Vec
             count = server.read(&mut answered) => {
                 let bytes = &answered[..count.unwrap_or(0)];
                 is_answered = true;
+                counted.fetch_add(bytes.len(), Ordering::Relaxed);
                 (!bytes.is_empty()).then_some(client.write_all(bytes).await)
             }
         };
