@@ -1,6 +1,7 @@
 //! What can go wrong, one enum for each operation; each says whether the caller
 //! may try again.
 
+use super::store::StoreError;
 use crate::event::identity::Seq;
 use std::io;
 use std::path::PathBuf;
@@ -81,6 +82,16 @@ pub enum OpenError {
         /// What the store or the system said.
         reason: String,
     },
+}
+
+impl OpenError {
+    /// Of a generation, of which this was tried.
+    pub(super) fn of(what: &'static str) -> impl Fn(StoreError) -> Self {
+        move |error| Self::Generation {
+            what,
+            reason: error.to_string(),
+        }
+    }
 }
 
 /// Why a read failed. The reader stays where it was; trying again is allowed.

@@ -17,6 +17,7 @@
 
 use super::aside;
 use super::block::Salt;
+use super::doomed::{doomed_in, remove_files};
 use super::durable_file::{create_dir, dir_bytes, sync_dir};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
@@ -412,11 +413,14 @@ impl Generation {
     }
 
     /// Deletes the directory: first its name (one atomic step), then its files. One in
-    /// quarantine stays.
-    pub(super) fn delete(&self, generations: &Path) -> io::Result<()> {
+    /// quarantine stays. What is left of its files is rubbish that nobody looks for: it is removed
+    /// later (`doomed`), and holds up nothing.
+    ///
+    /// Why some are left.
+    pub(super) fn delete(&self, generations: &Path) -> io::Result<Option<io::Error>> {
         let mut state = self.state();
         if state.quarantined {
-            return Ok(());
+            return Ok(None);
         }
         let doomed = doomed_in(generations, self.number());
         if !state.deleted {
@@ -425,16 +429,8 @@ impl Generation {
         }
         // From here on a failure is tried again where it was.
         sync_dir(generations)?;
-        match fs::remove_dir_all(&doomed) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
+        Ok(remove_files(&doomed).err())
     }
-}
-
-/// The name of a generation whose files are going; a start removes what is left of it.
-pub(super) fn doomed_in(generations: &Path, number: u64) -> PathBuf {
-    generations.join(format!("deleted-{number:012}"))
 }
 
 /// The losses that a manifest records.

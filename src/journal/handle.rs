@@ -28,7 +28,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -153,12 +153,8 @@ impl Journal {
             receipts_end: start::receipts_end(&receipts_dir),
             is_new_host,
         };
-        let found = recover(&generations_dir, &quarantine_dir, &known).map_err(|error| {
-            OpenError::Generation {
-                what: "recover",
-                reason: error.to_string(),
-            }
-        })?;
+        let found =
+            recover(&generations_dir, &quarantine_dir, &known).map_err(OpenError::of("recover"))?;
         let shared = Arc::new(Shared {
             generations_dir,
             quarantine_dir,
@@ -180,6 +176,7 @@ impl Journal {
             board: Board::default(),
             without_receipt: AtomicU64::new(u64::MAX),
             unreadable: Mutex::default(),
+            has_rubbish: AtomicBool::new(true),
             untold: Mutex::default(),
         });
         for loss in &found.losses {
@@ -195,10 +192,7 @@ impl Journal {
             found.next_seq,
             make_store,
         )
-        .map_err(|error| OpenError::Generation {
-            what: "create",
-            reason: error.to_string(),
-        })?;
+        .map_err(OpenError::of("create"))?;
         if writer.is_active() {
             start::remove_empty(&found.empty);
         }

@@ -107,6 +107,7 @@ mod cursor;
 mod cursor_info;
 mod data_lock;
 mod directory;
+mod doomed;
 mod durable_file;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -135,6 +135,10 @@ impl Walk {
             let Some(place) = &mut self.at else { break };
             // A new generation may begin later than the one before it ended.
             next = next.max(place.generation.base());
+            if next >= end {
+                // What it holds became durable meanwhile, and is for the next call.
+                break;
+            }
             if place.contents.block() < place.generation.blocks() {
                 let number = place.generation.number();
                 for record in place.contents.next().map_err(|e| failed(number, &e))? {

@@ -8,6 +8,11 @@
 //!   is gone by the one after it (`a_generation_that_is_gone_is_told_by_the_empty_one_after_it`),
 //!   or, where none is after it, by the events of a way out that had passed it (test
 //!   `what_is_missing_behind_the_end_is_told_by_who_had_passed_it`).
+//! - Bytes that cannot be read for a moment are waited for, and what cannot be read is no
+//!   generation without records (tests `what_a_start_cannot_read_for_a_moment_is_not_lost`,
+//!   `what_no_start_can_read_is_kept_as_evidence`).
+//! - What is left of deleted generations keeps nothing from starting (test
+//!   `rubbish_that_stays_keeps_nothing_from_starting`).
 //! - Sealed generations are taken by their manifest, unopened; only those that were
 //!   not sealed are looked through, so that the time of a start does not depend on
 //!   the backlog.
@@ -18,6 +23,7 @@
 //!   `a_drained_host_never_begins_anew_whatever_becomes_of_its_cursors`).
 
 use super::aside;
+use super::doomed::remove_half_deleted;
 use super::durable_file::sync_dir;
 use super::generation::{Generation, losses_of};
 use super::high_water::{self, HighWater};
@@ -146,7 +152,11 @@ pub(super) fn recover(
     quarantine: &Path,
     known: &Known<'_>,
 ) -> Result<Recovered, StoreError> {
-    remove_half_deleted(generations)?;
+    for parent in [generations, quarantine] {
+        if let Some(error) = remove_half_deleted(parent)? {
+            tracing::warn!(directory = %parent.display(), %error, "files of a deleted generation stay");
+        }
+    }
     let mut recovered = Recovered {
         generations: Vec::new(),
         empty: Vec::new(),
@@ -287,13 +297,13 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
     };
     make_durable(&dir)?;
     let expected = claimed.as_ref().map_or(0, |manifest| manifest.blocks);
-    let blocks = Arc::new(survey::open_blocks(&dir, &header.salt, expected)?);
+    let blocks = Arc::new(survey::readable_blocks(&dir, &header.salt, expected)?);
     let manifest = survey::survey(&blocks, &header, claimed.as_ref(), Tail::Take)?.manifest;
     if manifest.end == header.base {
         if quarantined {
             return Ok(unknown_if(was_damaged));
         }
-        if was_damaged {
+        if was_damaged || blocks.is_unreadable() {
             set_aside(&dir, quarantine)?;
             return Ok(Taken::Unknown(true));
         }
@@ -403,16 +413,6 @@ pub(super) fn accepted_after(manifest: &Manifest) -> Tally {
     let mut accepted = manifest.header.accepted_before.clone();
     accepted.merge(&manifest.events);
     accepted
-}
-
-fn remove_half_deleted(generations: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(generations)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("deleted-") {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// More generations than a host ever makes: a directory with a higher number is none of

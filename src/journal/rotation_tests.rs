@@ -115,6 +115,42 @@ async fn a_full_disk_ends_the_generation_and_acceptance_resumes_by_itself() {
 }
 
 #[tokio::test]
+async fn what_becomes_durable_behind_numbers_left_out_is_not_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, gate) = gated(&options(dir.path()));
+    journal.append(record("first"), None).await.unwrap();
+    gate.no_space.store(true, Ordering::SeqCst);
+    assert!(journal.append(record("x"), None).await.is_err());
+    gate.no_space.store(false, Ordering::SeqCst);
+    let shared = journal.shared();
+    until("it has another generation", async || {
+        shared.chain().len() == 2
+    })
+    .await;
+    journal.close();
+    drop(journal);
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    let shared = journal.shared();
+    let base = *shared.durable_end.borrow();
+    assert!(base > Seq(2), "a number is left out");
+    let mut reader = journal.reader(Seq::FIRST);
+    let mut contents = Vec::new();
+    let append = async |text: &'static str| journal.append(record(text), None).await.unwrap();
+    let second = append("second").await;
+    assert_eq!(second, base);
+    // As a read that began before it was durable.
+    let end = shared.durable_end.send_replace(base);
+    contents.extend(reader.read(1 << 20).await.unwrap());
+    shared.durable_end.send_replace(end);
+    append("third").await;
+    contents.extend(reader.read(1 << 20).await.unwrap());
+    let contents: Vec<_> = contents.into_iter().map(|record| record.content).collect();
+    assert_eq!(contents, ["first", "second", "third"]);
+    assert!(journal.losses().is_empty());
+    journal.close();
+}
+
+#[tokio::test]
 async fn a_sealed_generation_that_lost_blocks_is_quarantined_when_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(dir.path());

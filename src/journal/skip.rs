@@ -7,6 +7,7 @@
 //!   `a_skip_over_a_damaged_generation_counts_what_was_there`).
 //! - The new position is durable when this returns.
 
+use super::doomed;
 use super::durable_file::{dir_bytes, sync_dir};
 use super::error::{PurgeError, SkipError};
 use super::generation::Generation;
@@ -166,7 +167,8 @@ pub(super) fn purge_quarantined(
     }
     let bytes = dir_bytes(&path);
     if apply {
-        let removed = std::fs::remove_dir_all(&path).and_then(|()| sync_dir(quarantine));
+        // Half of it would be one that tells nothing of what it held.
+        let removed = doomed::remove(&path).and_then(|()| sync_dir(quarantine));
         removed.map_err(|source| PurgeError::Io { path, source })?;
     }
     Ok(bytes)

@@ -7,16 +7,13 @@
 //!   `a_drained_host_never_begins_anew_whatever_becomes_of_its_cursors`).
 
 use super::cursor::is_name;
-use super::durable_file::sync_dir;
+use super::doomed::remove;
 use super::error::{CursorError, OpenError};
-use super::generation::doomed_in;
 use super::handle::io_error;
 use super::position::Position;
 use super::receipts;
-use super::recovery::number_of;
 use super::shared::Shared;
 use crate::event::identity::Seq;
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// The positions of all cursors whose files can be read, and whether there are others; a
@@ -51,16 +48,6 @@ pub(super) fn remove_empty(dirs: &[PathBuf]) {
             tracing::warn!(directory = %dir.display(), %error, "an empty generation stays until the next start");
         }
     }
-}
-
-/// First its name, so that nobody takes what is left of it for a damaged generation.
-fn remove(dir: &Path) -> io::Result<()> {
-    let parent = dir.parent().unwrap_or(dir);
-    let number = number_of(dir.file_name().unwrap_or_default()).unwrap_or_default();
-    let doomed = doomed_in(parent, number);
-    std::fs::rename(dir, &doomed)?;
-    sync_dir(parent)?;
-    std::fs::remove_dir_all(&doomed)
 }
 
 /// Opens every cursor that has a file: one that no way out uses any more still

@@ -15,6 +15,7 @@ use super::store::StoreError;
 use crate::event::tally::Tally;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What a look through a generation gave.
 #[derive(Debug)]
@@ -38,6 +39,13 @@ pub(super) fn store_file(dir: &Path) -> std::path::PathBuf {
 /// written, or was dropped a moment ago, may have moved them under the look.
 const LOOKS_MAX: usize = 3;
 
+/// How long a start waits for bytes of a generation that was not sealed, within the time that
+/// systemd gives a start. Tests do not have it.
+const UNREADABLE_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 60 });
+
+/// Between two looks meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// Looks up the blocks of a generation, of which `expected` should be there.
 pub(super) fn open_blocks(dir: &Path, salt: &Salt, expected: u64) -> std::io::Result<BlockFile> {
     let mut looks = 1;
@@ -47,6 +55,24 @@ pub(super) fn open_blocks(dir: &Path, salt: &Salt, expected: u64) -> std::io::Re
             return Ok(blocks);
         }
         looks += 1;
+    }
+}
+
+/// The blocks of one that was not sealed, once all of its bytes can be read: what cannot be read
+/// now, as while a disk's path is reset, is no damage until it stays so.
+pub(super) fn readable_blocks(
+    dir: &Path,
+    salt: &Salt,
+    expected: u64,
+) -> std::io::Result<BlockFile> {
+    let began = Instant::now();
+    loop {
+        let blocks = open_blocks(dir, salt, expected)?;
+        if !blocks.is_unreadable() || began.elapsed() >= UNREADABLE_PATIENCE {
+            return Ok(blocks);
+        }
+        tracing::warn!(directory = %dir.display(), "parts of a store cannot be read; trying again");
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

@@ -70,6 +70,30 @@ async fn what_a_new_cursor_begins_with_outlives_an_older_look() {
 }
 
 #[tokio::test]
+async fn rubbish_that_stays_keeps_nothing_from_starting() {
+    let dir = tempfile::tempdir().unwrap();
+    // Files are no directories: to remove them as such fails, for root as well.
+    let rubbish = ["generations", "quarantine"].map(|parent| {
+        let parent = dir.path().join(parent);
+        std::fs::create_dir(&parent).unwrap();
+        let rubbish = parent.join("deleted-000000000009");
+        std::fs::write(&rubbish, b"stays").unwrap();
+        let goes = parent.join("deleted-000000000008/store");
+        std::fs::create_dir_all(&goes).unwrap();
+        std::fs::write(goes.join("db"), b"goes").unwrap();
+        (rubbish, parent.join("deleted-000000000008"))
+    });
+    let journal = passed(dir.path()).await;
+    for (stays, goes) in &rubbish {
+        assert!(stays.exists() && !goes.exists());
+    }
+    // Nor does it keep anything from being deleted.
+    journal.tidy_now();
+    assert_eq!(journal.stats().generations, 1, "the empty one is left");
+    assert!(journal.losses().is_empty());
+}
+
+#[tokio::test]
 async fn a_new_cursor_does_not_begin_with_what_is_half_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let journal = passed(dir.path()).await;

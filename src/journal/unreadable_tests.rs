@@ -57,6 +57,45 @@ async fn what_cannot_be_read_for_a_moment_is_not_lost() {
 }
 
 #[tokio::test]
+async fn what_a_start_cannot_read_for_a_moment_is_not_lost() {
+    for records in [20, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&options(dir.path())).unwrap();
+        for i in 0..records {
+            let record = record(content(i, 60_000));
+            journal.append(record, None).await.unwrap();
+        }
+        journal.crash();
+        let place = dir.path().join("generations/gen-000000000001");
+        let marker = unreadable(&place);
+        let removing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(500));
+            std::fs::remove_file(marker).unwrap();
+        });
+        let journal = Journal::open(&options(dir.path())).unwrap();
+        removing.join().unwrap();
+        assert_eq!(read_all(&journal, Seq::FIRST).await.len(), records);
+        assert!(journal.losses().is_empty());
+        journal.close();
+    }
+}
+
+#[tokio::test]
+async fn what_no_start_can_read_is_kept_as_evidence() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    // So young that nothing tells of it.
+    journal.append(record(content(0, 10)), None).await.unwrap();
+    journal.crash();
+    let place = dir.path().join("generations/gen-000000000001");
+    unreadable(&place);
+    let journal = Journal::open(&options(dir.path())).unwrap();
+    let kept = dir.path().join("quarantine/gen-000000000001/store/db");
+    assert!(kept.metadata().unwrap().len() > 0 && !place.exists());
+    journal.close();
+}
+
+#[tokio::test]
 async fn what_stays_unreadable_is_lost_and_told() {
     let dir = tempfile::tempdir().unwrap();
     let place = sealed(dir.path()).await;
