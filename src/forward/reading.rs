@@ -3,7 +3,9 @@
 //!
 //! # Invariants
 //! - A message's documents are of one read, and so of one lane and of one segment of it.
-//! - A lane is read only while nothing of it waits to be published: one read each in memory.
+//! - A lane is read only while nothing of it waits to be published: one read each in memory, and
+//!   what that becomes is bounded, whatever a request makes of its bytes (test
+//!   `a_read_becomes_no_more_than_fits`).
 //! - The cursor keeps room for the span of a lane before it begins.
 
 use super::coalesce::{Coalescing, coalesce};
@@ -12,6 +14,7 @@ use super::outgoing::{Outgoing, Prepared, Template};
 use super::pump::{End, Run};
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
+use crate::event::limits::HEADER_COPIES_BYTES_MAX;
 use crate::journal::Record;
 use crate::pace::Lane;
 use std::sync::Arc;
@@ -20,6 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes of records taken from the journal at a time.
 const READ_BYTES: usize = 1 << 20;
+
+/// Bytes of messages and letters after which nothing more is made of a read: what one request may
+/// become. A usual read becomes little more than its own bytes.
+const MADE_BYTES_MAX: usize = HEADER_COPIES_BYTES_MAX;
 
 /// Requests of a lane that may be on their way or wait behind one that is: bounds memory
 /// and what is sent again while one message is not taken for a long time.
@@ -99,26 +106,39 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let position = reader.position();
+        let mut position = reader.position();
         let bytes: usize = records.iter().map(|record| record.content.len()).sum();
-        self.gather.read(lane, bytes >= READ_BYTES, Instant::now());
         let template = Arc::clone(&self.template);
         // Encoding a read's worth of events takes milliseconds.
         let by = *self.forwarder.options.coalescing.borrow();
         let work = tokio::task::spawn_blocking(move || prepare(&template, &records, by));
-        let (prepared, messages) = work
+        let made = work
             .await
             .map_err(|error| End::Lost(format!("prepare messages: {error}")))?;
+        let is_full = bytes >= READ_BYTES || made.rest.is_some();
+        self.gather.read(lane, is_full, Instant::now());
+        if let Some(rest) = made.rest {
+            // As if it had read no further.
+            let reader = match lane {
+                Lane::Fresh => &mut self.fresh,
+                Lane::Backlog => &mut self.backlog,
+            };
+            *reader = self.forwarder.journal.reader(rest);
+            position = rest;
+        }
         let lane = self.counts_as(lane);
-        for (parts, record) in prepared {
+        for (parts, record) in made.records {
             self.lanes.add(is_fresh, record.seq, parts, record.events);
             for (group, events, letter) in record.letters {
                 self.forwarder.set_aside(&letter, stop).await?;
                 self.lanes.dead_lettered(record.seq, group, &events);
             }
         }
-        self.queue(lane)
-            .extend(messages.into_iter().map(|out| Outgoing { lane, ..out }));
+        self.queue(lane).extend(
+            made.messages
+                .into_iter()
+                .map(|out| Outgoing { lane, ..out }),
+        );
         // Everything before the reader's place is on its way, done with, or was lost.
         self.lanes.reach(is_fresh, position);
         let taken = self.lanes.take_read(is_fresh);
@@ -166,20 +186,115 @@ impl Run<'_> {
     }
 }
 
-/// What the records of a read become, each with its number of messages and letters, and all
-/// of the messages.
-fn prepare(
-    template: &Template,
-    records: &[Record],
-    by: Coalescing,
-) -> (Vec<(usize, Prepared)>, Vec<Outgoing>) {
+/// What a read becomes.
+struct Made {
+    /// Each record, with its number of messages and letters.
+    records: Vec<(usize, Prepared)>,
+    /// The messages of all of them.
+    messages: Vec<Outgoing>,
+    /// The first record of which nothing is made yet.
+    rest: Option<Seq>,
+}
+
+fn prepare(template: &Template, records: &[Record], by: Coalescing) -> Made {
     let mut messages = Vec::with_capacity(records.len());
-    let of_record = |record: &Record| {
+    let mut made = Vec::with_capacity(records.len());
+    let mut bytes = 0;
+    let mut rest = None;
+    for record in records {
+        if bytes >= MADE_BYTES_MAX {
+            rest = Some(record.seq);
+            break;
+        }
         let mut prepared = template.prepare(record);
         let parts = prepared.messages.len() + prepared.letters.len();
+        let bodies = prepared.messages.iter().map(|out| out.message.body.len());
+        let letters = prepared.letters.iter();
+        bytes += bodies.sum::<usize>();
+        bytes += letters
+            .map(|(_, _, letter)| letter.body.len())
+            .sum::<usize>();
         messages.append(&mut prepared.messages);
-        (parts, prepared)
-    };
-    let prepared = records.iter().map(of_record).collect();
-    (prepared, coalesce(&template.host, messages, by))
+        made.push((parts, prepared));
+    }
+    Made {
+        records: made,
+        messages: coalesce(&template.host, messages, by),
+        rest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::identity::HostId;
+    use crate::event::proto::event::EventOf;
+    use crate::event::proto::{Event, Events, Header, LaunchEvent, TestEvent};
+    use crate::event::scan;
+    use crate::journal::Kind;
+    use prost::Message as _;
+    use std::collections::BTreeMap;
+
+    /// A request of two types with a header of so many bytes that JSON makes six of each.
+    fn record(seq: u64, header_bytes: usize) -> Record {
+        let event = |event_of| Event {
+            id: "e".into(),
+            timestamp: "1700000000000".into(),
+            event_of: Some(event_of),
+            ..Event::default()
+        };
+        let request = Events {
+            header: Some(Header {
+                device_id: "\u{1}".repeat(header_bytes),
+                ..Header::default()
+            }),
+            events: vec![
+                event(EventOf::TestEvent(TestEvent::default())),
+                event(EventOf::LaunchEvent(LaunchEvent::default())),
+            ],
+        };
+        let content = request.encode_to_vec();
+        Record {
+            seq: Seq(seq),
+            received_at_ms: 1_700_000_000_000,
+            kind: Kind::Dispatch,
+            reason: None,
+            events: scan::request(&content, usize::MAX).unwrap().tally,
+            content: content.into(),
+        }
+    }
+
+    #[test]
+    fn a_read_becomes_no_more_than_fits() {
+        let template = Template {
+            host: HostId::parse("edge-1").unwrap(),
+            exchange: "grpc_event.tx".into(),
+            error_routes: Vec::new(),
+            webhooks: BTreeMap::new(),
+        };
+        let by = Coalescing {
+            documents: 1,
+            bytes: 0,
+        };
+        // Twelve times its bytes each.
+        let records: Vec<_> = (1..=64).map(|seq| record(2 * seq, 64 << 10)).collect();
+        let (mut rest, mut all, mut turns) = (&records[..], Vec::new(), 0);
+        while !rest.is_empty() {
+            let made = prepare(&template, rest, by);
+            let bytes: usize = made.messages.iter().map(|out| out.message.body.len()).sum();
+            assert!(bytes < MADE_BYTES_MAX + (1 << 20), "{bytes}");
+            all.extend(made.records.iter().map(|(parts, of)| (*parts, of.seq)));
+            let next = made
+                .rest
+                .and_then(|seq| rest.iter().position(|r| r.seq == seq));
+            rest = &rest[next.unwrap_or(rest.len())..];
+            turns += 1;
+        }
+        let expected: Vec<_> = records.iter().map(|record| (2, record.seq)).collect();
+        assert_eq!(all, expected, "each once, and in order");
+        assert!(turns > 1, "they did not fit");
+        // Usual ones do.
+        let usual: Vec<_> = (1..=64).map(|seq| record(seq, 100)).collect();
+        assert_eq!(prepare(&template, &usual, by).rest, None);
+    }
 }
