@@ -127,6 +127,15 @@ impl Desk {
         rows.iter().map(kept).collect()
     }
 
+    /// The number of the letter that was set aside last; 0 where none was.
+    ///
+    /// # Errors
+    /// [`DeskError::File`].
+    pub async fn newest(&self) -> Result<i64, DeskError> {
+        let sql = "SELECT coalesce(max(id), 0) FROM dead_letters";
+        Ok(sqlx::query_scalar(sql).fetch_one(&self.pool).await?)
+    }
+
     /// Letters after a number that were not sent again, some at a time, in order, without
     /// their bodies: those that wait, and those that were given up.
     ///

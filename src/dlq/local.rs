@@ -6,6 +6,8 @@
 //! - A letter is settled after the sink's commit, or the broker's confirm (test
 //!   `a_dead_letter_is_replayed_into_its_table`).
 //! - A message that a consumer refused is replayed as it came (`again`).
+//! - A letter is tried once, though what comes of it be set aside while the others are (test
+//!   `what_is_set_aside_again_is_for_the_next_time`).
 //! - What was not tried keeps the reason that it is here for (test
 //!   `what_was_not_tried_keeps_its_reason`).
 
@@ -118,14 +120,16 @@ impl Local {
         (filter, act, to, repaired): (&Filter, Act, Option<&str>, &Repaired),
         mut queues: Result<&mut Queues, &str>,
     ) -> Result<(), DlqError> {
+        // What is set aside again meanwhile has another number, and is for the next time.
+        let newest = self.desk.newest().await?;
         let mut after = 0;
-        loop {
+        while after < newest {
             let page = self.desk.waiting(after).await?;
             let Some(last) = page.last() else {
-                return Ok(());
+                break;
             };
             after = last.id;
-            for mut kept in page {
+            for mut kept in page.into_iter().filter(|kept| kept.id <= newest) {
                 report.seen += 1;
                 let letter = Letter::of_kept(DEAD_LETTERS, &kept);
                 let body = repaired.body(&letter.id);
@@ -146,6 +150,7 @@ impl Local {
                 }
             }
         }
+        Ok(())
     }
 
     async fn settle(&self, kept: &Kept, fate: Fate, report: &mut Report) -> Result<(), DlqError> {
@@ -243,128 +248,5 @@ fn mend(letter: &mut DeadLetter, body: Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dead_letters::DeadLetters;
-    use crate::event::envelope::{
-        EARLIER_REASON_HEADER, HISTORY_HEADER, REASON_HEADER, REFUSED_AT_HEADER, RETRY_COUNT_HEADER,
-    };
-    use crate::telemetry::Metrics;
-    use tokio_util::sync::CancellationToken;
-
-    /// A letter of a message with these headers, which goes to the queue "q".
-    fn kept(headers: &[(&str, &str)]) -> (DeadLetter, Parcel) {
-        let mut message = Message {
-            routing_key: "q".into(),
-            message_id: Some("m".into()),
-            ..Message::default()
-        };
-        for (name, value) in headers {
-            message.headers.set((*name).to_owned(), *value);
-        }
-        let parcel = message.to_parcel();
-        let letter = DeadLetter {
-            way_out: "q".into(),
-            event_name: String::new(),
-            reason: "too long; and its error queue is not there".into(),
-            host: String::new(),
-            seq: 0,
-            indexes: String::new(),
-            content_type: envelope::JSON.to_owned(),
-            body: b"{}".to_vec(),
-            destination: Destination::Message(parcel.clone()),
-        };
-        (letter, parcel)
-    }
-
-    #[tokio::test]
-    async fn what_was_not_tried_keeps_its_reason() {
-        let dir = tempfile::tempdir().unwrap();
-        let letters = DeadLetters::new(dir.path());
-        let (metrics, stop) = (Metrics::new(), CancellationToken::new());
-        let (to_broker, _) = kept(&[]);
-        let to_sink = DeadLetter {
-            way_out: "clickhouse".into(),
-            destination: Destination::Table {
-                name: "events".into(),
-                reason: None,
-            },
-            ..to_broker.clone()
-        };
-        for letter in [&to_broker, &to_sink] {
-            assert!(letters.keep(letter, &metrics, &stop).await);
-        }
-        let local = Local::open(dir.path(), Vec::new(), Vec::new()).unwrap();
-        let (filter, repaired) = (Filter::default(), Repaired::default());
-        let why = Err("the broker is away");
-        let (report, ended) = local
-            .change(&filter, Act::Replay, None, &repaired, why)
-            .await;
-        ended.unwrap();
-        let said: Vec<_> = report.failures.iter().map(|f| f.reason.as_str()).collect();
-        let no_sink = "the sink \"clickhouse\" is not configured";
-        assert_eq!((report.done, report.failed), (0, 2));
-        assert_eq!(said, ["the broker is away", no_sink]);
-        let mut reasons = Vec::new();
-        let look = local.look(&filter, |letter| {
-            reasons.push(letter.reason);
-            ControlFlow::Continue(())
-        });
-        look.await.unwrap();
-        assert_eq!(reasons, [to_broker.reason, to_sink.reason]);
-        local.close().await;
-        letters.close().await;
-    }
-
-    #[test]
-    fn a_kept_letter_is_replayed_as_it_came_but_for_its_history() {
-        let came = [("x-bb-os", "android"), (REASON_HEADER, "said elsewhere")];
-        let refused = [
-            ("x-bb-os", "android"),
-            (EARLIER_REASON_HEADER, "said elsewhere"),
-            (REASON_HEADER, "too long"),
-            (QUEUE_HEADER, "q"),
-            (REFUSED_AT_HEADER, "5"),
-            (RETRY_COUNT_HEADER, "3"),
-        ];
-        for (to, queue) in [(None, "q"), (Some("other"), "other")] {
-            let (letter, parcel) = kept(&refused);
-            let mut message = message_of(&letter, parcel, to);
-            assert_eq!(
-                (message.exchange.as_str(), message.routing_key.as_str()),
-                ("", queue)
-            );
-            let history = message.headers.list(HISTORY_HEADER);
-            let line = format!("replayed from {DEAD_LETTERS} to {queue}");
-            assert!(history[0].ends_with(&line), "{history:?}");
-            assert_eq!(message.headers.int(RETRY_COUNT_HEADER), Some(0));
-            for name in [HISTORY_HEADER, RETRY_COUNT_HEADER] {
-                message.headers.remove(name);
-            }
-            let (letter, parcel) = kept(&came);
-            let before = message_of(&letter, parcel, None);
-            assert_eq!(message.headers, before.headers);
-            assert_eq!(
-                (message.message_id, message.body),
-                (before.message_id, before.body)
-            );
-        }
-    }
-
-    #[test]
-    fn a_reason_that_is_read_where_it_goes_stays() {
-        // Of the forwarder; and refused by one consumer, and set aside by that of its error queue.
-        for headers in [
-            [(REASON_HEADER, "no id"), ("x-bb-os", "ios")],
-            [(REASON_HEADER, "no id"), (QUEUE_HEADER, "first")],
-        ] {
-            let (letter, parcel) = kept(&headers);
-            let message = message_of(&letter, parcel, None);
-            assert_eq!(
-                message.headers.text(REASON_HEADER).as_deref(),
-                Some("no id")
-            );
-            assert_eq!(message.headers.iter().count(), headers.len());
-        }
-    }
-}
+#[path = "local_tests.rs"]
+mod tests;
