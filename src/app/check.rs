@@ -10,7 +10,7 @@
 
 use super::setup::{broker, is_declared, sinks};
 use super::{outward, ports};
-use crate::config::{Config, Errors, Verify};
+use crate::config::{Config, Consumer, Errors, Handler, Verify};
 use crate::ingest;
 use crate::port::Validity;
 use crate::telemetry::log::Filter;
@@ -69,13 +69,15 @@ fn none_of(wrong: Vec<String>) -> Result<(), Errors> {
     }
 }
 
-/// What is allowed, and most likely a mistake (test `what_is_half_proved_is_warned_of`).
+/// What is allowed, and most likely a mistake (tests `what_is_half_proved_is_warned_of`,
+/// `launches_of_another_database_are_warned_of`).
 #[must_use]
 pub fn warnings(config: &Config) -> Vec<String> {
     let of_shopify = half_proved(config);
     unbound_exchange(config)
         .into_iter()
         .chain(of_shopify)
+        .chain(launches_elsewhere(config))
         .collect()
 }
 
@@ -92,6 +94,36 @@ fn unbound_exchange(config: &Config) -> Option<String> {
             "rabbitmq.exchange: no queue of this host is bound to {exchange:?}; events that no other queue takes go to error_events"
         )
     })
+}
+
+/// Consumers that look launches up in a database that this host writes none into, while it does
+/// into another: each of their rows would be left out for want of a launch.
+fn launches_elsewhere(config: &Config) -> Vec<String> {
+    let Some(clickhouse) = &config.clickhouse else {
+        return Vec::new();
+    };
+    let database = |consumer: &Consumer| {
+        let namespace = consumer.namespace.as_ref();
+        namespace.unwrap_or(&clickhouse.database).clone()
+    };
+    let consumers = config.consumers();
+    let on = || consumers.iter().filter(|c| c.enabled != Some(false));
+    let written: Vec<_> = on()
+        .filter(|consumer| consumer.handler == Handler::LaunchRefer)
+        .map(database)
+        .collect();
+    let lost = on().filter(|consumer| {
+        let looks_up = consumer.handler.looks_up();
+        looks_up && !written.is_empty() && !written.contains(&database(consumer))
+    });
+    lost.map(|consumer| {
+        format!(
+            "consumer[{}]: it looks launches up in database {:?}, into which no consumer of this host writes any; without them its rows are left out",
+            consumer.queue,
+            database(consumer)
+        )
+    })
+    .collect()
 }
 
 /// A route on which one kind of request is signed and the other is not: who leaves out the headers
@@ -121,5 +153,33 @@ mod tests {
         assert!(warned("").is_empty());
         let whole = format!("{native}verify = \"secret\"\nsecrets = [\"b\"]\n");
         assert!(warned(&whole).is_empty());
+    }
+
+    #[test]
+    fn launches_of_another_database_are_warned_of() {
+        let warned = |more: &str| {
+            let text = format!(
+                "[rabbitmq]\n[clickhouse]\nurl = \"http://a\"\ndatabases = [\"b\"]\n{more}"
+            );
+            let config = crate::config::load_from(&text, std::iter::empty()).unwrap();
+            warnings(&config)
+        };
+        let consumer = |queue, more| format!("[[consumer]]\nqueue = \"{queue}\"\n{more}\n");
+        let accounts = consumer("create_user_account_q", "namespace = \"b\"");
+        let launches = consumer("launch_refer_event_q", "namespace = \"b\"");
+        assert!(warned("").is_empty());
+        let texts = warned(&accounts);
+        assert_eq!(texts.len(), 1);
+        assert!(
+            texts[0].starts_with("consumer[create_user_account_q]: "),
+            "{texts:?}"
+        );
+        // Accounts and profiles, whose launches are in the other one.
+        assert_eq!(warned(&launches).len(), 2);
+        let off = consumer("launch_refer_event_q", "enabled = false");
+        assert!(
+            warned(&format!("{accounts}{off}")).is_empty(),
+            "others write them"
+        );
     }
 }

@@ -35,9 +35,13 @@ use crate::{app, telemetry};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// sysexits.h EX_CONFIG: systemd can tell it from a crash.
 const EX_CONFIG: u8 = 78;
+
+/// How long the end of a command waits for threads whose work nobody needs any more.
+const THREADS_MAX: Duration = Duration::from_secs(1);
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, or something is wrong or lost;
 2 wrong usage; 3 no service runs (status, pace, reload); 4 nothing was acknowledged
@@ -251,11 +255,16 @@ fn lost(loss: &Loss) -> String {
     )
 }
 
+/// Does the work. What it has left to other threads is not waited for: a name that is not
+/// resolved, a file that does not answer (tests/it/operator/reloads.rs,
+/// `a_file_that_does_not_answer_keeps_no_service_from_its_end`).
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(work)
+        .build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(THREADS_MAX);
+    result
 }
 
 fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {

@@ -5,11 +5,12 @@ use super::Site;
 use crate::support::cli::Said;
 use crate::support::collector::send;
 use crate::support::{eventually, free_port};
+use rustix::fs::{CWD, FileType, Mode};
 use serde_json::{Value as Json, json};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a signal may take to have its effect.
 const PROMPT: Duration = Duration::from_secs(20);
@@ -197,4 +198,24 @@ async fn a_wrong_file_changes_nothing_and_names_its_mistakes() {
         assert!(!text.contains("hunter"), "{text}");
     }
     assert!(site.collector.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_does_not_answer_keeps_no_service_from_its_end() {
+    let mut site = Site::with("operator_reloads_silent", FIRST).await;
+    std::fs::remove_file(site.config()).unwrap();
+    let (kind, mode) = (FileType::Fifo, Mode::RUSR | Mode::WUSR);
+    rustix::fs::mknodat(CWD, site.config(), kind, mode, 0).unwrap();
+    site.collector.hang_up();
+    eventually("the reload has begun", PROMPT, || async {
+        let log = site.collector.log();
+        log.contains("SIGHUP: the configuration is loaded anew")
+    })
+    .await;
+    let began = Instant::now();
+    assert!(site.collector.terminate().success());
+    let took = began.elapsed();
+    assert!(took < PROMPT, "{took:?}");
+    let log = site.collector.log();
+    assert!(log.contains("stopped"), "{log}");
 }
