@@ -296,8 +296,8 @@ fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
         return Ok(Taken::Unknown(true));
     };
     make_durable(&dir)?;
-    let expected = claimed.as_ref().map_or(0, |manifest| manifest.blocks);
-    let blocks = Arc::new(survey::readable_blocks(&dir, &header.salt, expected)?);
+    let known = (claimed.as_ref().map_or(0, |m| m.blocks), quarantined);
+    let blocks = Arc::new(survey::readable_blocks(&dir, &header.salt, known)?);
     let manifest = survey::survey(&blocks, &header, claimed.as_ref(), Tail::Take)?.manifest;
     if manifest.end == header.base {
         if quarantined {

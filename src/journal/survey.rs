@@ -41,7 +41,8 @@ const LOOKS_MAX: usize = 3;
 
 /// How long a start waits for bytes of a generation that was not sealed, within the time that
 /// systemd gives a start. Tests do not have it.
-const UNREADABLE_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 60 });
+pub(super) const UNREADABLE_PATIENCE: Duration =
+    Duration::from_secs(if cfg!(test) { 3 } else { 60 });
 
 /// Between two looks meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -59,19 +60,23 @@ pub(super) fn open_blocks(dir: &Path, salt: &Salt, expected: u64) -> std::io::Re
 }
 
 /// The blocks of one that was not sealed, once all of its bytes can be read: what cannot be read
-/// now, as while a disk's path is reset, is no damage until it stays so.
+/// now, as while a disk's path is reset, is no damage until it stays so. What was set aside has
+/// been waited for.
 pub(super) fn readable_blocks(
     dir: &Path,
     salt: &Salt,
-    expected: u64,
+    (expected, is_aside): (u64, bool),
 ) -> std::io::Result<BlockFile> {
-    let began = Instant::now();
+    let (began, mut is_said) = (Instant::now(), false);
     loop {
         let blocks = open_blocks(dir, salt, expected)?;
-        if !blocks.is_unreadable() || began.elapsed() >= UNREADABLE_PATIENCE {
+        if is_aside || !blocks.is_unreadable() || began.elapsed() >= UNREADABLE_PATIENCE {
             return Ok(blocks);
         }
-        tracing::warn!(directory = %dir.display(), "parts of a store cannot be read; trying again");
+        if !is_said {
+            is_said = true;
+            tracing::warn!(directory = %dir.display(), "parts of a store cannot be read; trying again");
+        }
         std::thread::sleep(LOOK_AGAIN);
     }
 }
