@@ -127,9 +127,10 @@ impl Offline {
                 let mut accepted = entry.header.accepted_before.clone();
                 accepted.merge(&entry.manifest.events);
                 high_water.raise(info.end, &accepted).map_err(io_error)?;
-                generation
-                    .delete(&self.data_dir.join("generations"))
-                    .map_err(io_error)?;
+                let left = generation.delete(&self.data_dir.join("generations"));
+                if let Some(error) = left.map_err(io_error)? {
+                    tracing::warn!(generation = info.number, %error, "files of a deleted generation stay until the next start");
+                }
             }
             deleted.push(info.number);
         }
