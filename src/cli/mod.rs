@@ -243,7 +243,7 @@ fn at(
 fn lost(loss: &Loss) -> String {
     if loss.records() == 0 {
         return format!(
-            "what generation {} held: neither its header nor its manifest can be read, so nobody knows how much that was",
+            "what generation {} held and could not be read: nobody knows how much that was",
             loss.generation
         );
     }

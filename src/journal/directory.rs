@@ -9,6 +9,7 @@
 use super::contents::Contents;
 use super::cursor_info::{self, CursorInfo};
 use super::data_lock;
+use super::doomed::is_doomed;
 use super::durable_file::dir_bytes;
 use super::error::InspectError;
 use super::high_water::{self, HighWater};
@@ -19,6 +20,7 @@ use super::receipts::{self, ReceiptFile};
 use super::record::Record;
 use super::recovery::number_of;
 use super::survey::{self, Survey, Tail};
+use super::unread::is_marked;
 use crate::event::identity::{HostId, Seq};
 use crate::event::tally::Tally;
 use serde::Serialize;
@@ -321,7 +323,7 @@ impl Directory {
             match number_of(&name) {
                 Some(number) => self.load_generation(number, entry.path(), quarantined)?,
                 // Half deleted: the next start removes the rest.
-                None if name.to_string_lossy().starts_with("deleted-") => {}
+                None if is_doomed(&name.to_string_lossy()) => {}
                 None => self.problem(&entry.path(), "is not known"),
             }
         }
@@ -343,9 +345,17 @@ impl Directory {
             self.problem(&dir.join("header"), &error.to_string());
         }
         let (manifest, header) = (manifest.ok().flatten(), header.ok().flatten());
+        if is_marked(&dir) {
+            self.cannot_read(&dir, "could not be read: nothing tells what else it holds");
+            self.unknown_generations.push(number);
+            if quarantined && !manifest.as_ref().is_some_and(|manifest| manifest.sealed) {
+                // Nobody delivers from there.
+                return Ok(());
+            }
+        }
         let header = manifest.as_ref().map(|m| m.header.clone()).or(header);
         let Some(header) = header else {
-            if survey::store_file(&dir).exists() {
+            if survey::store_file(&dir).exists() && !is_marked(&dir) {
                 let text = "has neither header nor manifest: nothing tells what it holds";
                 self.cannot_read(&dir, text);
                 self.unknown_generations.push(number);

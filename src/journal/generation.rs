@@ -17,15 +17,15 @@
 
 use super::aside;
 use super::block::Salt;
-use super::doomed::{doomed_in, remove_files};
+use super::doomed::{self, remove_files};
 use super::durable_file::{create_dir, dir_bytes, sync_dir};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
 use super::store::{BlockStore, Blocks, StoreError};
 use super::survey::{self, Tail};
+use super::unread::is_marked;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -56,6 +56,8 @@ struct State {
     /// The manifest's file says the same.
     is_written: bool,
     quarantined: bool,
+    /// A start could not read all of it.
+    is_unread: bool,
     /// When it could not be moved there.
     aside_tried: Option<Instant>,
     /// Its name is gone; its files are going.
@@ -108,9 +110,10 @@ impl State {
         active.or_else(opened)
     }
 
-    /// Whether it lacks records and is where it was.
+    /// Whether it lacks records, as far as anybody can tell, and is where it was.
     fn is_to_go_aside(&self) -> bool {
-        !(self.manifest.lost.is_empty() || self.quarantined || self.deleted)
+        let is_whole = self.manifest.lost.is_empty() && !self.is_unread;
+        !(is_whole || self.quarantined || self.deleted)
     }
 
     /// Moves it to quarantine, with a manifest that tells what it lacks: where that cannot be
@@ -161,6 +164,7 @@ impl Generation {
                 dir,
                 manifest,
                 is_written: true,
+                is_unread: false,
                 quarantined: false,
                 aside_tried: None,
                 deleted: false,
@@ -178,6 +182,7 @@ impl Generation {
         Self {
             header: manifest.header.clone(),
             state: Mutex::new(State {
+                is_unread: is_marked(&dir),
                 dir,
                 manifest,
                 is_written: true,
@@ -422,14 +427,13 @@ impl Generation {
         if state.quarantined {
             return Ok(None);
         }
-        let doomed = doomed_in(generations, self.number());
         if !state.deleted {
-            fs::rename(&state.dir, &doomed)?;
+            state.dir = doomed::rename(&state.dir, generations, self.number())?;
             state.deleted = true;
         }
         // From here on a failure is tried again where it was.
         sync_dir(generations)?;
-        Ok(remove_files(&doomed).err())
+        Ok(remove_files(&state.dir).err())
     }
 }
 

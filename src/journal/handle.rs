@@ -5,6 +5,7 @@ use super::append::{Append, Command, Reply};
 use super::capacity::{Capacity, Limits};
 use super::cursor::{Cursor, CursorStats};
 use super::data_lock;
+use super::doomed::Rubbish;
 use super::durable_file;
 use super::error::{AppendError, CursorError, OpenError, PurgeError, SkipError};
 use super::high_water::HighWaterFile;
@@ -28,7 +29,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -155,6 +156,7 @@ impl Journal {
         };
         let found =
             recover(&generations_dir, &quarantine_dir, &known).map_err(OpenError::of("recover"))?;
+        let rubbish = Rubbish::new(generations_dir.clone(), quarantine_dir.clone());
         let shared = Arc::new(Shared {
             generations_dir,
             quarantine_dir,
@@ -176,7 +178,7 @@ impl Journal {
             board: Board::default(),
             without_receipt: AtomicU64::new(u64::MAX),
             unreadable: Mutex::default(),
-            has_rubbish: AtomicBool::new(true),
+            rubbish,
             untold: Mutex::default(),
         });
         for loss in &found.losses {
@@ -189,7 +191,7 @@ impl Journal {
         let writer = Writer::start(
             Arc::clone(&shared),
             found.next_number,
-            found.next_seq,
+            (found.known_end, found.next_seq),
             make_store,
         )
         .map_err(OpenError::of("create"))?;
@@ -373,6 +375,7 @@ impl Journal {
         let quarantine = &self.shared.quarantine_dir;
         let bytes = skip::purge_quarantined(quarantine, generation, needed, apply)?;
         if apply {
+            self.shared.rubbish.look();
             // As the next start would see it.
             lock(&self.shared.losses).forget(generation);
         }

@@ -8,7 +8,7 @@ use crate::event::identity::Seq;
 use serde::{Deserialize, Serialize};
 
 /// Sequences of acknowledged records that cannot be read back. Without any (`first` is `end`)
-/// it is a generation that may have held records, and nothing tells which.
+/// it is a generation that may have held records, or more than it says, and nothing tells which.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
     /// The generation that held them.

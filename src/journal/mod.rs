@@ -75,6 +75,7 @@
 //!   header                 number, first sequence, salt: never changes
 //!   manifest               what it is known to hold: synced blocks, events by type
 //!   store/                 sled; the blocks lie in its file `db`
+//!   unread                 there if a start could not read all of it
 //! quarantine/gen-N/        a generation that lost something, whole, as evidence;
 //!                          what is intact is delivered from here
 //! receipts/gen-N.…         what a deleted generation held, for some days
@@ -87,8 +88,8 @@
 //! for itself; `writer` commits `record`s as `block`s
 //! to the `store` of a `generation` with its `manifest`; `reader` walks the
 //! `contents`, for sealed generations by a `scan` of the file; `cursor` (a `position`
-//! in `slots`) and `ledger` say what became of them; `shared` keeps and deletes. `recovery` and
-//! `survey` make sense of what a crash left, `losses` of what is gone, `receipts` of what
+//! in `slots`) and `ledger` say what became of them; `shared` keeps and deletes. `recovery`,
+//! `taken` and `survey` make sense of what a crash left, `unread` of what a disk does not give, `losses` of what is gone, `receipts` of what
 //! was deleted. `directory`,
 //! `verify`, `skip` and `offline` are for operators.
 //!
@@ -134,6 +135,8 @@ mod slots;
 mod start;
 mod store;
 mod survey;
+mod taken;
+mod unread;
 mod verify;
 mod writer;
 

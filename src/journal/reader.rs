@@ -150,7 +150,10 @@ impl Walk {
                         return Ok((records, to));
                     }
                     if record.seq >= end {
-                        continue;
+                        // It became durable meanwhile, and is for the next call, which begins
+                        // with its block again.
+                        self.at = None;
+                        return Ok((records, next));
                     }
                     note_gap(shared, number, next, record.seq);
                     next = record.seq.next();

@@ -9,8 +9,7 @@
 //!   or, where none is after it, by the events of a way out that had passed it (test
 //!   `what_is_missing_behind_the_end_is_told_by_who_had_passed_it`).
 //! - Bytes that cannot be read for a moment are waited for, and what cannot be read is no
-//!   generation without records (tests `what_a_start_cannot_read_for_a_moment_is_not_lost`,
-//!   `what_no_start_can_read_is_kept_as_evidence`).
+//!   generation without records, nor a write that a power cut tore (`taken`).
 //! - What is left of deleted generations keeps nothing from starting (test
 //!   `rubbish_that_stays_keeps_nothing_from_starting`).
 //! - Sealed generations are taken by their manifest, unopened; only those that were
@@ -22,7 +21,6 @@
 //!   `without_its_generations_it_goes_on_behind_its_cursors`,
 //!   `a_drained_host_never_begins_anew_whatever_becomes_of_its_cursors`).
 
-use super::aside;
 use super::doomed::remove_half_deleted;
 use super::durable_file::sync_dir;
 use super::generation::{Generation, losses_of};
@@ -30,15 +28,16 @@ use super::high_water::{self, HighWater};
 use super::losses::Loss;
 use super::manifest::{Header, Manifest};
 use super::position::Position;
-use super::store::{StoreError, want};
-use super::survey::{self, Tail};
+use super::store::StoreError;
+use super::survey;
+use super::taken::{Found, Held, Taken, take};
+use super::unread::Patience;
 use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Sequences left out after a generation whose range cannot be told: more records
 /// than any generation holds.
@@ -71,6 +70,8 @@ pub(super) struct Recovered {
     pub(super) next_number: u64,
     /// The sequence for the next record.
     pub(super) next_seq: Seq,
+    /// The sequence after the last that anything tells of: numbers between the two are left out.
+    pub(super) known_end: Seq,
     /// Events accepted so far.
     pub(super) accepted: Tally,
     /// What the disk no longer has.
@@ -78,26 +79,6 @@ pub(super) struct Recovered {
     /// Generations in quarantine of which nobody can say what they held, and a sequence that
     /// is not behind theirs.
     pub(super) unknown: Vec<(u64, Seq)>,
-}
-
-/// A generation's directory.
-struct Found {
-    number: u64,
-    dir: PathBuf,
-    quarantined: bool,
-}
-
-/// What became of a directory.
-enum Taken {
-    /// It holds no records, and tells nothing.
-    Nothing,
-    /// It holds no records.
-    Empty(Box<Header>, PathBuf),
-    /// It may have held records, and nothing tells how many; whether that is new.
-    Unknown(bool),
-    /// Its manifest, sealed; where it is now; whether that is the quarantine, and whether its file
-    /// says the same.
-    Generation(Box<Manifest>, PathBuf, bool, bool),
 }
 
 /// The furthest place of which it is known how many events were accepted before it.
@@ -162,10 +143,12 @@ pub(super) fn recover(
         empty: Vec::new(),
         next_number: 1,
         next_seq: Seq::FIRST,
+        known_end: Seq::FIRST,
         accepted: Tally::default(),
         losses: Vec::new(),
         unknown: Vec::new(),
     };
+    let patience = Patience::default();
     let mut furthest = Furthest(Seq(0), Tally::default());
     let places = known.cursors.iter().map(|at| (at.next, at.accounted()));
     places
@@ -184,7 +167,8 @@ pub(super) fn recover(
     let mut is_told = end.is_some();
     let reach = known.cursors.iter().map(Position::reach);
     let ends = reach.chain([floor]).chain(known.receipts_end);
-    recovered.next_seq = ends.fold(Seq::FIRST, Seq::max);
+    recovered.known_end = ends.fold(Seq::FIRST, Seq::max);
+    recovered.next_seq = recovered.known_end;
     let furthest_of_all = known.cursors.iter().map(Position::furthest);
     let reached = high_water::reached(furthest_of_all.chain(high_water_place));
     let mut found = list(generations, false)?;
@@ -193,11 +177,12 @@ pub(super) fn recover(
     for found in found {
         recovered.next_number = recovered.next_number.max(found.number + 1);
         let number = found.number;
-        let (manifest, dir, quarantined, is_written) = match take(found, quarantine)? {
+        let held = match take(found, quarantine, &patience)? {
             Taken::Nothing => continue,
             Taken::Empty(header, dir) => {
                 is_told = true;
                 recovered.next_seq = recovered.next_seq.max(header.base);
+                recovered.known_end = recovered.known_end.max(header.previous_end);
                 furthest.note(header.base, &header.accepted_before);
                 if let Some(missing) = missing_before(&header, end.as_ref()) {
                     end = Some((header.previous_end, header.accepted_before));
@@ -214,15 +199,27 @@ pub(super) fn recover(
                 }
                 continue;
             }
-            Taken::Generation(manifest, dir, quarantined, is_written) => {
-                (*manifest, dir, quarantined, is_written)
-            }
+            Taken::Generation(held) => held,
         };
+        let Held {
+            manifest,
+            dir,
+            quarantined,
+            is_written,
+            unread,
+        } = *held;
         // What lies in quarantine may be from long ago.
         is_told |= !quarantined;
         let header = &manifest.header;
         recovered.next_seq = recovered.next_seq.max(manifest.end);
+        recovered.known_end = recovered.known_end.max(manifest.end);
         recovered.losses.extend(losses_of(&manifest));
+        if let Some(is_new) = unread {
+            recovered.unknown.push((number, manifest.end));
+            // More than is known of may have been given.
+            let more = if is_new { UNKNOWN_RANGE } else { 0 };
+            recovered.next_seq = Seq(recovered.next_seq.0 + more);
+        }
         let accepted = accepted_after(&manifest);
         furthest.note(manifest.end, &accepted);
         if manifest.end <= gone && quarantined {
@@ -259,110 +256,6 @@ pub(super) fn recover(
     recovered.accepted = furthest.1;
     sync_dir(generations)?;
     Ok(recovered)
-}
-
-/// Makes sense of one directory.
-fn take(found: Found, quarantine: &Path) -> Result<Taken, StoreError> {
-    let Found {
-        number,
-        dir,
-        quarantined,
-    } = found;
-    let manifest = Manifest::read(&dir);
-    if let Ok(Some(manifest)) = &manifest
-        && manifest.sealed
-    {
-        let manifest = manifest.clone().into();
-        return Ok(Taken::Generation(manifest, dir, quarantined, true));
-    }
-    let was_damaged = manifest.is_err();
-    if let Err(error) = &manifest {
-        tracing::error!(generation = number, %error, "manifest is damaged");
-    }
-    let claimed = manifest.unwrap_or_default();
-    let Some(header) = header_of(number, &dir, claimed.as_ref()) else {
-        let store = survey::store_file(&dir);
-        let held_records = was_damaged || store.metadata().is_ok_and(|meta| meta.len() > 0);
-        if quarantined {
-            return Ok(unknown_if(held_records));
-        }
-        if !held_records {
-            // Cut off while it was made: the header comes before the store.
-            fs::remove_dir_all(&dir)?;
-            return Ok(Taken::Nothing);
-        }
-        // If another follows, its header tells how far this one went.
-        set_aside(&dir, quarantine)?;
-        return Ok(Taken::Unknown(true));
-    };
-    make_durable(&dir)?;
-    let known = (claimed.as_ref().map_or(0, |m| m.blocks), quarantined);
-    let blocks = Arc::new(survey::readable_blocks(&dir, &header.salt, known)?);
-    let manifest = survey::survey(&blocks, &header, claimed.as_ref(), Tail::Take)?.manifest;
-    if manifest.end == header.base {
-        if quarantined {
-            return Ok(unknown_if(was_damaged));
-        }
-        if was_damaged || blocks.is_unreadable() {
-            set_aside(&dir, quarantine)?;
-            return Ok(Taken::Unknown(true));
-        }
-        return Ok(Taken::Empty(header.into(), dir));
-    }
-    let is_written = match manifest.write(&dir) {
-        Err(error) if want(&error).is_some() => {
-            // A full disk keeps nobody from starting. The next start looks through the
-            // blocks again.
-            tracing::warn!(generation = number, %error, "no room for the manifest of a generation; it is delivered all the same");
-            false
-        }
-        written => written.map(|()| true)?,
-    };
-    let taken =
-        |dir, quarantined| Taken::Generation(manifest.clone().into(), dir, quarantined, is_written);
-    if manifest.lost.is_empty() || quarantined {
-        return Ok(taken(dir, quarantined));
-    }
-    match aside::moved_to(&dir, quarantine) {
-        Err(error) if want(&error).is_some() => {
-            // As above. The keeper moves it once there is room.
-            tracing::error!(generation = number, %error, "no room to set a damaged generation aside; what is intact is delivered from where it is");
-            Ok(taken(dir, false))
-        }
-        moved => {
-            let moved = moved?;
-            aside::synced_aside(&dir, &moved);
-            Ok(taken(moved, true))
-        }
-    }
-}
-
-/// What a directory in quarantine tells that holds nothing to be read.
-fn unknown_if(held_records: bool) -> Taken {
-    if held_records {
-        Taken::Unknown(false)
-    } else {
-        Taken::Nothing
-    }
-}
-
-/// Moves a generation aside that does not say what it held, or where its records are.
-fn set_aside(dir: &Path, quarantine: &Path) -> io::Result<()> {
-    let moved = aside::moved_to(dir, quarantine)?;
-    aside::sync_aside(dir, &moved);
-    tracing::error!(directory = %moved.display(), "generation is set aside whole: nothing tells how many records it held, and nothing is delivered from there");
-    Ok(())
-}
-
-/// The header, from the manifest or its own file.
-fn header_of(number: u64, dir: &Path, claimed: Option<&Manifest>) -> Option<Header> {
-    if let Some(manifest) = claimed {
-        return Some(manifest.header.clone());
-    }
-    Header::read(dir).unwrap_or_else(|error| {
-        tracing::error!(generation = number, %error, "header is damaged");
-        None
-    })
 }
 
 /// What was written but not synced when the process died becomes durable before

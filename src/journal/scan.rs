@@ -40,6 +40,9 @@ pub(super) struct BlockFile {
     proven_blocks: u64,
     /// Parts of the file could not be read.
     is_unreadable: bool,
+    /// From here on a disk refuses to read it.
+    #[cfg(test)]
+    unreadable_from: Option<u64>,
     /// A block that was found could not be read later, or was another one then.
     is_failing: AtomicBool,
 }
@@ -61,12 +64,16 @@ impl BlockFile {
             places: BTreeMap::new(),
             proven_blocks: 0,
             is_unreadable: false,
+            #[cfg(test)]
+            unreadable_from: None,
             is_failing: AtomicBool::new(false),
         };
         // What a disk does that nothing here can make it do.
         #[cfg(test)]
         {
-            found.is_unreadable = path.with_extension("unreadable").exists();
+            found.unreadable_from = std::fs::read_to_string(path.with_extension("unreadable"))
+                .ok()
+                .map(|from| from.parse().unwrap_or(0));
         }
         let finder = memchr::memmem::Finder::new(salt);
         let mut at = 0;
@@ -119,7 +126,13 @@ impl BlockFile {
             return window.freeze();
         };
         #[cfg(test)]
-        if self.is_unreadable {
+        if let Some(from) = self
+            .unreadable_from
+            .filter(|from| *from < at + length as u64)
+        {
+            self.is_unreadable = true;
+            let readable = from.saturating_sub(at) as usize;
+            file.read_exact_at(&mut window[..readable], at).unwrap();
             return window.freeze();
         }
         if file.read_exact_at(&mut window, at).is_err() {

@@ -15,7 +15,7 @@
 
 use super::capacity::Capacity;
 use super::cursor::Cursor;
-use super::doomed::remove_half_deleted;
+use super::doomed::Rubbish;
 use super::error::CursorError;
 use super::generation::Generation;
 use super::high_water::HighWaterFile;
@@ -29,7 +29,7 @@ use crate::event::tally::Tally;
 use crate::telemetry::Board;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -87,8 +87,7 @@ pub(super) struct Shared {
     pub(super) without_receipt: AtomicU64,
     /// Since when generations cannot be read for their receipts, and when that was tried last.
     pub(super) unreadable: Mutex<Option<(Instant, Instant)>>,
-    /// Whether files of deleted generations may be left, as by a start.
-    pub(super) has_rubbish: AtomicBool,
+    pub(super) rubbish: Rubbish,
 }
 
 /// What a look found to be passed by all cursors that there were.
@@ -147,7 +146,7 @@ impl Shared {
         if lock(&self.losses).add_unknown(generation, at) {
             tracing::error!(
                 generation,
-                "neither the header nor the manifest of a generation in quarantine can be read: nobody knows which records are lost with it"
+                "not all of a generation in quarantine could be read: nobody knows which records are lost with it"
             );
         }
     }
@@ -191,8 +190,11 @@ impl Shared {
 
     /// Measures the disk use.
     pub(super) fn measure(&self) {
-        self.capacity
-            .measure(|| self.chain().iter().map(|g| g.disk_bytes()).sum());
+        self.capacity.measure(|| {
+            let generations = self.chain();
+            let bytes = generations.iter().map(|generation| generation.disk_bytes());
+            bytes.chain([self.rubbish.bytes()]).sum()
+        });
     }
 
     pub(super) fn open_cursor(&self, name: &str) -> Result<Arc<Cursor>, CursorError> {
@@ -239,8 +241,9 @@ impl Shared {
     }
 
     fn save_and_delete(&self) -> bool {
-        self.clear_rubbish();
-        self.look().is_some_and(|doomed| self.delete(&doomed))
+        let doomed = self.look();
+        self.rubbish.clear(&self.board);
+        doomed.is_some_and(|doomed| self.delete(&doomed))
     }
 
     /// Saves cursors, and looks for what all have passed; `None` when nothing may go.
@@ -275,22 +278,6 @@ impl Shared {
         })
     }
 
-    /// Removes files that could not be before: rubbish that nobody needs, and holds up nothing.
-    fn clear_rubbish(&self) {
-        if !self.has_rubbish.load(Ordering::Relaxed) {
-            return;
-        }
-        match remove_half_deleted(&self.generations_dir) {
-            Ok(None) => {
-                self.has_rubbish.store(false, Ordering::Relaxed);
-                if let Some(lasted) = self.board.over("rubbish") {
-                    tracing::info!(failed_for = ?lasted, "files of deleted generations are gone");
-                }
-            }
-            Ok(Some(error)) | Err(error) => tracing::debug!(%error, "files still stay"),
-        }
-    }
-
     /// Deletes a few of the doomed; whether there is more to do that did not fail.
     pub(super) fn delete(&self, doomed: &Doomed) -> bool {
         let began = Instant::now();
@@ -318,10 +305,7 @@ impl Shared {
             }
             let gone = gone.and_then(|()| generation.delete(&self.generations_dir));
             if let Ok(Some(error)) = &gone {
-                self.has_rubbish.store(true, Ordering::Relaxed);
-                if self.board.is_new("rubbish", "rubbish") {
-                    tracing::warn!(%error, "files of a deleted generation stay; trying again");
-                }
+                self.rubbish.note(error, &self.board);
             }
             if let Err(error) = gone {
                 self.capacity.heed(&error);

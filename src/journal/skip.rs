@@ -8,7 +8,7 @@
 //! - The new position is durable when this returns.
 
 use super::doomed;
-use super::durable_file::{dir_bytes, sync_dir};
+use super::durable_file::dir_bytes;
 use super::error::{PurgeError, SkipError};
 use super::generation::Generation;
 use super::ledger::records_before;
@@ -168,8 +168,13 @@ pub(super) fn purge_quarantined(
     let bytes = dir_bytes(&path);
     if apply {
         // Half of it would be one that tells nothing of what it held.
-        let removed = doomed::remove(&path).and_then(|()| sync_dir(quarantine));
-        removed.map_err(|source| PurgeError::Io { path, source })?;
+        match doomed::remove(&path) {
+            Ok(None) => {}
+            Ok(Some(error)) => {
+                tracing::warn!(generation, %error, "files of a purged generation stay; they are removed later");
+            }
+            Err(source) => return Err(PurgeError::Io { path, source }),
+        }
     }
     Ok(bytes)
 }

@@ -44,8 +44,13 @@ pub(super) fn receipts_end(dir: &Path) -> Option<Seq> {
 /// Removes generations without records, now that another has the place where they began.
 pub(super) fn remove_empty(dirs: &[PathBuf]) {
     for dir in dirs {
-        if let Err(error) = remove(dir) {
-            tracing::warn!(directory = %dir.display(), %error, "an empty generation stays until the next start");
+        match remove(dir) {
+            Ok(None) => {}
+            // The keeper tries again.
+            Ok(Some(error)) => tracing::debug!(%error, "files of an empty generation stay"),
+            Err(error) => {
+                tracing::warn!(directory = %dir.display(), %error, "an empty generation stays until the next start");
+            }
         }
     }
 }

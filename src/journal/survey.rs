@@ -12,10 +12,10 @@ use super::contents::Contents;
 use super::manifest::{Header, Manifest};
 use super::scan::BlockFile;
 use super::store::StoreError;
+use super::unread::Patience;
 use crate::event::tally::Tally;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 /// What a look through a generation gave.
 #[derive(Debug)]
@@ -39,14 +39,6 @@ pub(super) fn store_file(dir: &Path) -> std::path::PathBuf {
 /// written, or was dropped a moment ago, may have moved them under the look.
 const LOOKS_MAX: usize = 3;
 
-/// How long a start waits for bytes of a generation that was not sealed, within the time that
-/// systemd gives a start. Tests do not have it.
-pub(super) const UNREADABLE_PATIENCE: Duration =
-    Duration::from_secs(if cfg!(test) { 3 } else { 60 });
-
-/// Between two looks meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
-
 /// Looks up the blocks of a generation, of which `expected` should be there.
 pub(super) fn open_blocks(dir: &Path, salt: &Salt, expected: u64) -> std::io::Result<BlockFile> {
     let mut looks = 1;
@@ -60,24 +52,19 @@ pub(super) fn open_blocks(dir: &Path, salt: &Salt, expected: u64) -> std::io::Re
 }
 
 /// The blocks of one that was not sealed, once all of its bytes can be read: what cannot be read
-/// now, as while a disk's path is reset, is no damage until it stays so. What was set aside has
-/// been waited for.
+/// now, as while a disk's path is reset, is no damage until it stays so.
 pub(super) fn readable_blocks(
     dir: &Path,
     salt: &Salt,
-    (expected, is_aside): (u64, bool),
+    expected: u64,
+    patience: Option<&Patience>,
 ) -> std::io::Result<BlockFile> {
-    let (began, mut is_said) = (Instant::now(), false);
     loop {
         let blocks = open_blocks(dir, salt, expected)?;
-        if is_aside || !blocks.is_unreadable() || began.elapsed() >= UNREADABLE_PATIENCE {
+        let is_to_come = blocks.is_unreadable() && patience.is_some_and(|all| all.wait(dir));
+        if !is_to_come {
             return Ok(blocks);
         }
-        if !is_said {
-            is_said = true;
-            tracing::warn!(directory = %dir.display(), "parts of a store cannot be read; trying again");
-        }
-        std::thread::sleep(LOOK_AGAIN);
     }
 }
 

@@ -91,6 +91,26 @@ async fn rubbish_that_stays_keeps_nothing_from_starting() {
     journal.tidy_now();
     assert_eq!(journal.stats().generations, 1, "the empty one is left");
     assert!(journal.losses().is_empty());
+    let shared = journal.shared();
+    let generations: u64 = shared.chain().iter().map(|g| g.disk_bytes()).sum();
+    assert_eq!(journal.stats().used_bytes, generations + 5, "it takes room");
+}
+
+#[tokio::test]
+async fn rubbish_keeps_no_generation_of_its_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let generations = dir.path().join("generations");
+    std::fs::create_dir(&generations).unwrap();
+    let names = ["deleted-000000000001", "deleted-000000000001-1"];
+    let rubbish = names.map(|name| generations.join(name));
+    for stays in &rubbish {
+        std::fs::write(stays, b"stays").unwrap();
+    }
+    let journal = passed(dir.path()).await;
+    journal.tidy_now();
+    assert_eq!(journal.stats().generations, 1, "the empty one is left");
+    assert!(!generations.join("gen-000000000001").exists());
+    assert!(rubbish.iter().all(|stays| stays.exists()));
 }
 
 #[tokio::test]

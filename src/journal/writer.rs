@@ -79,14 +79,14 @@ struct Active {
 
 impl Writer {
     /// Makes the first generation of this run, which is to have this number and
-    /// first sequence.
+    /// first sequence; where no generation is before it, this is the end of what was.
     pub(super) fn start(
         shared: Arc<Shared>,
         number: u64,
-        base: Seq,
+        (known_end, base): (Seq, Seq),
         make_store: MakeStore,
     ) -> Result<Self, StoreError> {
-        let previous_end = shared.chain().last().map_or(base, |last| last.end());
+        let previous_end = shared.chain().last().map_or(known_end, |last| last.end());
         let mut writer = Self {
             shared,
             make_store,

@@ -201,7 +201,11 @@ impl Log {
         let directory = directory.unwrap_or_else(std::sync::PoisonError::into_inner);
         let numbers = directory.unknown_generations().iter();
         let places = numbers.map(|number| {
-            let before = self.pieces.iter().filter(|piece| piece.number < *number);
+            // It may have told a part of what it held.
+            let mut told = directory.generations().iter();
+            let has_part = told.any(|generation| generation.number == *number);
+            let is_before = |its: u64| its < *number || (has_part && its == *number);
+            let before = self.pieces.iter().filter(|piece| is_before(piece.number));
             let after = self.pieces.iter().filter(|piece| piece.number > *number);
             let first = before.map(|piece| piece.span.end).max();
             let first = first.unwrap_or(Seq::FIRST);
