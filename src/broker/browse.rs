@@ -8,8 +8,10 @@
 //! - A queue that has messages is never taken for an empty one: RabbitMQ says 0 messages and
 //!   0 consumers of a quorum queue whose leader does not answer within 250 ms
 //!   (rabbit_quorum_queue, `stat`), so that answer is not believed without a look.
-//! - Nor is one for missing whose node is down, with its messages (tests/it/closed_channels.rs,
-//!   `what_is_for_a_queue_whose_node_is_down_waits_for_it`).
+//! - Nor is one for missing whose node is down, with its messages, be it that the broker says so or
+//!   that it says nothing (tests/it/closed_channels.rs,
+//!   `what_is_for_a_queue_whose_node_is_down_waits_for_it`; tests/it/broker/topology.rs,
+//!   `a_queue_that_does_not_answer_is_away_and_the_others_are_declared`).
 //! - A message is seen once in one look: it is held until the look is over.
 //! - When a look was closed, the next one sees what it gave back: a quorum queue takes a
 //!   moment for that (the same test).
@@ -22,9 +24,9 @@ use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 
+use super::declare::queue_is_away;
 use super::message::{Message, short};
-use super::session::{Session, answer};
-use super::topology::queue_is_away;
+use super::session::{Session, answer, is_silence};
 use super::{CLOSE_LIMIT, NOT_FOUND, broker_reply};
 
 /// How often a look that is being closed asks whether the queue has its messages again.
@@ -85,6 +87,11 @@ async fn enter(session: &Session, queue: &str) -> Result<Option<(Channel, Depth)
                 ..failed(text)
             }),
             Some((NOT_FOUND, _)) => Ok(None),
+            // As in `declare`: one whose process is gone, while all else is answered.
+            None if is_silence(&error) => Err(BrowseError {
+                is_away: session.channel().await.is_ok(),
+                ..failed(error.to_string())
+            }),
             _ => Err(failed(error.to_string())),
         },
     }

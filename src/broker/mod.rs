@@ -21,6 +21,7 @@ mod browse;
 mod collect;
 mod connection;
 mod consume;
+mod declare;
 mod documents;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -41,6 +42,7 @@ mod wire;
 pub use browse::{BrowseError, Browser, Depth, Held, depth};
 pub use connection::{Broker, ConnectError};
 pub use consume::{ConsumeError, Delivery, Subscription};
+pub use declare::declare;
 pub use message::{HeaderValue, Headers, Message, Opaque, OtherProperties};
 pub use options::{Options, OptionsError};
 pub use prepare::prepare;
@@ -50,7 +52,7 @@ pub use settle::{Acker, SettleError, Tag};
 pub use setup::{Declared, Setup};
 pub use topology::{
     Binding, DeclareMode, Exchange, ExchangeKind, Object, Queue, QueueType, Topology,
-    TopologyError, Trouble, Warning, declare,
+    TopologyError, Trouble, Warning,
 };
 
 use std::time::Duration;

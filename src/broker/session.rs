@@ -11,8 +11,9 @@
 //!   end a blocked session (`a_blocked_connection_keeps_its_publishes_until_the_alarm_ends`,
 //!   `a_broker_that_freezes_while_it_blocks_is_noticed_by_heartbeats`).
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -54,6 +55,8 @@ struct Inner {
     listener: AbortHandle,
     /// What the broker refused by closing a channel, of any session.
     refusals: Arc<Refusals>,
+    /// The queues of which the broker said nothing, where it answered of others.
+    silent: Mutex<BTreeSet<String>>,
     /// Last, so that the socket is shut after lapin's own farewell has been queued.
     wire: Wire,
 }
@@ -111,6 +114,7 @@ impl Session {
             blocked,
             listener,
             refusals,
+            silent: Mutex::default(),
             wire,
         }))
     }
@@ -147,6 +151,25 @@ impl Session {
     /// What the broker refused by closing a channel.
     pub(super) fn refusals(&self) -> &Refusals {
         &self.0.refusals
+    }
+
+    /// Whether the broker said nothing of a queue when it was asked last.
+    pub(super) fn is_silent(&self, queue: &str) -> bool {
+        let silent = self.0.silent.lock();
+        silent
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(queue)
+    }
+
+    /// Notes whether it said something. As many as its host has queues.
+    pub(super) fn note_silence(&self, queue: &str, is_silent: bool) {
+        let silent = self.0.silent.lock();
+        let mut silent = silent.unwrap_or_else(PoisonError::into_inner);
+        if is_silent {
+            silent.insert(queue.to_owned());
+        } else {
+            silent.remove(queue);
+        }
     }
 
     /// Whether it is usable, blocked by an alarm, or gone.
@@ -240,10 +263,18 @@ pub(super) fn is_silence(error: &lapin::Error) -> bool {
 pub(super) async fn answer<T>(
     question: impl Future<Output = lapin::Result<T>>,
 ) -> lapin::Result<T> {
-    timeout(ANSWER_LIMIT, question).await.unwrap_or_else(|_| {
+    answer_within(ANSWER_LIMIT, question).await
+}
+
+/// As [`answer`], for at most `limit`.
+pub(super) async fn answer_within<T>(
+    limit: Duration,
+    question: impl Future<Output = lapin::Result<T>>,
+) -> lapin::Result<T> {
+    timeout(limit, question).await.unwrap_or_else(|_| {
         Err(ErrorKind::IOError(Arc::new(std::io::Error::new(
             std::io::ErrorKind::TimedOut,
-            format!("no answer from the broker within {ANSWER_LIMIT:?}"),
+            format!("no answer from the broker within {limit:?}"),
         )))
         .into())
     })

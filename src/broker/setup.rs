@@ -6,10 +6,9 @@
 //!   consumers would be thousands of questions to a broker that has just come up (test
 //!   `a_part_has_what_its_queues_need`).
 
+use super::declare::declare;
 use super::session::Session;
-use super::topology::{
-    DeclareMode, Object, QueueType, Topology, TopologyError, Trouble, Warning, declare,
-};
+use super::topology::{DeclareMode, Object, QueueType, Topology, TopologyError, Trouble, Warning};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -20,6 +20,7 @@ use crate::event::envelope::{HOST_HEADER, INDEXES_HEADER, ROUTING_KEY_HEADER, SE
 use crate::event::parcel::{Destination, Parcel};
 use crate::retry::Backoff;
 use crate::telemetry::{Absence, Metrics, Waiter};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Mutex;
@@ -35,6 +36,9 @@ enum Forgotten {
     Before,
 }
 
+/// When a look at a queue began, and whether the queue was away, where that was answered.
+type Look = Option<(Instant, Option<bool>)>;
+
 /// A session that publishes.
 type Open = (Session, Arc<Publisher>);
 
@@ -43,6 +47,8 @@ type Open = (Session, Arc<Publisher>);
 pub struct SafePublisher {
     broker: Broker,
     open: Arc<Mutex<Option<Open>>>,
+    /// The last look at each error queue.
+    looks: Arc<Mutex<BTreeMap<String, Arc<Mutex<Look>>>>>,
     dead_letters: DeadLetters,
     metrics: Metrics,
     /// What is wrong while the broker is there.
@@ -56,6 +62,7 @@ impl SafePublisher {
         Self {
             broker,
             open: Arc::new(Mutex::new(None)),
+            looks: Arc::default(),
             dead_letters,
             metrics,
             trouble: Absence::new(|lasted| {
@@ -85,7 +92,8 @@ impl SafePublisher {
             let attempt = self.attempt(&publisher, (message, queue), &mut went_elsewhere);
             match attempt.await {
                 Ok(None) => {
-                    let reason = format!("the node of queue {queue:?} is down");
+                    let reason =
+                        format!("the node of queue {queue:?} is down, or says nothing of it");
                     self.say(&mut troubled, way_out, &reason, began);
                 }
                 Ok(Some(Outcome::Confirmed)) => {
@@ -130,7 +138,7 @@ impl SafePublisher {
         went_elsewhere: &mut bool,
     ) -> Result<Option<Outcome>, PublishError> {
         // Whoever else has it gets it once more, and not at each attempt.
-        if *went_elsewhere && self.is_away(queue).await {
+        if *went_elsewhere && self.is_away(queue).await != Some(false) {
             return Ok(None);
         }
         let outcome = publisher.publish(message).await?.await?;
@@ -141,20 +149,41 @@ impl SafePublisher {
             Outcome::Unroutable { .. } => true,
             Outcome::Nacked => false,
         };
-        if may_lack_it && self.is_away(queue).await {
-            *went_elsewhere = matches!(outcome, Outcome::Confirmed);
+        if !may_lack_it {
+            return Ok(Some(outcome));
+        }
+        let is_confirmed = matches!(outcome, Outcome::Confirmed);
+        // Where nothing is answered, a confirm is no proof; and what nobody takes would go nowhere
+        // for as long.
+        if self.is_away(queue).await.unwrap_or(is_confirmed) {
+            *went_elsewhere = is_confirmed;
             return Ok(None);
         }
         Ok(Some(outcome))
     }
 
-    /// Whether a queue is there, on a node that is not. What is not answered is no: the message
-    /// would go nowhere for as long.
-    async fn is_away(&self, queue: &str) -> bool {
-        let session = self.open.lock().await.as_ref().map(|open| open.0.clone());
-        let Some(session) = session else {
-            return false;
+    /// Whether a queue is there, on a node that is not, by a look that began after this call;
+    /// `None` where nothing is answered. All who ask meanwhile share one.
+    async fn is_away(&self, queue: &str) -> Option<bool> {
+        let asked = Instant::now();
+        let look = {
+            let mut looks = self.looks.lock().await;
+            Arc::clone(looks.entry(queue.to_owned()).or_default())
         };
+        let mut look = look.lock().await;
+        if let Some((began, is_away)) = *look
+            && began >= asked
+        {
+            return is_away;
+        }
+        let began = Instant::now();
+        let is_away = self.look(queue).await;
+        *look = Some((began, is_away));
+        is_away
+    }
+
+    async fn look(&self, queue: &str) -> Option<bool> {
+        let session = self.open.lock().await.as_ref()?.0.clone();
         let queue = Queue {
             name: queue.to_owned(),
             bindings: Vec::new(),
@@ -165,8 +194,8 @@ impl SafePublisher {
         };
         // The type says nothing where it is only looked for.
         let (mode, kind) = (DeclareMode::Passive, QueueType::Quorum);
-        let warnings = declare(&session, &topology, mode, kind).await;
-        warnings.is_ok_and(|warnings| warnings.iter().any(|w| w.trouble == Trouble::Away))
+        let warnings = declare(&session, &topology, mode, kind).await.ok()?;
+        Some(warnings.iter().any(|w| w.trouble == Trouble::Away))
     }
 
     async fn publisher(&self, stop: &CancellationToken) -> Result<Arc<Publisher>, Stopped> {

@@ -28,6 +28,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often everything is declared while a queue is away: some hundred questions each time.
 const DECLARE_EVERY: Duration = Duration::from_secs(15);
 
+/// How many times as long as a look took the next one waits: nothing is published meanwhile, and
+/// of a queue whose process is gone the broker may say nothing for as long as it is asked.
+const REST_OF_LOOK: u32 = 4;
+
 /// What is known of the queues that no message of an exchange got into.
 enum Sought {
     /// They were declared after it was published.
@@ -112,10 +116,12 @@ impl Run<'_> {
                 } else {
                     self.done(&outgoing);
                 }
-                if self.held.is_away() && self.declared.elapsed() >= DECLARE_EVERY {
+                let rest = DECLARE_EVERY.max(self.declaring * REST_OF_LOOK);
+                if self.held.is_away() && self.declared.elapsed() >= rest {
                     let setup = self.forwarder.setup.clone();
+                    let began = Instant::now();
                     self.declare(&setup, stop).await?;
-                    self.declared = Instant::now();
+                    (self.declared, self.declaring) = (Instant::now(), began.elapsed());
                 }
             }
             Ok(Outcome::Nacked) => {
@@ -219,8 +225,8 @@ impl Run<'_> {
         if !bindings.any(|binding| binding.exchange == *exchange) {
             return Ok(Sought::There);
         }
-        let mut looked = self.looked(exchange);
-        if !outgoing.is_sought && published >= looked && looked.elapsed() >= LOOK_EVERY {
+        let (mut looked, rest) = self.looked(exchange);
+        if !outgoing.is_sought && published >= looked && looked.elapsed() >= rest {
             tracing::debug!(
                 exchange,
                 "no queue takes a message; looking for what is lost"
@@ -234,16 +240,19 @@ impl Run<'_> {
             return Ok(Sought::There);
         }
         if published >= looked {
-            return Ok(Sought::Later(LOOK_EVERY.saturating_sub(looked.elapsed())));
+            return Ok(Sought::Later(rest.saturating_sub(looked.elapsed())));
         }
         outgoing.is_sought = true;
         Ok(Sought::Anew)
     }
 
-    /// When the queues of an exchange were declared last.
-    fn looked(&self, exchange: &str) -> Instant {
-        let looked = self.looked.get(exchange).copied();
-        looked.map_or(self.declared, |at| at.max(self.declared))
+    /// When the queues of an exchange were declared last, and how long after that they are again.
+    fn looked(&self, exchange: &str) -> (Instant, Duration) {
+        let Some((at, took)) = self.looked.get(exchange) else {
+            return (self.declared, LOOK_EVERY);
+        };
+        let rest = LOOK_EVERY.max(*took * REST_OF_LOOK);
+        (self.declared.max(*at), rest)
     }
 
     /// Declares the queues of an exchange; since when they are.
@@ -252,10 +261,11 @@ impl Run<'_> {
         let queues = setup.topology().queues.iter();
         let queues = queues.filter(|q| q.bindings.iter().any(|b| b.exchange == exchange));
         let queues: Vec<&str> = queues.map(|queue| queue.name.as_str()).collect();
+        let began = Instant::now();
         self.declare(&setup.of_queues(&queues), stop).await?;
-        let now = Instant::now();
-        self.looked.insert(exchange.to_owned(), now);
-        Ok(now)
+        let looked = (Instant::now(), began.elapsed());
+        self.looked.insert(exchange.to_owned(), looked);
+        Ok(looked.0)
     }
 
     async fn declare(&mut self, setup: &Setup, stop: &CancellationToken) -> Result<(), End> {
@@ -292,7 +302,8 @@ impl Run<'_> {
         if self.held.away_of(topology, exchange).is_none() {
             return Ok(Some(outgoing));
         }
-        if self.looked(exchange).elapsed() >= LOOK_EVERY {
+        let (looked, rest) = self.looked(exchange);
+        if looked.elapsed() >= rest {
             self.look(exchange, stop).await?;
         }
         let Some(queue) = self.held.away_of(topology, exchange) else {

@@ -107,8 +107,11 @@ pub(super) struct Run<'a> {
     pub(super) reading: News,
     /// When the topology was declared last.
     pub(super) declared: Instant,
-    /// When the queues of an exchange were declared for the sake of what none of them took.
-    pub(super) looked: BTreeMap<String, Instant>,
+    /// How long the last time took of those that were for the sake of a queue that is away.
+    pub(super) declaring: Duration,
+    /// When the queues of an exchange were declared for the sake of what none of them took, and
+    /// how long that took.
+    pub(super) looked: BTreeMap<String, (Instant, Duration)>,
     /// Where a queue may be on one node: what was confirmed and does not count yet.
     pub(super) proof: Option<Proof>,
     /// What holds messages; of all sessions.
@@ -229,6 +232,7 @@ impl Forwarder {
             nacked: FuturesUnordered::new(),
             reading: News::default(),
             declared,
+            declaring: Duration::ZERO,
             looked: BTreeMap::new(),
             proof,
             held,

@@ -5,8 +5,9 @@ use super::nodes::{healthy, session, troubled};
 use super::{confirmed, make, plain_queue};
 use holdfast::broker::{
     Binding, Broker, ConsumeError, DeclareMode, Exchange, ExchangeKind, Message, Object, Options,
-    Publisher, Queue, QueueType, Subscription, Topology, Trouble, declare,
+    Publisher, Queue, QueueType, Subscription, Topology, Trouble, declare, depth,
 };
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::block_in_place;
@@ -226,6 +227,12 @@ async fn a_queue_that_does_not_answer_is_away_and_the_others_are_declared() {
         told[0].0.contains("silent") && told[0].1 == Trouble::Away,
         "{told:?}"
     );
+    // From now on it holds up nobody for long, and is asked for all the same.
+    let began = Instant::now();
+    assert_eq!(active(&["silent", "behind"]).await.len(), 1);
+    assert!(began.elapsed() < Duration::from_secs(8), "as at first");
+    let looked = depth(&session, "silent").await;
+    assert!(looked.is_err_and(|error| error.is_away));
     let behind = topology(&["behind"]);
     let passive = declare(&session, &behind, DeclareMode::Passive, QueueType::Classic);
     assert_eq!(passive.await.unwrap(), vec![], "it was made");
