@@ -7,8 +7,9 @@
 //!   has a version, a row of a later one takes the place of the earlier (test
 //!   `postgres_keeps_the_last_version_of_a_row`).
 //! - Where the table has no key, rows that are there are left out. Two writers at the same moment
-//!   do not see each other's. No day is read that no row is near to (test
-//!   `postgres_reads_no_days_between_those_of_a_batch`).
+//!   do not see each other's. No day is read that no row is near to, and no statement reads more
+//!   than two (tests `postgres_reads_no_days_between_those_of_a_batch`,
+//!   `parts_are_of_two_days_at_most`).
 //!   Tests: `tests` below, `postgres_*` in tests/it/sinks.
 
 use chrono::NaiveDateTime;
@@ -89,9 +90,9 @@ fn array<'a>(batch: &'a Batch, index: usize, column: &Column) -> Result<Array<'a
     })
 }
 
-/// The batch of a table without a key, in parts of neighbouring days; none where it is one. What is
-/// there already is looked for between the first and the last time of a statement's rows: for one
-/// late event all days since then would be read, for longer than a statement may take.
+/// The batch of a table without a key, in parts of a day and the next; none where it is one. What is
+/// there already is looked for between the first and the last time of a statement's rows: for
+/// events of many days all of them would be read, for longer than a statement may take.
 pub(super) fn parts(batch: &Batch) -> Vec<Batch> {
     let Partition::ByTime(column) = batch.table.partition else {
         return Vec::new();
@@ -106,15 +107,20 @@ pub(super) fn parts(batch: &Batch) -> Vec<Batch> {
     let mut rows = batch.rows.to_vec();
     // Of equal rows the first is still the first.
     rows.sort_by_key(day);
-    let parts: Vec<_> = rows.chunk_by(|a, b| day(b) - day(a) <= 1).collect();
+    let mut parts = Vec::new();
+    let mut rest = rows.as_slice();
+    while let Some(first) = rest.first().map(day) {
+        let (part, others) = rest.split_at(rest.partition_point(|row| day(row) - first <= 1));
+        parts.push(Batch {
+            rows: part.into(),
+            ..batch.clone()
+        });
+        rest = others;
+    }
     if parts.len() == 1 {
         return Vec::new();
     }
-    let part = |rows: &[Row]| Batch {
-        rows: rows.into(),
-        ..batch.clone()
-    };
-    parts.into_iter().map(part).collect()
+    parts
 }
 
 /// The insert whose parameters are the batch's [`arrays`], in their order, for a table that has
@@ -280,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_of_neighbouring_days() {
+    fn parts_are_of_two_days_at_most() {
         static DAILY: Table = Table {
             partition: Partition::ByTime("t"),
             ..T
@@ -313,10 +319,15 @@ mod tests {
             parts.map(days).collect::<Vec<_>>()
         };
         assert!(parted(&T, &[1, 100]).is_empty(), "it has no days");
-        assert!(parted(&DAILY, &[101, 100, 102, 100]).is_empty());
+        assert!(parted(&DAILY, &[101, 100, 101, 100]).is_empty());
         assert_eq!(
             parted(&DAILY, &[100, -1, 101, 60, 100, -2]),
             [vec![-2, -1], vec![60], vec![100, 100, 101]]
+        );
+        // However many of them follow one another.
+        assert_eq!(
+            parted(&DAILY, &[104, 103, 102, 101, 100, 103]),
+            [vec![100, 101], vec![102, 103, 103], vec![104]]
         );
     }
 

@@ -27,7 +27,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSs
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 
 use self::insert::Array;
-use self::keys::Keys;
+use self::keys::{Keys, Lookup};
 use self::tables::Warned;
 use super::convert::{check_shape, unavailable};
 use super::inspect::Inspect;
@@ -208,12 +208,14 @@ impl Sink for Postgres {
             .await
             .map_err(|e| unavailable(&verdict::text(&e)))?;
         let insert = async {
-            let has_key = self.keys.has_key(&mut connection, schema, batch.table);
-            let has_key = in_time(has_key).await?;
+            let lookup = self.keys.lookup(&mut connection, schema, batch.table);
+            let lookup = in_time(lookup).await?;
+            let has_key = lookup == Lookup::Key;
             let statement = insert::statement(schema, batch.table, has_key);
-            let parts = match has_key {
-                true => Vec::new(),
-                false => insert::parts(batch),
+            let parts = match lookup {
+                Lookup::Days => insert::parts(batch),
+                // Each part would look through all of the table.
+                Lookup::Key | Lookup::Scan => Vec::new(),
             };
             if parts.is_empty() {
                 return execute(&mut connection, &statement, arrays).await;

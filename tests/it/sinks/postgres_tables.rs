@@ -152,6 +152,44 @@ async fn postgres_reads_no_days_between_those_of_a_batch() {
 }
 
 #[tokio::test]
+async fn postgres_reads_a_table_without_days_once_for_a_batch() {
+    let pg = PostgresTest::start("keyless_whole").await;
+    pg.execute("CREATE SCHEMA {s}").await;
+    pg.execute(&format!("CREATE TABLE {{s}}.events {FIELD_COLUMNS}"))
+        .await;
+    pg.sink.create_missing(&[&EVENTS]).await.unwrap();
+    let scans = async || -> i64 {
+        let sql = "SELECT coalesce(sum(seq_scan), 0)::bigint FROM pg_stat_user_tables \
+                   WHERE schemaname = 'keyless_whole' AND relname = 'events'";
+        let sql = sqlx::query_scalar(pg.sql(sql));
+        sql.fetch_one(&pg.pool).await.unwrap()
+    };
+    let columns = EVENTS.columns.iter();
+    let columns: Vec<_> = columns.map(|column| column.name).collect();
+    let at = |name| columns.iter().position(|column| *column == name).unwrap();
+    let (id, time) = (at("event_id"), at("event_timestamp"));
+    let mut read = Vec::new();
+    for days in [1, 10] {
+        let mut batch = events(10, &EVENTS);
+        let mut rows = batch.rows.to_vec();
+        for (n, row) in (0..).zip(&mut rows) {
+            row.values[id] = Value::Text(format!("{days}_{n}"));
+            row.values[time] = Value::TimeMs(1_700_000_000_000 + n % days * 3 * 86_400_000);
+        }
+        batch.rows = rows.into();
+        let before = scans().await;
+        let sink = pg.another_sink();
+        sink.write(&batch).await.unwrap();
+        // The server counts for a session when that ends.
+        sink.close().await;
+        eventually("it is counted", PROMPT, || async { scans().await > before }).await;
+        read.push(scans().await - before);
+    }
+    assert_eq!(read[0], read[1], "one look for ten days, too");
+    assert_eq!(pg.count("{s}.events").await, 20);
+}
+
+#[tokio::test]
 async fn postgres_shows_rows_once_in_tables_without_a_key() {
     let pg = PostgresTest::start("keyless").await;
     pg.execute("CREATE SCHEMA {s}").await;
