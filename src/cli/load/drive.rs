@@ -241,7 +241,11 @@ impl<T: Target> Drive<T> {
         let mut due = 0;
         while !self.stop.is_cancelled() {
             let now = Instant::now();
-            if until.is_some_and(|until| now >= until) {
+            if let Some(until) = until.filter(|until| now >= *until) {
+                // Also what became due while this thread slept longer than it was to.
+                let passed = (until - self.began).as_secs_f64() * rate;
+                let all_due = (passed.ceil() as u64).min(all);
+                self.due_calls.store(all_due, Ordering::SeqCst);
                 break;
             }
             // The first is due at once.
