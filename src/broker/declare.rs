@@ -35,6 +35,9 @@ const PRECONDITION_FAILED: u16 = 406;
 /// minute, and a host has some dozens of queues.
 const SILENT_LIMIT: Duration = Duration::from_secs(2);
 
+/// Every so many times of silence it has [`ANSWER_LIMIT`] again.
+const PATIENT_EVERY: u32 = 8;
+
 /// What RabbitMQ says of a queue that is not there: "no queue 'q' in vhost '/'".
 const NO_QUEUE: &str = "no queue '";
 
@@ -64,7 +67,7 @@ pub async fn declare(
     }
     let queues = topology.queues.iter();
     let (silent, others): (Vec<_>, Vec<_>) =
-        queues.partition(|queue| session.is_silent(&queue.name));
+        queues.partition(|queue| session.silence(&queue.name) > 0);
     // Side by side: each may take as long as the broker has for it.
     let asked = silent.into_iter().map(|queue| async move {
         let mut alone = Declarer::new(session, queue_type);
@@ -143,10 +146,14 @@ impl<'a> Declarer<'a> {
 
     /// How long the broker has for its word on a queue.
     fn limit(&self, queue: &str) -> Duration {
-        if self.met_silence || self.session.is_silent(queue) {
-            SILENT_LIMIT
-        } else {
+        let silence = self.session.silence(queue);
+        // Now and then there is all the time for it: it may just be slow.
+        let is_patient =
+            silence.is_multiple_of(PATIENT_EVERY) && (silence > 0 || !self.met_silence);
+        if is_patient {
             ANSWER_LIMIT
+        } else {
+            SILENT_LIMIT
         }
     }
 

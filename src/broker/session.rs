@@ -11,7 +11,7 @@
 //!   end a blocked session (`a_blocked_connection_keeps_its_publishes_until_the_alarm_ends`,
 //!   `a_broker_that_freezes_while_it_blocks_is_noticed_by_heartbeats`).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,8 +55,9 @@ struct Inner {
     listener: AbortHandle,
     /// What the broker refused by closing a channel, of any session.
     refusals: Arc<Refusals>,
-    /// The queues of which the broker said nothing, where it answered of others.
-    silent: Mutex<BTreeSet<String>>,
+    /// The queues of which the broker said nothing, where it answered of others, and how many
+    /// times in a row.
+    silent: Mutex<BTreeMap<String, u32>>,
     /// Last, so that the socket is shut after lapin's own farewell has been queued.
     wire: Wire,
 }
@@ -153,12 +154,11 @@ impl Session {
         &self.0.refusals
     }
 
-    /// Whether the broker said nothing of a queue when it was asked last.
-    pub(super) fn is_silent(&self, queue: &str) -> bool {
+    /// How many times in a row the broker said nothing of a queue.
+    pub(super) fn silence(&self, queue: &str) -> u32 {
         let silent = self.0.silent.lock();
-        silent
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(queue)
+        let silent = silent.unwrap_or_else(PoisonError::into_inner);
+        silent.get(queue).copied().unwrap_or(0)
     }
 
     /// Notes whether it said something. As many as its host has queues.
@@ -166,7 +166,8 @@ impl Session {
         let silent = self.0.silent.lock();
         let mut silent = silent.unwrap_or_else(PoisonError::into_inner);
         if is_silent {
-            silent.insert(queue.to_owned());
+            let times = silent.entry(queue.to_owned()).or_default();
+            *times = times.saturating_add(1);
         } else {
             silent.remove(queue);
         }

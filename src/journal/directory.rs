@@ -20,7 +20,7 @@ use super::receipts::{self, ReceiptFile};
 use super::record::Record;
 use super::recovery::number_of;
 use super::survey::{self, Survey, Tail};
-use super::unread::is_marked;
+use super::unread::{Unread, marked};
 use crate::event::identity::{HostId, Seq};
 use crate::event::tally::Tally;
 use serde::Serialize;
@@ -345,17 +345,19 @@ impl Directory {
             self.problem(&dir.join("header"), &error.to_string());
         }
         let (manifest, header) = (manifest.ok().flatten(), header.ok().flatten());
-        if is_marked(&dir) {
+        let mark = marked(&dir);
+        if mark.is_some() {
             self.cannot_read(&dir, "could not be read: nothing tells what else it holds");
             self.unknown_generations.push(number);
-            if quarantined && !manifest.as_ref().is_some_and(|manifest| manifest.sealed) {
-                // Nobody delivers from there.
-                return Ok(());
-            }
+        }
+        let is_sealed = manifest.as_ref().is_some_and(|manifest| manifest.sealed);
+        if mark == Some(Unread::Whole) && quarantined && !is_sealed {
+            // Nobody delivers from there.
+            return Ok(());
         }
         let header = manifest.as_ref().map(|m| m.header.clone()).or(header);
         let Some(header) = header else {
-            if survey::store_file(&dir).exists() && !is_marked(&dir) {
+            if survey::store_file(&dir).exists() && mark.is_none() {
                 let text = "has neither header nor manifest: nothing tells what it holds";
                 self.cannot_read(&dir, text);
                 self.unknown_generations.push(number);

@@ -23,7 +23,7 @@ use super::losses::Loss;
 use super::manifest::{Header, Manifest};
 use super::store::{BlockStore, Blocks, StoreError};
 use super::survey::{self, Tail};
-use super::unread::is_marked;
+use super::unread::marked;
 use crate::event::identity::Seq;
 use crate::event::tally::Tally;
 use std::io;
@@ -182,7 +182,7 @@ impl Generation {
         Self {
             header: manifest.header.clone(),
             state: Mutex::new(State {
-                is_unread: is_marked(&dir),
+                is_unread: marked(&dir).is_some(),
                 dir,
                 manifest,
                 is_written: true,

@@ -60,10 +60,11 @@ impl Losses {
         new
     }
 
-    /// Adds a generation of which nothing tells what it held, unless that is known from
-    /// elsewhere; whether it is new.
+    /// Adds a generation of which nothing tells what it held from this place on, unless that is
+    /// known from elsewhere; whether it is new.
     pub(super) fn add_unknown(&mut self, generation: u64, at: Seq) -> bool {
-        let is_new = self.0.iter().all(|known| known.generation != generation);
+        let mut of_it = self.0.iter().filter(|known| known.generation == generation);
+        let is_new = of_it.all(|known| known.records() > 0 && known.end <= at);
         if is_new {
             self.0.push(Loss {
                 generation,
@@ -107,6 +108,11 @@ mod tests {
         };
         losses.add(&loss);
         assert!(!losses.add_unknown(2, Seq(5)), "it is known exactly");
+        assert!(losses.add_unknown(2, Seq(9)), "more may be behind it");
+        assert!(!losses.add_unknown(2, Seq(9)));
+        assert_eq!((losses.list().len(), losses.records()), (2, 5));
+        losses.forget(2);
+        losses.add(&loss);
         assert!(losses.add_unknown(3, Seq(9)));
         assert!(!losses.add_unknown(3, Seq(20)));
         assert_eq!((losses.list().len(), losses.records()), (2, 5));

@@ -75,7 +75,7 @@
 //!   header                 number, first sequence, salt: never changes
 //!   manifest               what it is known to hold: synced blocks, events by type
 //!   store/                 sled; the blocks lie in its file `db`
-//!   unread                 there if a start could not read all of it
+//!   unread, unread_whole   there if a start could not read its end, or nothing of it
 //! quarantine/gen-N/        a generation that lost something, whole, as evidence;
 //!                          what is intact is delivered from here
 //! receipts/gen-N.…         what a deleted generation held, for some days
@@ -180,5 +180,7 @@ mod rotation_tests;
 mod tests;
 #[cfg(test)]
 mod turn_tests;
+#[cfg(test)]
+mod unread_tests;
 #[cfg(test)]
 mod unreadable_tests;

@@ -94,6 +94,13 @@ impl Furthest {
 }
 
 impl Recovered {
+    /// Leaves out the numbers that may have been given from here on, by something that is not
+    /// there to tell.
+    fn leave_out(&mut self, from: Seq) {
+        let behind = from.0.saturating_add(UNKNOWN_RANGE).min(Seq::MAX.0);
+        self.next_seq = self.next_seq.max(Seq(behind));
+    }
+
     /// What is missing behind `end`, the last of the chain, where others had come further.
     fn missing_behind(
         &self,
@@ -182,7 +189,10 @@ pub(super) fn recover(
             Taken::Empty(header, dir) => {
                 is_told = true;
                 recovered.next_seq = recovered.next_seq.max(header.base);
-                recovered.known_end = recovered.known_end.max(header.previous_end);
+                // A cursor that has passed all there was goes on behind the numbers left out.
+                if header.base >= recovered.known_end {
+                    recovered.known_end = header.previous_end;
+                }
                 furthest.note(header.base, &header.accepted_before);
                 if let Some(missing) = missing_before(&header, end.as_ref()) {
                     end = Some((header.previous_end, header.accepted_before));
@@ -191,11 +201,14 @@ pub(super) fn recover(
                 recovered.empty.push(dir);
                 continue;
             }
-            Taken::Unknown(is_new) => {
+            Taken::Unknown(is_new, base) => {
                 recovered.unknown.push((number, recovered.next_seq));
-                if is_new {
-                    is_told = true;
-                    recovered.next_seq = Seq(recovered.next_seq.0 + UNKNOWN_RANGE);
+                is_told |= is_new;
+                match base {
+                    // Once: however many starts find it so.
+                    Some(base) => recovered.leave_out(base),
+                    None if is_new => recovered.leave_out(recovered.next_seq),
+                    None => {}
                 }
                 continue;
             }
@@ -206,7 +219,7 @@ pub(super) fn recover(
             dir,
             quarantined,
             is_written,
-            unread,
+            is_unread,
         } = *held;
         // What lies in quarantine may be from long ago.
         is_told |= !quarantined;
@@ -214,11 +227,9 @@ pub(super) fn recover(
         recovered.next_seq = recovered.next_seq.max(manifest.end);
         recovered.known_end = recovered.known_end.max(manifest.end);
         recovered.losses.extend(losses_of(&manifest));
-        if let Some(is_new) = unread {
+        if is_unread {
             recovered.unknown.push((number, manifest.end));
-            // More than is known of may have been given.
-            let more = if is_new { UNKNOWN_RANGE } else { 0 };
-            recovered.next_seq = Seq(recovered.next_seq.0 + more);
+            recovered.leave_out(manifest.end);
         }
         let accepted = accepted_after(&manifest);
         furthest.note(manifest.end, &accepted);
@@ -247,7 +258,9 @@ pub(super) fn recover(
         recovered.push_missing(missing, quarantine);
     }
     if !is_told && !known.is_new_host {
-        recovered.next_seq = Seq(recovered.next_seq.0 + UNKNOWN_RANGE);
+        recovered.leave_out(recovered.next_seq);
+        // Nobody can say that nothing was before it.
+        recovered.known_end = recovered.next_seq;
         tracing::error!(
             next_seq = %recovered.next_seq,
             "this host has taken events before, and neither cursors nor generations tell how many: its sequences go on far behind all that it can have given"

@@ -7,14 +7,17 @@
 //!   as unknown, and is neither nothing nor the end of a write that a power cut tore (tests
 //!   `what_a_start_cannot_read_for_a_moment_is_not_lost`,
 //!   `small_files_that_cannot_be_read_for_a_moment_are_waited_for`,
-//!   `what_no_start_can_read_is_kept_as_evidence`, `an_end_that_cannot_be_read_is_told`).
+//!   `what_no_start_can_read_is_kept_as_evidence`, `an_end_that_cannot_be_read_is_told`). The
+//!   numbers that it may have given are not given again, however often a start fails after that
+//!   (test `numbers_of_what_cannot_be_read_are_left_out_by_each_start`).
 
 use super::aside;
 use super::manifest::{Header, Manifest};
 use super::recovery::make_durable;
 use super::store::{StoreError, want};
 use super::survey::{self, Tail};
-use super::unread::{self, Patience, is_marked, mark};
+use super::unread::{self, Patience, Unread, marked};
+use crate::event::identity::Seq;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,13 +36,13 @@ pub(super) enum Taken {
     Nothing,
     /// It holds no records.
     Empty(Box<Header>, PathBuf),
-    /// It may have held records, and nothing tells how many; whether that is new.
-    Unknown(bool),
+    /// It may have held records, and nothing tells how many; whether that is new, and where they
+    /// began, as far as that is known.
+    Unknown(bool, Option<Seq>),
     Generation(Box<Held>),
 }
 
 /// A generation with records.
-#[derive(Clone)]
 pub(super) struct Held {
     /// Sealed.
     pub(super) manifest: Manifest,
@@ -49,8 +52,8 @@ pub(super) struct Held {
     pub(super) quarantined: bool,
     /// Whether the manifest's file says the same.
     pub(super) is_written: bool,
-    /// Behind its end more may have been, which nobody could read; whether that is new.
-    pub(super) unread: Option<bool>,
+    /// Behind its end more may have been, which nobody could read.
+    pub(super) is_unread: bool,
 }
 
 /// Makes sense of one directory.
@@ -64,24 +67,24 @@ pub(super) fn take(
         dir,
         quarantined,
     } = found;
-    let was_marked = is_marked(&dir);
-    // What is marked was waited for.
-    let for_files = (!was_marked).then_some(patience);
-    let manifest = unread::read(&dir, for_files, Manifest::read)?;
+    let mark = marked(&dir);
+    // What was set aside has been waited for.
+    let patience = (!quarantined).then_some(patience);
+    let manifest = unread::read(&dir, patience, Manifest::read)?;
     if let Ok(Some(manifest)) = &manifest
         && manifest.sealed
     {
+        let is_given_back = mark == Some(Unread::Whole) && !quarantined;
+        if is_given_back {
+            unread::unmark(&dir);
+        }
         return Ok(Taken::Generation(Box::new(Held {
             manifest: manifest.clone(),
             dir,
             quarantined,
             is_written: true,
-            unread: was_marked.then_some(false),
+            is_unread: mark.is_some() && !is_given_back,
         })));
-    }
-    if was_marked && quarantined {
-        // Whatever can be read by now: the ways out have passed it.
-        return Ok(Taken::Unknown(false));
     }
     let was_damaged = manifest.is_err();
     if let Err(error) = &manifest {
@@ -90,13 +93,18 @@ pub(super) fn take(
     let claimed = manifest.unwrap_or_default();
     let header = match &claimed {
         Some(manifest) => Some(manifest.header.clone()),
-        None => header_of(number, &dir, for_files)?,
+        None => header_of(number, &dir, patience)?,
     };
+    let base = header.as_ref().map(|header| header.base);
+    if mark == Some(Unread::Whole) && quarantined {
+        // Whatever can be read by now: the ways out have passed it.
+        return Ok(Taken::Unknown(false, base));
+    }
     let Some(header) = header else {
         let store = survey::store_file(&dir);
         let held_records = was_damaged || store.metadata().is_ok_and(|meta| meta.len() > 0);
         if quarantined {
-            return Ok(unknown_if(held_records));
+            return Ok(unknown_if(held_records, base));
         }
         if !held_records {
             // Cut off while it was made: the header comes before the store.
@@ -105,31 +113,31 @@ pub(super) fn take(
         }
         // If another follows, its header tells how far this one went.
         set_aside(&dir, quarantine)?;
-        return Ok(Taken::Unknown(true));
+        return Ok(Taken::Unknown(true, base));
     };
     make_durable(&dir)?;
     let expected = claimed.as_ref().map_or(0, |m| m.blocks);
-    // What was set aside has been waited for, too.
-    let for_blocks = for_files.filter(|_| !quarantined);
-    let blocks = survey::readable_blocks(&dir, &header.salt, expected, for_blocks)?;
-    let is_unread = blocks.is_unreadable();
+    let blocks = survey::readable_blocks(&dir, &header.salt, expected, patience)?;
+    let is_unreadable = blocks.is_unreadable();
     let manifest =
         survey::survey(&Arc::new(blocks), &header, claimed.as_ref(), Tail::Take)?.manifest;
     if manifest.end == header.base {
         if quarantined {
-            return Ok(unknown_if(was_damaged || is_unread));
+            return Ok(unknown_if(was_damaged || is_unreadable, base));
         }
-        if was_damaged || is_unread {
+        if was_damaged || is_unreadable {
             set_aside(&dir, quarantine)?;
-            return Ok(Taken::Unknown(true));
+            return Ok(Taken::Unknown(true, base));
         }
         return Ok(Taken::Empty(header.into(), dir));
     }
-    let unread = (is_unread && !quarantined).then_some(true);
-    if unread.is_some() {
+    if is_unreadable && !quarantined {
         // Before it is sealed: what is sealed is not looked at again.
-        mark(&dir);
+        unread::mark(&dir, Unread::End);
+    } else if mark.is_some() && !quarantined {
+        unread::unmark(&dir);
     }
+    let is_unread = is_unreadable || (mark.is_some() && quarantined);
     let is_written = match manifest.write(&dir) {
         Err(error) if want(&error).is_some() => {
             // A full disk keeps nobody from starting. The next start looks through the
@@ -139,13 +147,13 @@ pub(super) fn take(
         }
         written => written.map(|()| true)?,
     };
-    let is_whole = manifest.lost.is_empty() && unread.is_none();
+    let is_whole = manifest.lost.is_empty() && !is_unread;
     let mut held = Held {
         manifest,
         dir,
         quarantined,
         is_written,
-        unread,
+        is_unread,
     };
     if !is_whole && !quarantined {
         match aside::moved_to(&held.dir, quarantine) {
@@ -164,9 +172,9 @@ pub(super) fn take(
 }
 
 /// What a directory in quarantine tells that holds nothing to be read.
-fn unknown_if(held_records: bool) -> Taken {
+fn unknown_if(held_records: bool, base: Option<Seq>) -> Taken {
     if held_records {
-        Taken::Unknown(false)
+        Taken::Unknown(false, base)
     } else {
         Taken::Nothing
     }
@@ -174,7 +182,7 @@ fn unknown_if(held_records: bool) -> Taken {
 
 /// Moves a generation aside that does not say what it held, or where its records are.
 fn set_aside(dir: &Path, quarantine: &Path) -> io::Result<()> {
-    mark(dir);
+    unread::mark(dir, Unread::Whole);
     let moved = aside::moved_to(dir, quarantine)?;
     aside::sync_aside(dir, &moved);
     tracing::error!(directory = %moved.display(), "generation is set aside whole: nothing tells how many records it held, and nothing is delivered from there");

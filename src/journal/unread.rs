@@ -5,15 +5,17 @@
 //! - All that a start cannot read is waited for together, so that no number of bad files holds it
 //!   up for longer than systemd waits; what is marked was waited for (test
 //!   `what_no_start_can_read_is_kept_as_evidence`).
-//! - A mark stays for as long as the generation's files: what is told of it is told until they are
-//!   purged, be they read later or not (test `what_was_given_up_is_told_though_it_can_be_read`).
+//! - The mark of a generation that was given up stays for as long as its files: what is told of it
+//!   is told until they are purged, be they read later or not (test
+//!   `what_was_given_up_is_told_though_it_can_be_read`). One that was not set aside after all, and
+//!   can be read, loses it (test `a_mark_is_taken_back_from_what_can_be_read`).
 
 use super::durable_file::sync_dir;
 use super::store::want;
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long a start waits in all for what it cannot read, within the time that systemd gives it.
@@ -24,8 +26,24 @@ pub(super) const UNREADABLE_PATIENCE: Duration =
 /// Between two looks meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// The mark of a generation of which a start could not read everything.
-const MARK: &str = "unread";
+/// What a start could not read of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// What lies behind some records: those are delivered.
+    End,
+    /// Nothing tells what it held, and nothing is delivered from it.
+    Whole,
+}
+
+impl Unread {
+    /// The mark: an empty file, which takes no room.
+    fn file(self, dir: &Path) -> PathBuf {
+        dir.join(match self {
+            Self::End => "unread",
+            Self::Whole => "unread_whole",
+        })
+    }
+}
 
 /// The time that a start has for what it cannot read, from the first such failure on.
 #[derive(Debug, Default)]
@@ -73,8 +91,8 @@ pub(super) fn read<T>(
 
 /// Marks a generation of which more may be there than could be read. Where that cannot be
 /// written, only this start tells it.
-pub(super) fn mark(dir: &Path) {
-    let marked = File::create(dir.join(MARK))
+pub(super) fn mark(dir: &Path, unread: Unread) {
+    let marked = File::create(unread.file(dir))
         .and_then(|file| file.sync_all())
         .and_then(|()| sync_dir(dir));
     if let Err(error) = marked {
@@ -82,7 +100,20 @@ pub(super) fn mark(dir: &Path) {
     }
 }
 
-/// Whether one is marked.
-pub(super) fn is_marked(dir: &Path) -> bool {
-    dir.join(MARK).exists()
+/// Takes the marks off one that is where it was, and can be read.
+pub(super) fn unmark(dir: &Path) {
+    for unread in [Unread::End, Unread::Whole] {
+        match std::fs::remove_file(unread.file(dir)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(directory = %dir.display(), %error, "a generation stays marked that can be read");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// How one is marked.
+pub(super) fn marked(dir: &Path) -> Option<Unread> {
+    let marks = [Unread::Whole, Unread::End];
+    marks.into_iter().find(|unread| unread.file(dir).exists())
 }
