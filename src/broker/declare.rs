@@ -10,7 +10,8 @@
 //!   only the loss of the session, or a question that is not answered, ends the whole
 //!   (`what_is_not_answered_is_not_taken_for_missing`). A queue of which nothing is answered while
 //!   others are answered of is away (`a_queue_that_does_not_answer_is_away_and_the_others_are_declared`),
-//!   and holds up no other for longer than [`SILENT_LIMIT`] once that is known.
+//!   and once that is known all such queues together hold up the others for [`SILENT_LIMIT`], and
+//!   now and then for [`ANSWER_LIMIT`].
 //! - `Passive` and `Off` change nothing at the broker (`passive_names_what_is_missing`).
 
 use std::time::Duration;

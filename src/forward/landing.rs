@@ -16,6 +16,7 @@ use crate::clock::now_ms;
 use crate::event::identity::Seq;
 use crate::journal::{Passed, Span};
 use crate::pace::Lane;
+use crate::retry::LONGEST;
 use futures::stream::StreamExt as _;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,8 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often everything is declared while a queue is away: some hundred questions each time.
 const DECLARE_EVERY: Duration = Duration::from_secs(15);
 
-/// How many times as long as a look took the next one waits: nothing is published meanwhile, and
-/// of a queue whose process is gone the broker may say nothing for as long as it is asked.
+/// How many times as long as a look took the next one waits, for [`LONGEST`] at most: nothing is
+/// published meanwhile, and of a queue whose process is gone the broker may say nothing for as long
+/// as it is asked.
 const REST_OF_LOOK: u32 = 4;
 
 /// What is known of the queues that no message of an exchange got into.
@@ -116,12 +118,10 @@ impl Run<'_> {
                 } else {
                     self.done(&outgoing);
                 }
-                let rest = DECLARE_EVERY.max(self.declaring * REST_OF_LOOK);
-                if self.held.is_away() && self.declared.elapsed() >= rest {
+                if self.held.is_away() && self.declared.elapsed() >= DECLARE_EVERY {
                     let setup = self.forwarder.setup.clone();
-                    let began = Instant::now();
                     self.declare(&setup, stop).await?;
-                    (self.declared, self.declaring) = (Instant::now(), began.elapsed());
+                    self.declared = Instant::now();
                 }
             }
             Ok(Outcome::Nacked) => {
@@ -251,7 +251,7 @@ impl Run<'_> {
         let Some((at, took)) = self.looked.get(exchange) else {
             return (self.declared, LOOK_EVERY);
         };
-        let rest = LOOK_EVERY.max(*took * REST_OF_LOOK);
+        let rest = (*took * REST_OF_LOOK).clamp(LOOK_EVERY, LONGEST);
         (self.declared.max(*at), rest)
     }
 

@@ -107,8 +107,6 @@ pub(super) struct Run<'a> {
     pub(super) reading: News,
     /// When the topology was declared last.
     pub(super) declared: Instant,
-    /// How long the last time took of those that were for the sake of a queue that is away.
-    pub(super) declaring: Duration,
     /// When the queues of an exchange were declared for the sake of what none of them took, and
     /// how long that took.
     pub(super) looked: BTreeMap<String, (Instant, Duration)>,
@@ -232,7 +230,6 @@ impl Forwarder {
             nacked: FuturesUnordered::new(),
             reading: News::default(),
             declared,
-            declaring: Duration::ZERO,
             looked: BTreeMap::new(),
             proof,
             held,
