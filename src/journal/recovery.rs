@@ -201,12 +201,15 @@ pub(super) fn recover(
                 recovered.empty.push(dir);
                 continue;
             }
-            Taken::Unknown(is_new, base) => {
+            Taken::Unknown(is_new, header) => {
                 recovered.unknown.push((number, recovered.next_seq));
                 is_told |= is_new;
-                match base {
-                    // Once: however many starts find it so.
-                    Some(base) => recovered.leave_out(base),
+                match header {
+                    Some(header) => {
+                        recovered.known_end = recovered.known_end.max(header.previous_end);
+                        // The same ones, however many starts find it so.
+                        recovered.leave_out(header.base);
+                    }
                     None if is_new => recovered.leave_out(recovered.next_seq),
                     None => {}
                 }

@@ -17,7 +17,6 @@ use super::recovery::make_durable;
 use super::store::{StoreError, want};
 use super::survey::{self, Tail};
 use super::unread::{self, Patience, Unread, marked};
-use crate::event::identity::Seq;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,7 +37,7 @@ pub(super) enum Taken {
     Empty(Box<Header>, PathBuf),
     /// It may have held records, and nothing tells how many; whether that is new, and where they
     /// began, as far as that is known.
-    Unknown(bool, Option<Seq>),
+    Unknown(bool, Option<Box<Header>>),
     Generation(Box<Held>),
 }
 
@@ -95,16 +94,15 @@ pub(super) fn take(
         Some(manifest) => Some(manifest.header.clone()),
         None => header_of(number, &dir, patience)?,
     };
-    let base = header.as_ref().map(|header| header.base);
     if mark == Some(Unread::Whole) && quarantined {
         // Whatever can be read by now: the ways out have passed it.
-        return Ok(Taken::Unknown(false, base));
+        return Ok(Taken::Unknown(false, header.map(Box::new)));
     }
     let Some(header) = header else {
         let store = survey::store_file(&dir);
         let held_records = was_damaged || store.metadata().is_ok_and(|meta| meta.len() > 0);
         if quarantined {
-            return Ok(unknown_if(held_records, base));
+            return Ok(unknown_if(held_records, None));
         }
         if !held_records {
             // Cut off while it was made: the header comes before the store.
@@ -113,7 +111,7 @@ pub(super) fn take(
         }
         // If another follows, its header tells how far this one went.
         set_aside(&dir, quarantine)?;
-        return Ok(Taken::Unknown(true, base));
+        return Ok(Taken::Unknown(true, None));
     };
     make_durable(&dir)?;
     let expected = claimed.as_ref().map_or(0, |m| m.blocks);
@@ -123,11 +121,11 @@ pub(super) fn take(
         survey::survey(&Arc::new(blocks), &header, claimed.as_ref(), Tail::Take)?.manifest;
     if manifest.end == header.base {
         if quarantined {
-            return Ok(unknown_if(was_damaged || is_unreadable, base));
+            return Ok(unknown_if(was_damaged || is_unreadable, Some(header)));
         }
         if was_damaged || is_unreadable {
             set_aside(&dir, quarantine)?;
-            return Ok(Taken::Unknown(true, base));
+            return Ok(Taken::Unknown(true, Some(header.into())));
         }
         return Ok(Taken::Empty(header.into(), dir));
     }
@@ -172,9 +170,9 @@ pub(super) fn take(
 }
 
 /// What a directory in quarantine tells that holds nothing to be read.
-fn unknown_if(held_records: bool, base: Option<Seq>) -> Taken {
+fn unknown_if(held_records: bool, header: Option<Header>) -> Taken {
     if held_records {
-        Taken::Unknown(false, base)
+        Taken::Unknown(false, header.map(Box::new))
     } else {
         Taken::Nothing
     }
