@@ -4,6 +4,9 @@
 //! # Invariants
 //! - Each change has its line in the audit before it is made; one that cannot be written
 //!   there is not made.
+//! - A drill's answer is the service as it was before the outage: it may be felt at once, and
+//!   who asked waits for that state to come back (test
+//!   `a_drill_s_answer_is_the_state_before_it`).
 
 use super::app::App;
 use super::audit::{Intent, Who};
@@ -86,7 +89,7 @@ pub(super) async fn pace(
     Ok(switch(app, peer, request.sudo_user, ("pace", args), apply).await)
 }
 
-/// Begins a drill: the status after it.
+/// Begins a drill: the status before it.
 pub(super) async fn drill(
     State(app): State<Arc<App>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -104,10 +107,11 @@ pub(super) async fn drill(
     }
     let args = serde_json::json!({ "outage": request.outage, "seconds": request.seconds });
     let apply = move |app: &App| {
+        let before = app.status();
         // Another may have been faster since the look.
         let begun = app.options.drill.start(request.outage, duration);
         begun
-            .map(|()| app.status())
+            .map(|()| before)
             .map_err(|refused| Refused(StatusCode::CONFLICT, refused.to_string()))
     };
     Ok(switch(app, peer, request.sudo_user, ("drill", args), apply).await)
@@ -172,3 +176,7 @@ async fn switch<T: Serialize + Send + 'static>(
         Err(response) => response,
     }
 }
+
+#[cfg(test)]
+#[path = "switches_tests.rs"]
+mod tests;
