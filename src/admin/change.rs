@@ -265,4 +265,4 @@ fn effect(ground: &Ground<'_>, plan: &Plan, done: &mut Vec<Move>) -> Result<(), 
 
 #[cfg(test)]
 #[path = "change_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -20,29 +20,34 @@ struct Site {
 
 const WHO: fn() -> Who = || Who::new(0, Some(1), None);
 
+/// An empty journal in this directory.
+pub(in super::super) fn journal(data_dir: &Path) -> Journal {
+    Journal::open(&Options {
+        data_dir: data_dir.to_owned(),
+        limits: Limits {
+            max_bytes: 1 << 30,
+            min_free_bytes: 0,
+            reserve_bytes: 1 << 20,
+            record_bytes_max: 1 << 20,
+            generation_bytes: 1 << 20,
+            generation_age: Duration::from_secs(600),
+            queue_bytes_max: 1 << 22,
+        },
+        ack_deadline: Duration::from_secs(20),
+        receipts: crate::journal::ReceiptLimits {
+            keep: Duration::from_secs(7 * 24 * 3600),
+            max_bytes: 1 << 30,
+        },
+    })
+    .unwrap()
+}
+
 impl Site {
     /// A journal with five requests (one launch, two tests each) and two ways out,
     /// `a` at the first of them and `b` at the third.
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&Options {
-            data_dir: dir.path().join("data"),
-            limits: Limits {
-                max_bytes: 1 << 30,
-                min_free_bytes: 0,
-                reserve_bytes: 1 << 20,
-                record_bytes_max: 1 << 20,
-                generation_bytes: 1 << 20,
-                generation_age: Duration::from_secs(600),
-                queue_bytes_max: 1 << 22,
-            },
-            ack_deadline: Duration::from_secs(20),
-            receipts: crate::journal::ReceiptLimits {
-                keep: Duration::from_secs(7 * 24 * 3600),
-                max_bytes: 1 << 30,
-            },
-        })
-        .unwrap();
+        let journal = journal(&dir.path().join("data"));
         let event = |event_of| Event {
             id: "e".into(),
             timestamp: "1".into(),

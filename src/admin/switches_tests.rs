@@ -1,11 +1,11 @@
 //! Tests of `switches`: what who asks for a change hears of the service.
 
 use super::super::app::{Options, Serving};
+use super::super::change::tests::journal;
 use super::super::status::{State as ServiceState, Status};
 use super::*;
 use crate::dead_letters::DeadLetters;
 use crate::drill::{Drill, Outage};
-use crate::journal::{self, Journal, Limits, ReceiptLimits};
 use crate::pace::Pace;
 use crate::telemetry::Metrics;
 
@@ -13,28 +13,10 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// A service whose door feels an outage at the very moment that it begins.
 fn app(dir: &std::path::Path) -> Arc<App> {
-    let journal = Journal::open(&journal::Options {
-        data_dir: dir.to_owned(),
-        limits: Limits {
-            max_bytes: 1 << 30,
-            min_free_bytes: 0,
-            reserve_bytes: 1 << 20,
-            record_bytes_max: 1 << 20,
-            generation_bytes: 1 << 20,
-            generation_age: Duration::from_secs(600),
-            queue_bytes_max: 1 << 22,
-        },
-        ack_deadline: Duration::from_secs(20),
-        receipts: ReceiptLimits {
-            keep: Duration::from_secs(3600),
-            max_bytes: 1 << 20,
-        },
-    })
-    .unwrap();
     let drill = Drill::new(true);
     let door = drill.clone();
     Arc::new(App::new(Options {
-        journal,
+        journal: journal(dir),
         data_dir: dir.to_owned(),
         max_bytes: 1 << 30,
         min_free_bytes: 0,

@@ -35,8 +35,8 @@ pub(super) enum Taken {
     Nothing,
     /// It holds no records.
     Empty(Box<Header>, PathBuf),
-    /// It may have held records, and nothing tells how many; whether that is new, and where they
-    /// began, as far as that is known.
+    /// It may have held records, and nothing tells how many; whether that is new, and its header,
+    /// as far as that can be read.
     Unknown(bool, Option<Box<Header>>),
     Generation(Box<Held>),
 }
